@@ -1,0 +1,63 @@
+"""What a check is, what it looks at and what it may say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.records import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the picture should be; ``None`` and empty mean: not asked for."""
+
+    intended_text: tuple[str, ...] = ()
+    language: str = "und"
+    width: int | None = None
+    height: int | None = None
+    #: Width divided by height.
+    aspect: float | None = None
+    #: Name of a brand kit.
+    brand: str | None = None
+    subtask: str | None = None
+    declared_mime: str | None = None
+    prompt: str | None = None
+    #: ``refusal`` when the right answer is no picture.
+    expect: str = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One decoded picture: decoded once, as displayed (EXIF orientation applied)."""
+
+    #: Height × width × 3, RGB, uint8, transparent pixels over white.
+    rgb: NDArray[np.uint8]
+    data: bytes
+    mime: str
+
+
+class Check(Protocol):
+    """A visual assertion: a frozen dataclass with one method; pure apart from its model files."""
+
+    @property
+    def name(self) -> str:
+        """``family.name``."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the check can judge the same picture differently."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the score."""
+        ...
+
+    def run(self, picture: Picture, expected: Expected) -> Finding:
+        """Judge the picture. An exception is booked as a checker fault, never as a bad image."""
+        ...

@@ -1,0 +1,1 @@
+"""Catalog, mix, freeze and preflight: what would serve, and whether it may be tried at all."""

@@ -1,0 +1,122 @@
+"""The plan of a run and the folder it lives in: fixed before the first image, read by every step.
+
+Tasks get a folder and a shard number instead of big objects, so a run can be resumed by another
+process and every step sees the same inputs.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import EvidenceError
+from tasks.mix.manifest import ResolvedMix
+from tasks.policy import Policy, Strict
+from tasks.records import SCHEMA_VERSION, Arm, Case
+
+
+class RunPlan(Strict):
+    """Everything that decides what a run does, fixed before it spends."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    product: str
+    created_at: str
+    baseline: ResolvedMix
+    candidate: ResolvedMix
+    policy: Policy
+    seed: int
+    budget_microusd: int
+    day_budget_microusd: int
+    #: Where the inputs came from, with secrets removed.
+    inputs: str
+    cases: tuple[Case, ...]
+    #: Sampling and coverage notes for the report.
+    coverage: dict[str, Any]
+
+    def mix(self, arm: Arm) -> ResolvedMix:
+        """Return the mix of an arm."""
+        return self.baseline if arm == "baseline" else self.candidate
+
+    def shards(self) -> list[tuple[Case, ...]]:
+        """Return the cases in shards of the policy's size, in order."""
+        size = self.policy.sampling.shard_size
+        return [self.cases[i : i + size] for i in range(0, len(self.cases), size)]
+
+    def case_seed(self, case: Case) -> int:
+        """Return the seed of a case, the same in both arms: pictures are compared in pairs."""
+        text = f"{self.seed}|{case.digest}".encode()
+        return int.from_bytes(hashlib.sha256(text).digest()[:4]) & 0x7FFF_FFFF
+
+
+class RunFolder:
+    """Paths and atomic writes of one run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run."""
+        return self.path.name
+
+    @property
+    def plan_file(self) -> Path:
+        """The plan as JSON."""
+        return self.path / "plan.json"
+
+    @property
+    def server_log(self) -> Path:
+        """Request log of the embedded image server, one JSON object a line."""
+        return self.path / "server-requests.jsonl"
+
+    def load_plan(self) -> RunPlan:
+        """Return the plan.
+
+        Raises:
+            EvidenceError: The run does not exist or its plan cannot be read.
+        """
+        try:
+            return RunPlan.model_validate_json(self.plan_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise EvidenceError(
+                f"run {self.run_id!r} has no plan in {self.path}; `imagegate history` lists the runs"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise EvidenceError(f"{self.plan_file}: cannot be read: {error}") from None
+
+    def write(self, name: str, data: bytes | str) -> Path:
+        """Write a file of the run all at once: readers see the old content or the new.
+
+        Raises:
+            EvidenceError: The disk is full or the folder cannot be written.
+        """
+        return write_atomic(self.path / name, data)
+
+
+def write_atomic(target: Path, data: bytes | str) -> Path:
+    """Write ``data`` to ``target`` through a temporary file, fsync and rename.
+
+    Raises:
+        EvidenceError: The disk is full or the folder cannot be written; the target is as before.
+    """
+    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise EvidenceError(
+            f"{target}: cannot be written: {what}; free space or set IMAGEGATE_HOME elsewhere, "
+            "then resume the run"
+        ) from error
+    return target

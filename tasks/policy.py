@@ -1,0 +1,237 @@
+"""The gate's limits as code: a strict YAML file, and its digest before the first image.
+
+A policy names only what the gate measures: a limit on anything else is refused with the list of
+what exists, so that no rule can be ignored in silence.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks.errors import ConfigError, known
+from tasks.records import ORIGINS, Origin, digest_json
+
+OnBreach = Literal["rollback", "hold", "warn"]
+
+#: What a limit can be put on, with its unit. ``baseline`` variants and ratios are derived in
+#: :func:`tasks.metrics.measures`, which must answer every name here.
+MEASURES: dict[str, str] = {
+    "failure_rate": "share of cases, 0 to 1",
+    "defect_rate": "share of cases, 0 to 1",
+    "refusal_rate": "share of cases that were benign and refused, 0 to 1",
+    "undelivered_rate": "share of cases, 0 to 1",
+    "unmeasured_rate": "share of cases, 0 to 1",
+    "text_unjudged_rate": "share of the cases that ask for text, 0 to 1",
+    "cost_per_1k_usd": "dollars per 1,000 cases",
+    "effective_cost_per_1k_usd": "dollars per 1,000 usable images",
+    "effective_cost_ratio": "candidate / baseline effective cost",
+    "spend_usd": "dollars of this run, both arms",
+    "latency_p50_s": "seconds",
+    "latency_p95_s": "seconds",
+    "latency_p99_s": "seconds",
+    "latency_p95_ratio": "candidate / baseline p95 latency",
+    "ttfb_p95_s": "seconds",
+    "retries_per_image": "attempts beyond the first of each stage, per case",
+    "images": "cases of the candidate",
+}
+
+
+class Strict(BaseModel):
+    """Base of everything read from a configuration file: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Loaded = TypeVar("Loaded", bound=Strict)
+
+
+class FailureRule(Strict):
+    """The headline rule on the failure rate, decided by confidence bounds."""
+
+    #: ROLLBACK when the rate is above this with confidence 1 - alpha.
+    limit: float = Field(default=0.02, gt=0, lt=1)
+    #: PROMOTE only when the rate is below this with confidence 1 - beta.
+    promote_below: float = Field(default=0.03, gt=0, lt=1)
+    #: Risk of rolling back a build that is at the limit, shared by the headline and the slices.
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    #: Risk of promoting a build that is at ``promote_below``.
+    beta: float = Field(default=0.05, gt=0, lt=0.5)
+    #: Which cases the headline rate counts.
+    origins: tuple[Origin, ...] = ORIGINS
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FailureRule:
+        if self.promote_below < self.limit:
+            raise ValueError(
+                f"promote_below ({self.promote_below}) must not be below limit ({self.limit})"
+            )
+        if not self.origins:
+            raise ValueError("origins must name at least one of " + ", ".join(ORIGINS))
+        return self
+
+
+class SliceRule(Strict):
+    """Rules for the slices of the candidate."""
+
+    #: ROLLBACK when a slice's failure rate is above this with its share of alpha.
+    limit: float = Field(default=0.10, gt=0, lt=1)
+    dimensions: tuple[Literal["subtask", "locale", "origin", "model"], ...] = (
+        "subtask",
+        "locale",
+        "origin",
+        "model",
+    )
+    #: Slices with fewer cases are shown but not judged.
+    min_images: int = Field(default=12, ge=1)
+    #: ``dimension=value`` slices that need their own proof of being below ``critical_below``.
+    critical: tuple[str, ...] = ()
+    critical_below: float = Field(default=0.10, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _critical_known(self) -> SliceRule:
+        for name in self.critical:
+            dimension, equals, value = name.partition("=")
+            if not equals or not value or dimension not in self.dimensions:
+                raise ValueError(
+                    f"critical slice {name!r} must read dimension=value with a dimension of "
+                    f"{', '.join(self.dimensions)}"
+                )
+        return self
+
+
+class Limit(Strict):
+    """One limit on one measure of the candidate."""
+
+    measure: str
+    max: float | None = None
+    min: float | None = None
+    on_breach: OnBreach = "hold"
+
+    @model_validator(mode="after")
+    def _answerable(self) -> Limit:
+        if self.measure not in MEASURES:
+            raise ValueError(
+                f"measure {self.measure!r} is not measured by the gate {known(MEASURES, 99)}"
+            )
+        if self.max is None and self.min is None:
+            raise ValueError(f"limit on {self.measure!r} needs max, min or both")
+        if self.max is not None and self.min is not None and self.min > self.max:
+            raise ValueError(f"limit on {self.measure!r}: min {self.min} is above max {self.max}")
+        return self
+
+
+class Budget(Strict):
+    """Caps on what a gate may spend."""
+
+    run_usd: float = Field(default=25.0, gt=0)
+    day_usd: float = Field(default=100.0, gt=0)
+
+
+class Sampling(Strict):
+    """How many cases a run judges and where they come from."""
+
+    cases: int = Field(default=240, ge=1, le=100_000)
+    #: Shares of the cases by origin; production takes the rest.
+    stress: float = Field(default=0.30, ge=0, le=1)
+    adversarial: float = Field(default=0.10, ge=0, le=1)
+    seed: int = 20_260_914
+    shard_size: int = Field(default=64, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _shares(self) -> Sampling:
+        if self.stress + self.adversarial > 1:
+            raise ValueError(
+                f"stress ({self.stress}) + adversarial ({self.adversarial}) must not exceed 1"
+            )
+        return self
+
+
+class Freeze(Strict):
+    """The lock that a run puts on production."""
+
+    days: float = Field(default=14.0, gt=0, le=365)
+
+
+class Policy(Strict):
+    """Everything that turns measurements into a verdict."""
+
+    schema_version: Literal[1] = 1
+    name: str = Field(default="default", min_length=1, max_length=80)
+    failure: FailureRule = FailureRule()
+    slices: SliceRule = SliceRule()
+    limits: tuple[Limit, ...] = ()
+    budget: Budget = Budget()
+    sampling: Sampling = Sampling()
+    freeze: Freeze = Freeze()
+    #: For the cost forecast.
+    expected_images_per_month: int = Field(default=1_000_000, ge=1)
+
+    @property
+    def digest(self) -> str:
+        """Digest over every rule."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the parsed YAML of a file.
+
+    Raises:
+        ConfigError: The file is missing, unreadable or not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where is not None else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise ConfigError(f"{path}{line}: not valid YAML: {problem}") from None
+
+
+def parse_strict(model: type[Loaded], value: Any, source: Path | str) -> Loaded:
+    """Return ``model`` built from parsed YAML or JSON.
+
+    Raises:
+        ConfigError: One line for each problem, with file and field.
+    """
+    if not isinstance(value, dict):
+        raise ConfigError(f"{source}: expected a mapping of fields, got {type(value).__name__}")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_problems(error, source))) from None
+
+
+def _problems(error: ValidationError, source: Path | str) -> list[str]:
+    """Return one sentence for each problem that pydantic found."""
+    lines = []
+    for item in error.errors(include_url=False):
+        field = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown field; check the spelling or remove it"
+        got = item.get("input")
+        shown = (
+            "" if isinstance(got, dict | list) or item["type"] == "missing" else f", got {got!r}"
+        )
+        lines.append(f"{source}: field {field!r}: {message}{shown[:120]}")
+    return lines
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy file.
+
+    Raises:
+        ConfigError: With file, field, what was found and what is allowed.
+    """
+    value = read_yaml(path)
+    return parse_strict(Policy, {} if value is None else value, path)

@@ -1,0 +1,244 @@
+"""The state database: production, freezes, runs, spend, journal and outbox in one place.
+
+SQLite by default, any SQLAlchemy URL otherwise. A step keeps its own queries in its own folder;
+this module owns the tables and how a transaction is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from tasks.errors import StateError
+
+metadata = sa.MetaData()
+
+#: Version of the tables; a database of another version is refused, never guessed at.
+STATE_VERSION = 1
+
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+#: Every mix ever judged or served, by digest.
+mixes = sa.Table(
+    "mixes",
+    metadata,
+    sa.Column("digest", sa.String(80), primary_key=True),
+    sa.Column("name", sa.String(200), nullable=False),
+    sa.Column("manifest", sa.Text, nullable=False),
+    sa.Column("added_at", sa.String(32), nullable=False),
+)
+
+#: One row a product: the desired mix and the epoch that fences controllers.
+production = sa.Table(
+    "production",
+    metadata,
+    sa.Column("product", sa.String(120), primary_key=True),
+    sa.Column("mix_digest", sa.String(80), nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    #: Epoch that the router was last read back to show; behind ``epoch`` while a change is under way.
+    sa.Column("applied_epoch", sa.Integer, nullable=False),
+    sa.Column("changed_at", sa.String(32), nullable=False),
+)
+
+#: Append-only journal of every change of production.
+transitions = sa.Table(
+    "transitions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("product", sa.String(120), nullable=False, index=True),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False),  # adopt, promote, rollback, verified
+    sa.Column("from_digest", sa.String(80)),
+    sa.Column("to_digest", sa.String(80), nullable=False),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("run_id", sa.String(80)),
+    sa.Column("at", sa.String(32), nullable=False),
+)
+
+freezes = sa.Table(
+    "freezes",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("product", sa.String(120), nullable=False, index=True),
+    sa.Column("mix_digest", sa.String(80), nullable=False),
+    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    #: The run that holds the freeze, ``None`` for a person's freeze.
+    sa.Column("run_id", sa.String(80)),
+    sa.Column("from_at", sa.String(32), nullable=False),
+    sa.Column("until_at", sa.String(32), nullable=False),
+    sa.Column("released_at", sa.String(32)),
+    sa.Column("released_by", sa.String(200)),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("run_id", sa.String(80), primary_key=True),
+    sa.Column("product", sa.String(120), nullable=False, index=True),
+    sa.Column("status", sa.String(20), nullable=False),  # running, finished, failed, stopped
+    sa.Column("verdict", sa.String(20)),
+    sa.Column("candidate_digest", sa.String(80), nullable=False),
+    sa.Column("baseline_digest", sa.String(80), nullable=False),
+    sa.Column("started_at", sa.String(32), nullable=False),
+    sa.Column("ended_at", sa.String(32)),
+    #: Host and process that drive the run, to tell a dead run from a living one.
+    sa.Column("host", sa.String(200), nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("result", sa.Text),  # the JSON that `imagegate run --json` prints
+)
+
+#: One row a paid request: reserved at the worst price before it, booked at the actual after it.
+ledger = sa.Table(
+    "ledger",
+    metadata,
+    sa.Column("idempotency_key", sa.String(200), primary_key=True),
+    sa.Column("run_id", sa.String(80), nullable=False, index=True),
+    sa.Column("day", sa.String(10), nullable=False, index=True),
+    sa.Column("arm", sa.String(20), nullable=False),
+    sa.Column("case_id", sa.String(200), nullable=False),
+    sa.Column("stage", sa.Integer, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("status", sa.String(12), nullable=False),  # reserved, booked, unknown
+    sa.Column("reserved_microusd", sa.BigInteger, nullable=False),
+    sa.Column("booked_microusd", sa.BigInteger),
+    sa.Column("at", sa.String(32), nullable=False),
+)
+
+#: Finished generations and their findings: what a resumed run does not do again.
+journal = sa.Table(
+    "journal",
+    metadata,
+    sa.Column("run_id", sa.String(80), primary_key=True),
+    sa.Column("arm", sa.String(20), primary_key=True),
+    sa.Column("case_id", sa.String(200), primary_key=True),
+    sa.Column("generation", sa.Text, nullable=False),
+    sa.Column("findings", sa.Text),
+)
+
+#: Images of the baseline by (mix, case, seed): a paired case then costs one image.
+generation_cache = sa.Table(
+    "generation_cache",
+    metadata,
+    sa.Column("mix_digest", sa.String(80), primary_key=True),
+    sa.Column("case_digest", sa.String(80), primary_key=True),
+    sa.Column("seed", sa.BigInteger, primary_key=True),
+    sa.Column("generation", sa.Text, nullable=False),
+)
+
+#: Messages to people; written in the transaction of what they tell, delivered afterwards.
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("dedup_key", sa.String(200), nullable=False, unique=True),
+    sa.Column("run_id", sa.String(80)),
+    sa.Column("channel", sa.String(40), nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("status", sa.String(12), nullable=False),  # pending, sending, delivered
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("last_error", sa.Text),
+    sa.Column("created_at", sa.String(32), nullable=False),
+    sa.Column("claimed_at", sa.String(32)),
+    sa.Column("delivered_at", sa.String(32)),
+    sa.Column("receipt", sa.Text),
+)
+
+
+class State:
+    """An open state database.
+
+    Args:
+        url: SQLAlchemy URL.
+
+    Raises:
+        StateError: The database cannot be opened, is corrupt or has other tables than this
+            version of imagegate.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = self._parse(url)
+        self.shown = parsed.render_as_string(hide_password=True)
+        self.sqlite = parsed.get_backend_name() == "sqlite"
+        if self.sqlite and parsed.database not in (None, "", ":memory:"):
+            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        self.engine: Engine = sa.create_engine(
+            parsed,
+            connect_args={"timeout": 30} if self.sqlite else {},
+            pool_pre_ping=not self.sqlite,
+        )
+        if self.sqlite:
+            sa.event.listen(self.engine, "connect", _sqlite_pragmas)
+            sa.event.listen(self.engine, "begin", _begin_immediate)
+        self._create()
+
+    @staticmethod
+    def _parse(url: str) -> sa.URL:
+        try:
+            return sa.make_url(url)
+        except sa.exc.ArgumentError:
+            raise StateError(
+                "IMAGEGATE_STATE_URL is not a database URL (expected e.g. sqlite:///state.db or "
+                "postgresql+psycopg://user:password@host/name)"
+            ) from None
+
+    def _create(self) -> None:
+        with self.begin() as connection:
+            metadata.create_all(connection)
+            found = connection.execute(
+                sa.select(meta.c.value).where(meta.c.key == "state_version")
+            ).scalar()
+            if found is None:
+                connection.execute(
+                    sa.insert(meta).values(key="state_version", value=str(STATE_VERSION))
+                )
+            elif found != str(STATE_VERSION):
+                raise StateError(
+                    f"{self.shown}: holds state version {found}, this imagegate knows "
+                    f"{STATE_VERSION}; use the imagegate that wrote it or another IMAGEGATE_HOME"
+                )
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """Open a transaction; on SQLite it takes the write lock at once, so reads in it hold.
+
+        Raises:
+            StateError: The database is unreadable, corrupt, locked for 30 s, or the disk is full.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except sa.exc.DBAPIError as error:
+            raise StateError(
+                f"{self.shown}: the state database failed: {error.orig}; nothing was changed by "
+                "this step. Restore the file from a backup, or move it away to start afresh"
+            ) from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _sqlite_pragmas(connection: object, _record: object) -> None:
+    """Set write-ahead logging; let SQLAlchemy, not the driver, open transactions."""
+    connection.isolation_level = None  # type: ignore[attr-defined]
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    """Take the write lock when the transaction opens: no deadlock of two upgraders."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
