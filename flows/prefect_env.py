@@ -30,7 +30,7 @@ def prefect_defaults(environ: Mapping[str, str], home: Path) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "GX_ANALYTICS_ENABLED": "false",
         # Progress and results are shown by imagegate; Prefect's own lines stay in its UI.
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
     if not environ.get("PREFECT_API_URL"):
         wanted |= {

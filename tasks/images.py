@@ -29,7 +29,7 @@ class ImageStore:
             EvidenceError: ``digest`` is not a digest, so it cannot become a path.
         """
         if not _DIGEST.match(digest):
-            raise EvidenceError(f"not an image digest: {digest!r} (expected sha256:<64 hex digits>)")
+            raise EvidenceError(f"not an image digest: {digest!r} (expected sha256:<64 hex>)")
         name = digest.removeprefix("sha256:")
         return self.root / name[:2] / name
 

@@ -83,7 +83,7 @@ class RunFolder:
             return RunPlan.model_validate_json(self.plan_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise EvidenceError(
-                f"run {self.run_id!r} has no plan in {self.path}; `imagegate history` lists the runs"
+                f"run {self.run_id!r} has no plan in {self.path}; see `imagegate history`"
             ) from None
         except (OSError, ValueError) as error:
             raise EvidenceError(f"{self.plan_file}: cannot be read: {error}") from None

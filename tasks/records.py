@@ -229,6 +229,8 @@ class Outcome(Record):
     failed: bool
     #: Names of the failing checks, or ``delivery.<failure class>``, ``safety.refusal``.
     reasons: tuple[str, ...] = ()
+    #: Names of the checks that said pass or fail, for the failure rate of each check.
+    judged: tuple[str, ...] = ()
     #: True when text was asked for in a script that no reader covers here.
     text_unjudged: bool = False
     subtask: Subtask
@@ -237,7 +239,10 @@ class Outcome(Record):
     theme: str = ""
     model: str
     weight: float = 1.0
+    #: What the generation cost when it was made, also when it came from the cache now.
     cost_microusd: int = 0
+    #: True when the picture came from the baseline cache: it cost nothing in this run.
+    cached: bool = False
     latency_s: float = 0.0
     ttfb_s: float | None = None
     retries: int = 0
@@ -246,7 +251,8 @@ class Outcome(Record):
 class Rate(Record):
     """A failure rate with a two-sided confidence interval.
 
-    With no images the estimate is ``None`` and the interval is the whole of [0, 1].
+    With no judged images the estimate is ``None`` and the interval is the whole of [0, 1].
+    ``n`` counts the unmeasured images too, and ``upper`` takes them for failures.
     """
 
     estimate: float | None
@@ -254,6 +260,7 @@ class Rate(Record):
     upper: float
     n: int
     failures: int
+    unmeasured: int = 0
 
 
 class Slice(Record):
@@ -264,6 +271,21 @@ class Slice(Record):
     dimension: str
     value: str
     rate: Rate
+
+
+class CheckSlice(Slice):
+    """How often one check failed among the cases of a slice that it judged."""
+
+    check: str
+
+
+class Paired(Record):
+    """Both arms on the same cases; cases that either arm left unmeasured are not counted."""
+
+    pairs: int
+    #: Failed with the candidate and did not with the baseline.
+    candidate_only: int
+    baseline_only: int
 
 
 class Accounts(Record):
@@ -287,6 +309,8 @@ class ArmMetrics(Record):
     right_refusals: int
     text_unjudged: int
     text_cases: int
+    #: Locales with a case whose text no reader covers.
+    text_unjudged_locales: tuple[str, ...] = ()
     spend_usd: float
     #: Spend for 1,000 cases, retries included.
     cost_per_1k_usd: float | None
@@ -307,6 +331,9 @@ class Metrics(Record):
     candidate: ArmMetrics
     baseline: ArmMetrics
     slices: tuple[Slice, ...]
+    #: Which check failed in which slice; only pairs with a failure.
+    check_failures: tuple[CheckSlice, ...] = ()
+    paired: Paired | None = None
     #: Effective cost of the candidate at the expected traffic, in dollars a month.
     forecast_usd_per_month: float | None
     baseline_forecast_usd_per_month: float | None

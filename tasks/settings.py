@@ -44,7 +44,7 @@ class Settings(BaseModel):
         return self.home / "images"
 
     def key(self, name: str) -> SecretStr | None:
-        """Return the secret in the environment variable ``name``, or ``None`` when unset or empty."""
+        """Return the secret in the environment variable ``name``, ``None`` when unset or empty."""
         return self.environment.get(name)
 
 
@@ -67,3 +67,8 @@ def load_settings(environ: Mapping[str, str] | None = None, home: Path | None = 
         routing_file=Path(env.get("IMAGEGATE_ROUTING_FILE") or root / "routing.json").resolve(),
         environment={k: SecretStr(v) for k, v in env.items() if v},
     )
+
+
+def prefect_api_url() -> str | None:
+    """Return the address of Prefect's server from the environment, ``None`` without one."""
+    return os.environ.get("PREFECT_API_URL") or None

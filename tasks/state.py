@@ -44,7 +44,7 @@ production = sa.Table(
     sa.Column("product", sa.String(120), primary_key=True),
     sa.Column("mix_digest", sa.String(80), nullable=False),
     sa.Column("epoch", sa.Integer, nullable=False),
-    #: Epoch that the router was last read back to show; behind ``epoch`` while a change is under way.
+    #: Epoch that the router was last read back to show; behind ``epoch`` during a change.
     sa.Column("applied_epoch", sa.Integer, nullable=False),
     sa.Column("changed_at", sa.String(32), nullable=False),
 )
@@ -114,6 +114,15 @@ ledger = sa.Table(
     sa.Column("reserved_microusd", sa.BigInteger, nullable=False),
     sa.Column("booked_microusd", sa.BigInteger),
     sa.Column("at", sa.String(32), nullable=False),
+)
+
+#: Sums over the ledger by scope (``run:<run_id>``, ``day:<YYYY-MM-DD>``), kept in the transaction
+#: of the rows; a missing sum is made from the rows.
+spend_totals = sa.Table(
+    "spend_totals",
+    metadata,
+    sa.Column("scope", sa.String(120), primary_key=True),
+    sa.Column("microusd", sa.BigInteger, nullable=False),
 )
 
 #: Finished generations and their findings: what a resumed run does not do again.
@@ -228,6 +237,16 @@ class State:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+@contextmanager
+def within(where: State | Connection) -> Iterator[Connection]:
+    """Yield the open transaction ``where``, or a new one when ``where`` is the database."""
+    if isinstance(where, State):
+        with where.begin() as connection:
+            yield connection
+    else:
+        yield where
 
 
 def _sqlite_pragmas(connection: object, _record: object) -> None:

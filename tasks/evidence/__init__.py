@@ -1,1 +1,1 @@
-"""tasks/evidence."""
+"""Evidence: what a run leaves behind, sealed by digest, and the report that people look at."""

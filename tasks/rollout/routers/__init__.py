@@ -1,1 +1,1 @@
-"""tasks/rollout/routers."""
+"""Routers: what makes a production mix serve; one file a router."""

@@ -1,0 +1,368 @@
+"""The ``imagegate`` command: one function a subcommand, heavy imports only where needed.
+
+Exit codes: 0 PROMOTE or done, 1 ROLLBACK, 2 usage or configuration (nothing spent), 3 HOLD,
+4 the gate itself broke.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tasks.errors import ConfigError, ImagegateError
+from tasks.settings import Settings, load_settings
+
+EXIT_CODES = {"PROMOTE": 0, "ROLLBACK": 1, "HOLD": 3}
+
+app = typer.Typer(
+    name="imagegate",
+    help="Release gate for image-generation model mixes: freeze, sample, run, check, measure, "
+    "validate, then promote or roll back.",
+    epilog="Exit codes: 0 PROMOTE or done · 1 ROLLBACK · 2 bad input, nothing spent · 3 HOLD · "
+    "4 the gate broke.  First try: imagegate run",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Product = Annotated[str, typer.Option("--product", help="The product whose production is meant.")]
+Owner = Annotated[str | None, typer.Option("--owner", help="Who asks; default: user@host.")]
+DEFAULT_PRODUCT = "storefront"
+
+err = Console(stderr=True, highlight=False)
+
+
+def whoami() -> str:
+    """Return ``user@host`` of the person at the keyboard."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def emit(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Print a line for people on stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+@app.command(
+    epilog="Examples:  imagegate run  ·  imagegate run --candidate mixes/new.yaml --cases 300  ·  "
+    "imagegate run --inputs log.parquet --budget-usd 5  ·  imagegate run --resume RUN"
+)
+def run(
+    candidate: Annotated[
+        str | None, typer.Option(help="Mix that asks to replace production.", metavar="FILE")
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="Mix to compare with; default: what serves now.", metavar="FILE"),
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="The gate's limits.", metavar="FILE")] = None,
+    catalog: Annotated[str | None, typer.Option(help="Trusted models.", metavar="FILE")] = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option(
+            help="Production log: CSV, TSV, JSONL, Parquet, text (one prompt a line) or SQL URL.",
+            metavar="PATH_OR_SQL_URL",
+        ),
+    ] = None,
+    cases: Annotated[int | None, typer.Option(min=1, help="How many cases to judge.")] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option("--budget-usd", help="Hard cap on this run's spend in dollars.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of sample and pictures.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with a stopped or killed run.", metavar="RUN")
+    ] = None,
+    owner: Owner = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what it would cost, stop.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Judge a candidate mix against production and act on the verdict."""
+    from flows.request import GateRequest
+
+    given = {
+        "candidate": candidate,
+        "baseline": baseline,
+        "policy": policy,
+        "catalog": catalog,
+        "inputs": inputs,
+        "cases": cases,
+        "budget_usd": budget_usd,
+        "seed": seed,
+        "resume": resume,
+        "owner": owner or whoami(),
+    }
+    request = _request(GateRequest, {k: v for k, v in given.items() if v is not None})
+    if resume is not None:
+        fixed = [
+            k for k in ("candidate", "baseline", "policy", "inputs", "cases", "seed") if given[k]
+        ]
+        if fixed:
+            raise ConfigError(
+                f"--resume {resume} goes on with the plan of that run; leave out "
+                + ", ".join(f"--{name}" for name in fixed)
+            )
+    settings = load_settings()
+    if dry_run:
+        from flows.dry_run import dry_run_gate, render_dry_run
+
+        preview = dry_run_gate(request, settings)
+        if as_json:
+            emit(preview)
+        else:
+            say(render_dry_run(preview))
+        return
+    from flows.terminal import run_with_terminal
+
+    result = run_with_terminal(request, settings, quiet=as_json)
+    if as_json:
+        emit(result.to_json())
+    raise typer.Exit(EXIT_CODES[result.verdict])
+
+
+def _request(model: type[Any], given: dict[str, Any]) -> Any:
+    """Build the request; a wrong value is a sentence about a flag."""
+    from pydantic import ValidationError
+
+    try:
+        return model(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        flag = "--" + str(first["loc"][0]).replace("_", "-")
+        raise ConfigError(f"{flag}: {first['msg']}, got {first.get('input')!r}") from None
+
+
+@app.command(epilog="Example:  imagegate freeze --reason 'holiday season' --days 21")
+def freeze(
+    reason: Annotated[str, typer.Option(help="Why production must not change.")],
+    days: Annotated[float, typer.Option(help="For how long.")] = 14.0,
+    product: Product = DEFAULT_PRODUCT,
+    owner: Owner = None,
+    as_json: Json = False,
+) -> None:
+    """Lock production: until the end date only a rollback may change it."""
+    from flows import operate
+
+    frozen = operate.freeze(load_settings(), product, owner or whoami(), reason, days)
+    if as_json:
+        emit(frozen)
+    else:
+        say(
+            f"{product} is frozen until {frozen['until_at']} by {frozen['owner']}: "
+            f"{frozen['reason']}\nLift it with: imagegate thaw --product {product}"
+        )
+
+
+@app.command()
+def thaw(product: Product = DEFAULT_PRODUCT, owner: Owner = None, as_json: Json = False) -> None:
+    """Lift the freeze of production."""
+    from flows import operate
+
+    lifted = operate.thaw(load_settings(), product, owner or whoami())
+    if as_json:
+        emit({"product": product, "thawed": lifted})
+    else:
+        say(f"{product} is no longer frozen" if lifted else f"{product} was not frozen")
+
+
+@app.command()
+def status(product: Product = DEFAULT_PRODUCT, as_json: Json = False) -> None:
+    """Show what serves production, whether it is frozen, and the last run."""
+    from flows import operate
+
+    shown = operate.status(load_settings(), product)
+    if as_json:
+        emit(shown)
+    else:
+        say(operate.render_status(shown))
+
+
+@app.command(
+    epilog="Examples:  imagegate rollback --reason 'garbled text reported'  ·  "
+    "imagegate rollback --to sha256:7cc1…"
+)
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; kept in the journal.")] = "asked by a person",
+    to: Annotated[
+        str | None, typer.Option(help="Digest (or its beginning) of a mix that served before.")
+    ] = None,
+    product: Product = DEFAULT_PRODUCT,
+    owner: Owner = None,
+    as_json: Json = False,
+) -> None:
+    """Put production back on the mix before, or on an earlier one; verified by the router."""
+    from flows import operate
+
+    done = operate.rollback(load_settings(), product, to, owner or whoami(), reason)
+    if as_json:
+        emit(done)
+    else:
+        say(
+            f"{product} serves {done['mix_name']} ({done['mix_digest'][:19]}…), "
+            f"verified at the router in {done['seconds']:.2f} s"
+        )
+
+
+@app.command()
+def history(
+    product: Annotated[str | None, typer.Option(help="Only this product.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many runs.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List the runs and their verdicts, newest first."""
+    from flows import operate
+
+    rows = operate.history(load_settings(), product, limit)
+    if as_json:
+        emit({"runs": rows})
+    else:
+        say(operate.render_history(rows))
+
+
+@app.command()
+def report(
+    run_id: Annotated[str | None, typer.Argument(help="The run; default: the newest.")] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say where the report of a run lies, or open it."""
+    from flows import operate
+
+    path = operate.report_path(load_settings(), run_id)
+    if as_json:
+        emit({"report": str(path)})
+    else:
+        say(str(path))
+    if open_it:
+        typer.launch(path.as_uri())
+
+
+@app.command(epilog="Examples:  imagegate alerts  ·  imagegate alerts deliver")
+def alerts(
+    action: Annotated[str, typer.Argument(help="list or deliver")] = "list",
+    as_json: Json = False,
+) -> None:
+    """List the messages that wait in the outbox, or deliver them."""
+    from flows import operate
+
+    if action not in ("list", "deliver"):
+        raise ConfigError(f"imagegate alerts: unknown action {action!r} (known: deliver, list)")
+    settings = load_settings()
+    shown = operate.deliver_alerts(settings) if action == "deliver" else operate.alerts(settings)
+    if as_json:
+        emit(shown)
+    else:
+        say(operate.render_alerts(shown))
+    if shown["pending"] and action == "deliver":
+        raise typer.Exit(4)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: versions, fonts, readers, database, router, keys."""
+    from flows.doctor import examine, render_examination
+
+    found = examine(load_settings())
+    if as_json:
+        emit(found)
+    else:
+        say(render_examination(found))
+    if not found["ok"]:
+        raise typer.Exit(4)
+
+
+def _mount_check() -> None:
+    from flows.cli_check import check
+
+    app.command(
+        "check",
+        epilog="Examples:  imagegate check pictures/  ·  imagegate check --manifest labels.csv",
+    )(check)
+
+
+_mount_check()
+
+
+def guard(command: Callable[[], Any], *, as_json: bool) -> int:
+    """Run the command and return its exit code; turn every error into a sentence.
+
+    Args:
+        command: What to run.
+        as_json: Print the error as a JSON object on stdout as well.
+    """
+    try:
+        command()
+    except ImagegateError as error:
+        err.print("error:", style="bold red", end=" ")
+        err.print(str(error), markup=False)
+        if as_json:
+            emit({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code})
+        return error.exit_code
+    except KeyboardInterrupt:
+        err.print("\nstopped; nothing was changed after the last finished step")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last door: say it, keep the details, exit 4
+        where = _keep_crash(load_settings())
+        text = f"imagegate itself broke: {type(error).__name__}: {error}"
+        err.print("error:", style="bold red", end=" ")
+        err.print(f"{text}\nThis is not a verdict. Details: {where}", markup=False)
+        if as_json:
+            emit({"error": text, "kind": type(error).__name__, "exit_code": 4})
+        return 4
+    return 0
+
+
+def _keep_crash(settings: Settings) -> str:
+    """Write the traceback to a file and return where it lies."""
+    text = traceback.format_exc()
+    target = Path(settings.home) / "crash.log"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    except OSError:
+        return text
+    return str(target)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    arguments = sys.argv[1:]
+    sys.exit(_main(arguments))
+
+
+def _main(arguments: list[str]) -> int:
+    code = 0
+
+    def command() -> None:
+        nonlocal code
+        try:
+            app(args=arguments, standalone_mode=True)
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+
+    return guard(command, as_json="--json" in arguments) or code

@@ -1,0 +1,162 @@
+"""``imagegate doctor``: what this machine has, what it lacks and what follows from it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+from tasks.errors import ImagegateError
+from tasks.settings import DEPLOYMENTS, Settings
+
+PACKAGES = (
+    "imagegate",
+    "prefect",
+    "great-expectations",
+    "pandas",
+    "httpx",
+    "pillow",
+    "rapidocr",
+    "onnxruntime",
+    "pyanime4k",
+    "slack-sdk",
+    "sqlalchemy",
+)
+#: Free disk below this is a problem: a run of 240 cases keeps about 150 MB.
+LEAST_FREE_BYTES = 500 * 1024 * 1024
+
+#: One text a script, to ask which scripts can be set and which can be read here.
+SAMPLES = {
+    "Latin": "Café",
+    "Cyrillic": "Чай",
+    "Greek": "Καφές",
+    "Chinese": "咖啡",
+    "Japanese": "コーヒー",
+    "Korean": "커피",
+    "Arabic": "قهوة",
+    "Hebrew": "קפה",
+    "Devanagari": "चाय",
+    "Thai": "กาแฟ",
+}
+
+
+def examine(settings: Settings) -> dict[str, Any]:
+    """Return every finding; ``ok`` is false when a gate could not run here."""
+    findings = [
+        _look("python", _python),
+        _look("packages", _packages),
+        _look("disk", lambda: _disk(settings)),
+        _look("state database", lambda: _state(settings)),
+        _look("catalog and mixes", lambda: _deployments(settings)),
+        _look("image server", _fonts),
+        _look("text reader", _readers),
+        _look("slack", lambda: _slack(settings)),
+        _look("prefect", _prefect),
+    ]
+    return {"ok": all(f["ok"] for f in findings), "findings": findings}
+
+
+def render_examination(found: dict[str, Any]) -> str:
+    """Return the findings in lines."""
+    return "\n".join(
+        f"{'ok ' if f['ok'] else 'BAD'}  {f['name']:<18} {f['detail']}" for f in found["findings"]
+    )
+
+
+def _look(name: str, what: Callable[[], tuple[bool, str]]) -> dict[str, Any]:
+    """Run one examination; one that breaks is a finding too."""
+    try:
+        ok, detail = what()
+    except ImagegateError as error:
+        ok, detail = False, str(error)
+    except Exception as error:  # noqa: BLE001 - the doctor reports what breaks, whatever it is
+        ok, detail = False, f"{type(error).__name__}: {error}"
+    return {"name": name, "ok": ok, "detail": detail}
+
+
+def _python() -> tuple[bool, str]:
+    return True, f"{platform.python_version()}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def _packages() -> tuple[bool, str]:
+    shown, missing = [], []
+    for name in PACKAGES:
+        try:
+            shown.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return False, f"missing: {', '.join(missing)}; run `make gate`, it installs them"
+    return True, ", ".join(shown)
+
+
+def _disk(settings: Settings) -> tuple[bool, str]:
+    folder = settings.home
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    return free >= LEAST_FREE_BYTES, f"{free / 1e9:.1f} GB free at {settings.home}"
+
+
+def _state(settings: Settings) -> tuple[bool, str]:
+    from tasks.alerts.outbox import pending
+    from tasks.mix.production import products
+    from tasks.state import State
+
+    state = State(settings.state_url.get_secret_value())
+    try:
+        names, waiting = products(state), pending(state)
+    finally:
+        state.close()
+    return True, f"{state.shown}: {len(names)} products, {len(waiting)} messages wait"
+
+
+def _deployments(_settings: Settings) -> tuple[bool, str]:
+    from tasks.mix.catalog import load_catalog
+    from tasks.mix.manifest import load_mix
+    from tasks.policy import load_policy
+
+    catalog = load_catalog(DEPLOYMENTS / "catalog.yaml")
+    mixes = [load_mix(path, catalog) for path in sorted((DEPLOYMENTS / "mixes").glob("*.yaml"))]
+    for path in sorted((DEPLOYMENTS / "policies").glob("*.yaml")):
+        load_policy(path)
+    return True, f"{len(catalog.models)} models, {len(mixes)} mixes"
+
+
+def _fonts() -> tuple[bool, str]:
+    from tasks.providers.embedded.fonts import covered
+
+    can = [name for name, text in SAMPLES.items() if covered(text)]
+    lacks = [name for name in SAMPLES if name not in can]
+    return bool(can), f"sets {', '.join(can)}" + (
+        f"; no font for {', '.join(lacks)}" if lacks else ""
+    )
+
+
+def _readers() -> tuple[bool, str]:
+    from tasks.checks.typography import covered
+
+    can = [name for name, text in SAMPLES.items() if covered(text, "und")]
+    lacks = [name for name in SAMPLES if name not in can]
+    return bool(can), (
+        f"reads {', '.join(can)}"
+        + (f"; not covered, so skipped and said so: {', '.join(lacks)}" if lacks else "")
+    )
+
+
+def _slack(settings: Settings) -> tuple[bool, str]:
+    if settings.slack_token is None:
+        return True, "no SLACK_BOT_TOKEN: messages are shown here and kept in the outbox"
+    if not settings.slack_channel:
+        return False, "SLACK_BOT_TOKEN is set, IMAGEGATE_SLACK_CHANNEL is not"
+    return True, f"messages go to {settings.slack_channel}"
+
+
+def _prefect() -> tuple[bool, str]:
+    from tasks.settings import prefect_api_url
+
+    url = prefect_api_url()
+    return True, f"runs are shown at {url}" if url else "each run starts a server of its own"

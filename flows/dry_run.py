@@ -1,0 +1,106 @@
+"""``imagegate run --dry-run``: read and check everything, say what it would cost, spend nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from flows.request import GateRequest
+from tasks.errors import ConfigError
+from tasks.mix.selection import Selection, select
+from tasks.plan import RunPlan
+from tasks.records import Arm, usd
+from tasks.settings import Settings
+from tasks.state import State
+
+
+def read_request(request: GateRequest, settings: Settings) -> Selection:
+    """Return the mixes and the policy of a request.
+
+    Raises:
+        ConfigError: A file is missing or wrong.
+    """
+    state = State(settings.state_url.get_secret_value())
+    try:
+        return select(state, request.candidate, request.baseline, request.policy, request.catalog)
+    finally:
+        state.close()
+
+
+def dry_run_gate(request: GateRequest, settings: Settings) -> dict[str, Any]:
+    """Return what the run would do and the most that it could cost in one attempt a stage.
+
+    Raises:
+        ConfigError: A file or the inputs are missing or wrong.
+    """
+    from tasks.inputs.task import build_plan
+
+    if request.resume is not None:
+        raise ConfigError("--dry-run plans a new run; leave out --resume")
+    selection = read_request(request, settings)
+    plan = build_plan(
+        "dry-run",
+        selection,
+        inputs=request.inputs,
+        cases=request.cases,
+        seed=request.seed,
+        budget_usd=request.budget_usd,
+    )
+    unpriced = [
+        m.name for mix in (plan.baseline, plan.candidate) for m in mix.models if m.price is None
+    ]
+    return {
+        "product": plan.product,
+        "candidate": {"name": plan.candidate.mix.name, "digest": plan.candidate.digest},
+        "baseline": {"name": plan.baseline.mix.name, "digest": plan.baseline.digest},
+        "policy": {"name": plan.policy.name, "digest": plan.policy.digest},
+        "inputs": plan.inputs,
+        "cases": len(plan.cases),
+        "cases_by_origin": dict(Counter(case.origin for case in plan.cases)),
+        "cases_by_subtask": dict(Counter(case.subtask for case in plan.cases)),
+        "cost_usd": {
+            arm: None if unpriced else round(usd(list_cost(plan, arm)), 4)
+            for arm in ("baseline", "candidate")
+        },
+        "budget_usd": usd(plan.budget_microusd),
+        "models_without_price": sorted(set(unpriced)),
+        "coverage": plan.coverage,
+    }
+
+
+def list_cost(plan: RunPlan, arm: Arm) -> int:
+    """Return micro-dollars for one attempt at every stage of every case."""
+    mix = plan.mix(arm)
+    models = mix.by_name
+    return sum(
+        price.microusd
+        for case in plan.cases
+        for stage in mix.alternative(case.subtask, case.digest).stages
+        if (price := models[stage.model].price) is not None
+    )
+
+
+def render_dry_run(preview: dict[str, Any]) -> str:
+    """Return the preview in lines."""
+    cost = preview["cost_usd"]
+    total = None if None in cost.values() else sum(cost.values())
+    origins = ", ".join(f"{n} {name}" for name, n in preview["cases_by_origin"].items())
+    lines = [
+        f"candidate  {preview['candidate']['name']}  {preview['candidate']['digest'][:19]}…",
+        f"baseline   {preview['baseline']['name']}  {preview['baseline']['digest'][:19]}…",
+        f"policy     {preview['policy']['name']}  {preview['policy']['digest'][:19]}…",
+        f"inputs     {preview['inputs']}",
+        f"cases      {preview['cases']} ({origins})",
+        "cost       "
+        + (
+            "unknown: no price for " + ", ".join(preview["models_without_price"])
+            if total is None
+            else f"${total:.2f} at list prices without retries "
+            f"(baseline ${cost['baseline']:.2f}, candidate ${cost['candidate']:.2f})"
+        ),
+        f"budget     ${preview['budget_usd']:.2f}",
+        "Nothing was spent, frozen or changed.",
+    ]
+    if total is not None and total > preview["budget_usd"]:
+        lines.append("This would pass the budget: the run would end as HOLD.")
+    return "\n".join(lines)

@@ -1,0 +1,255 @@
+"""What people do between gates: freeze, thaw, look, roll back, read, deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import ConfigError, known
+from tasks.settings import Settings
+from tasks.state import State
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[State]:
+    """Yield the state database."""
+    state = State(settings.state_url.get_secret_value())
+    try:
+        yield state
+    finally:
+        state.close()
+
+
+def freeze(
+    settings: Settings, product: str, owner: str, reason: str, days: float
+) -> dict[str, Any]:
+    """Freeze a product for a person and return the freeze."""
+    from tasks.mix.freeze import freeze as freeze_now
+
+    with opened(settings) as state:
+        held = freeze_now(
+            state, product, owner=owner, reason=reason, days=days, now=datetime.now(UTC)
+        )
+    return {
+        "product": held.product,
+        "mix_digest": held.mix_digest,
+        "owner": held.owner,
+        "reason": held.reason,
+        "from_at": held.from_at,
+        "until_at": held.until_at,
+    }
+
+
+def thaw(settings: Settings, product: str, actor: str) -> int:
+    """Lift every freeze of a product and return how many there were."""
+    from tasks.mix.freeze import thaw as thaw_now
+
+    with opened(settings) as state:
+        return len(thaw_now(state, product, actor=actor, now=datetime.now(UTC)))
+
+
+def status(settings: Settings, product: str) -> dict[str, Any]:
+    """Return what serves, whether the router shows it, the freezes and the newest run."""
+    from tasks.evidence.history import history as read_history
+    from tasks.mix.freeze import active_freezes
+    from tasks.mix.production import kept_mix, read_production
+    from tasks.rollout.routers.file import FileRouter
+
+    with opened(settings) as state:
+        pointer = read_production(state, product)
+        if pointer is None:
+            return {"product": product, "production": None, "freezes": [], "last_run": None}
+        shown = FileRouter(settings.routing_file).read(product)
+        runs = [row for row in read_history(state, product, 20) if row.run_id is not None]
+        held = active_freezes(state, product, datetime.now(UTC))
+        name = kept_mix(state, pointer.mix_digest).mix.name
+    return {
+        "product": product,
+        "production": {
+            "mix_name": name,
+            "mix_digest": pointer.mix_digest,
+            "epoch": pointer.epoch,
+            "since": pointer.changed_at,
+            "router_shows_it": shown is not None
+            and shown.mix_digest == pointer.mix_digest
+            and shown.epoch >= pointer.epoch,
+        },
+        "freezes": [
+            {
+                "owner": f.owner,
+                "reason": f.reason,
+                "run_id": f.run_id,
+                "mix_digest": f.mix_digest,
+                "until_at": f.until_at,
+            }
+            for f in held
+        ],
+        "last_run": runs[0].to_dict() if runs else None,
+    }
+
+
+def render_status(shown: dict[str, Any]) -> str:
+    """Return the status in lines."""
+    production = shown["production"]
+    if production is None:
+        return f"{shown['product']}: nothing was released here yet; start with `imagegate run`"
+    router = (
+        "the router shows it"
+        if production["router_shows_it"]
+        else "the router does NOT show it; `imagegate rollback` or a new run applies it"
+    )
+    lines = [
+        f"{shown['product']} serves {production['mix_name']} "
+        f"({production['mix_digest'][:19]}…) since {production['since']}; {router}"
+    ]
+    lines += [
+        f"frozen until {held['until_at']} by {held['owner']}: {held['reason']}"
+        for held in shown["freezes"]
+    ]
+    if not shown["freezes"]:
+        lines.append("not frozen")
+    last = shown["last_run"]
+    if last is not None:
+        lines.append(f"last run {last['run_id']}: {last['verdict'] or last['status']}")
+    return "\n".join(lines)
+
+
+def rollback(
+    settings: Settings, product: str, to: str | None, actor: str, reason: str
+) -> dict[str, Any]:
+    """Put an earlier mix back, verified at the router, and queue a message about it."""
+    from tasks.alerts.blocks import change_message
+    from tasks.alerts.outbox import enqueue
+    from tasks.mix.production import find_mix
+    from tasks.rollout.change import roll_back
+    from tasks.rollout.routers.file import FileRouter
+
+    with opened(settings) as state:
+        digest = None if to is None else find_mix(state, to).digest
+        done = roll_back(
+            state,
+            FileRouter(settings.routing_file),
+            product,
+            digest,
+            actor=actor,
+            reason=reason,
+            now=datetime.now(UTC),
+        )
+        message = change_message(
+            title="Rollback",
+            product=product,
+            mix_name=done.mix_name,
+            actor=actor,
+            reason=reason,
+            epoch=done.epoch,
+            seconds=done.seconds,
+        )
+        enqueue(state, f"rollback:{product}:{done.epoch}", None, message.payload())
+    return done.model_dump(mode="json") | {"mix_digest": done.to_digest}
+
+
+def history(settings: Settings, product: str | None, limit: int) -> list[dict[str, Any]]:
+    """Return the newest runs and changes."""
+    from tasks.evidence.history import history as read_history
+
+    with opened(settings) as state:
+        return [row.to_dict() for row in read_history(state, product, limit)]
+
+
+def render_history(rows: list[dict[str, Any]]) -> str:
+    """Return the history as a table in lines."""
+    if not rows:
+        return "no runs yet; start with `imagegate run`"
+
+    def percent(value: float | None) -> str:
+        return "–" if value is None else f"{100 * value:.1f} %"
+
+    cells = [("when", "what", "verdict", "candidate", "baseline", "failures", "spend")]
+    for row in rows:
+        rates = f"{percent(row['baseline_failure_rate'])} → {percent(row['failure_rate'])}"
+        spend = row["spend_usd"]
+        cells.append(
+            (
+                row["at"][:19].replace("T", " "),
+                row["run_id"] or "change by a person",
+                row["verdict"] or row["status"],
+                row["candidate"],
+                row["baseline"],
+                rates if row["run_id"] else "",
+                "" if spend is None else f"${spend:.2f}",
+            )
+        )
+    widths = [max(len(line[i]) for line in cells) for i in range(7)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    )
+
+
+def report_path(settings: Settings, run_id: str | None) -> Path:
+    """Return the HTML report of a run; of the newest one with a report when none is named.
+
+    Raises:
+        ConfigError: There is no such run or it has no report.
+    """
+    reports = sorted(settings.runs.glob("*/report.html"), key=lambda p: p.stat().st_mtime)
+    by_run = {path.parent.name: path for path in reports}
+    if run_id is None:
+        if not reports:
+            raise ConfigError(f"no report in {settings.runs} yet; start with `imagegate run`")
+        return reports[-1]
+    if run_id not in by_run:
+        raise ConfigError(f"run {run_id!r} has no report {known(by_run)}")
+    return by_run[run_id]
+
+
+def alerts(settings: Settings) -> dict[str, Any]:
+    """Return the messages that wait in the outbox."""
+    from tasks.alerts.outbox import pending
+
+    with opened(settings) as state:
+        waiting = pending(state)
+    return {
+        "pending": [
+            {
+                "key": m.dedup_key,
+                "run_id": m.run_id,
+                "text": str(m.payload.get("text", "")),
+                "attempts": m.attempts,
+                "last_error": m.last_error,
+                "created_at": m.created_at,
+            }
+            for m in waiting
+        ],
+        "delivered_now": [],
+        "failed_now": {},
+    }
+
+
+def deliver_alerts(settings: Settings) -> dict[str, Any]:
+    """Send what waits and return what is left."""
+    from tasks.alerts.delivery import deliver_all
+
+    with opened(settings) as state:
+        report = deliver_all(state, settings)
+    return alerts(settings) | {
+        "delivered_now": report.delivered,
+        "failed_now": report.failed,
+    }
+
+
+def render_alerts(shown: dict[str, Any]) -> str:
+    """Return the outbox in lines."""
+    lines = [f"delivered: {key}" for key in shown["delivered_now"]]
+    lines += [f"not delivered: {key}: {why}" for key, why in shown["failed_now"].items()]
+    for message in shown["pending"]:
+        error = f" (last error: {message['last_error']})" if message["last_error"] else ""
+        text = message["text"].splitlines()[0][:160] if message["text"] else ""
+        lines.append(
+            f"waiting since {message['created_at']}, tried {message['attempts']} times{error}: "
+            f"{text}"
+        )
+    return "\n".join(lines) or "the outbox is empty"

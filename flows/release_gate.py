@@ -1,0 +1,176 @@
+"""The release gate as a Prefect flow; it reads as the story, top to bottom.
+
+Freeze → preflight → sample → harness and checks → metrics → expectations → decision →
+promote or roll back → tell on-call → publish the evidence.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+from tasks.checks.pool import CheckPool
+
+from flows.artifacts import ProgressArtifact, publish_artifacts
+from flows.opening import open_run, plan_of, serving
+from flows.progress import ARMS, GateProgress
+from flows.request import GateRequest, GateResult
+from flows.results import build_result, rate_sentence
+from flows.watcher import Watcher, current_watcher
+from tasks.alerts.task import notify
+from tasks.checks.task import check_images
+from tasks.context import RunContext
+from tasks.evidence.task import publish_evidence, record_evidence
+from tasks.expectations.task import validate_expectations
+from tasks.harness.task import run_harness
+from tasks.metrics.task import Measured, compute_metrics
+from tasks.mix.production import production_mix
+from tasks.mix.task import freeze_mix, preflight
+from tasks.plan import RunPlan
+from tasks.providers.task import served_versions
+from tasks.records import ExpectationResult, Verdict, usd
+from tasks.rollout.task import promote, roll_back, settle_production
+from tasks.runs import end_run
+from tasks.verdict.task import decide
+
+#: Tasks at one time: about half of them generate a shard while the others check one.
+PARALLEL = 4
+
+
+@flow(
+    name="release-gate",
+    description="Judge a candidate mix against production; promote it, or roll back.",
+    flow_run_name="release-gate {request.candidate}",
+    task_runner=ThreadPoolTaskRunner[object](max_workers=PARALLEL),
+    persist_result=False,
+)
+def release_gate(request: GateRequest) -> State[GateResult]:
+    """Return a completed state named after the verdict, with the :class:`GateResult` as data."""
+    began = time.monotonic()
+    watcher = current_watcher()
+    with open_run(request, watcher) as (context, selection):
+        watcher.step("run", context.run_id)
+        until = freeze_mix(context, selection, request.owner)
+        settle_production(context, selection.product)
+        watcher.step("freeze_mix", f"{selection.baseline.mix.name} frozen until {until}")
+
+        with serving(context, selection) as endpoints:
+            served = served_versions(context, selection, endpoints)
+            models = preflight(context, selection, served)
+            watcher.step("preflight", f"{models} models: licence, price, version, safety, keys")
+
+            plan = plan_of(context, selection, request)
+            watcher.step("draw_sample", f"{len(plan.cases)} cases from {plan.inputs}")
+
+            generate_and_check(context, plan, endpoints, watcher)
+
+        measured = compute_metrics(context, plan)
+        watcher.step("compute_metrics", rate_sentence(measured.metrics))
+
+        expectations = validate_expectations(context, plan, measured)
+        holding = sum(1 for e in expectations if e.success)
+        watcher.step("validate_expectations", f"{holding} of {len(expectations)} hold")
+
+        verdict = decide(plan, measured, expectations, context.stopped)
+        watcher.step("decide", verdict.verdict)
+
+        actions = act(context, plan, measured, expectations, verdict)
+        watcher.step("promote / roll_back", "; ".join(actions))
+
+        told = notify(context, plan, measured, verdict, actions)
+        watcher.step("notify", told.action)
+        if not told.delivered:
+            watcher.message("What Slack would be told", told.text)
+
+        view, report = publish_evidence(
+            context, plan, measured, expectations, verdict, (*actions, told.action)
+        )
+        watcher.step("publish_evidence", str(report))
+        publish_artifacts(view, report)
+
+        result = build_result(
+            plan,
+            measured.metrics,
+            verdict,
+            production=production_mix(context.state, plan.product).mix.name,
+            actions=(*actions, told.action),
+            evidence=context.folder.path,
+            report=report,
+            seconds=time.monotonic() - began,
+        )
+        end_run(context.state, plan.run_id, "finished", verdict.verdict, result.model_dump_json())
+    return Completed(
+        name=verdict.verdict, message=f"{verdict.verdict}: {verdict.reasons[0]}", data=result
+    )
+
+
+def generate_and_check(
+    context: RunContext, plan: RunPlan, endpoints: dict[str, str], watcher: Watcher
+) -> None:
+    """Run both arms and check every picture.
+
+    Each shard is submitted together with its check, so that pictures are checked while later
+    shards are still being generated.
+    """
+    progress = GateProgress(watcher, ProgressArtifact(plan.run_id), len(plan.cases))
+    generated, checked = [], []
+    with CheckPool() as pool:
+        for shard in range(len(plan.shards())):
+            for arm in ARMS:
+                made = run_harness.submit(
+                    context, arm, shard, endpoints, PARALLEL // 2, progress.on_event
+                )
+                generated.append(made)
+                checked.append(
+                    check_images.submit(
+                        context, arm, shard, pool, progress.on_report, wait_for=[made]
+                    )
+                )
+        for future in checked:
+            future.wait()
+            progress.update_artifact()
+        spend = usd(sum(future.result().spend_microusd for future in generated))
+        pictures = sum(future.result() for future in checked)
+    watcher.step("run_harness", f"{len(plan.cases)} cases through each mix for ${spend:.2f}")
+    watcher.step("check_images", f"{pictures} pictures")
+
+
+def act(
+    context: RunContext,
+    plan: RunPlan,
+    measured: Measured,
+    expectations: tuple[ExpectationResult, ...],
+    verdict: Verdict,
+) -> tuple[str, ...]:
+    """Do what the verdict says and return it in sentences.
+
+    A promotion waits for the evidence to be kept; a rollback waits for nothing.
+    """
+    why = verdict.reasons[0]
+    if verdict.verdict == "ROLLBACK":
+        done = roll_back(context, plan, why)
+        record_evidence(context, plan, measured, expectations, verdict)
+        return (
+            f"production of {plan.product} is {done.mix_name}, "
+            f"verified at the router in {done.seconds:.2f} s",
+        )
+    record_evidence(context, plan, measured, expectations, verdict)
+    if verdict.verdict == "PROMOTE":
+        done = promote(context, plan, why)
+        return (
+            f"production of {plan.product} is {done.mix_name} now, "
+            f"verified at the router in {done.seconds:.2f} s",
+        )
+    serves = production_mix(context.state, plan.product).mix.name
+    return (f"production of {plan.product} stays {serves} and frozen",)
+
+
+def run_gate(request: GateRequest) -> GateResult:
+    """Run the flow in this process and return its result; its errors are raised as they are."""
+    # The flow hands its own state over, which Prefect then returns instead of a new one.
+    state = cast("State[GateResult]", release_gate(request, return_state=True))
+    return state.result()

@@ -1,0 +1,96 @@
+"""Prefect task: tell on-call; the message is kept first and sent afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.alerts.blocks import GateSummary, TopFailure, gate_message, metric_figures
+from tasks.alerts.contact_sheet import contact_sheet
+from tasks.alerts.delivery import deliver_pending
+from tasks.alerts.outbox import enqueue
+from tasks.alerts.terminal import render
+from tasks.context import RunContext
+from tasks.metrics.task import Measured
+from tasks.plan import RunPlan
+from tasks.records import Metrics, Verdict
+
+#: Pictures on the contact sheet.
+MOST_PICTURES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What people were told."""
+
+    #: The message as a terminal shows it.
+    text: str
+    #: One sentence on where the message is.
+    action: str
+    #: True when Slack has it.
+    delivered: bool
+
+
+@task(name="notify", cache_policy=NO_CACHE)
+def notify(
+    context: RunContext,
+    plan: RunPlan,
+    measured: Measured,
+    verdict: Verdict,
+    actions: Sequence[str],
+) -> Told:
+    """Put the message into the outbox and try to deliver it, for seconds at the most."""
+    summary = GateSummary(
+        verdict=verdict.verdict,
+        product=plan.product,
+        candidate_name=plan.candidate.mix.name,
+        baseline_name=plan.baseline.mix.name,
+        run_id=plan.run_id,
+        reasons=verdict.reasons,
+        warnings=verdict.warnings,
+        top_failures=top_failures(measured.metrics),
+        figures=metric_figures(measured.metrics),
+        done=tuple(actions),
+        asked=asked_of_oncall(verdict, plan),
+        report=str(context.folder.path / "report.html"),
+        spend_usd=measured.metrics.candidate.spend_usd + measured.metrics.baseline.spend_usd,
+    )
+    sheet = failing_pictures(context, measured)
+    payload = gate_message(summary).payload(None if sheet is None else str(sheet))
+    # A resumed run that comes to another verdict has something new to tell.
+    key = f"gate:{plan.run_id}:{verdict.verdict}"
+    enqueue(context.state, key, plan.run_id, payload)
+    action, delivered = deliver_pending(context.state, context.settings, key)
+    return Told(render(summary), action, delivered)
+
+
+def top_failures(metrics: Metrics) -> tuple[TopFailure, ...]:
+    """Return the checks that failed most often for the candidate, over all its cases."""
+    rows = [s for s in metrics.slices if s.arm == "candidate" and s.dimension == "check"]
+    rows = sorted((s for s in rows if s.rate.failures), key=lambda s: -s.rate.failures)
+    return tuple(TopFailure(s.value, "", s.rate.failures, s.rate.n) for s in rows)
+
+
+def asked_of_oncall(verdict: Verdict, plan: RunPlan) -> tuple[str, ...]:
+    """Return what a person has to do now; nothing after a promotion or a rollback."""
+    if verdict.verdict == "HOLD":
+        return (
+            "nothing is on fire; see why the evidence is not enough, then "
+            f"imagegate run --resume {plan.run_id} or a new run",
+        )
+    return ()
+
+
+def failing_pictures(context: RunContext, measured: Measured) -> Path | None:
+    """Draw the candidate's first failing pictures with their reasons on one sheet."""
+    digests = {g.case_id: g.image_digest for g in measured.generations if g.arm == "candidate"}
+    items = [
+        (context.images.path(digest), f"{o.subtask} {o.locale}: {', '.join(o.reasons)}")
+        for o in measured.outcomes
+        if o.arm == "candidate" and o.failed and (digest := digests.get(o.case_id)) is not None
+    ]
+    return contact_sheet(items[:MOST_PICTURES], context.folder.path / "contact-sheet.png")

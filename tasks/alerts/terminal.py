@@ -1,0 +1,43 @@
+"""The same message for a terminal: plain text that moves no cursor and sets no colour."""
+
+from __future__ import annotations
+
+from tasks.alerts.blocks import (
+    MOST_FAILURES,
+    MOST_REASONS,
+    GateSummary,
+    headline,
+    table_rows,
+)
+from tasks.alerts.text import clean, clip
+
+#: Characters of one line that comes from outside.
+_LINE = 600
+
+
+def render(summary: GateSummary) -> str:
+    """Return what a gate tells people, in lines."""
+    lines = [headline(summary), ""]
+    lines += _list("Why", summary.reasons)
+    lines += _list("Done", summary.done or ("nothing changed",))
+    lines += _list("Asked of on-call", summary.asked or ("nothing",))
+    lines += _list("Failing most", [f.sentence for f in summary.top_failures[:MOST_FAILURES]])
+    lines += _list("Warnings", summary.warnings)
+    if summary.figures:
+        names = f"{clean(summary.baseline_name)} → {clean(summary.candidate_name)}"
+        lines += [f"Before → after ({names})"]
+        lines += [f"  {row}".rstrip() for row in table_rows(summary)]
+        lines += [""]
+    if summary.spend_usd is not None:
+        lines.append(f"Spent   ${summary.spend_usd:,.2f}")
+    lines.append(f"Run     {clean(summary.run_id)}")
+    if summary.report:
+        lines.append(f"Report  {clean(summary.report)}")
+    return "\n".join(lines)
+
+
+def _list(title: str, sentences: tuple[str, ...] | list[str]) -> list[str]:
+    shown = [f"  - {clip(clean(text), _LINE)}" for text in sentences[:MOST_REASONS]]
+    if len(sentences) > MOST_REASONS:
+        shown.append(f"  - and {len(sentences) - MOST_REASONS} more in the report")
+    return [title, *shown, ""] if shown else []

@@ -1,0 +1,272 @@
+"""Decode a picture completely and safely; the only place that opens images.
+
+The header and its limits are read before a pixel is decoded, the container must be whole
+(:mod:`tasks.checks.containers`), and every frame must decode without a warning.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from tasks.checks import containers
+from tasks.checks.base import Expected, Picture
+from tasks.records import Finding
+
+VERSION = "1"
+FILE, MIME = "decode.file", "decode.mime"
+
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 64_000_000
+MAX_FRAMES = 1_000
+#: All frames of an animation together.
+MAX_ANIMATION_PIXELS = 256_000_000
+
+#: Plugins that call other programs or open other files; everything else Pillow has may read.
+_UNSAFE = frozenset({"EPS", "WMF", "GRIB", "HDF5", "BUFR", "MPEG", "FPX", "MIC"})
+#: Formats whose further pictures belong to what is shown; others hold thumbnails or layers there.
+_ANIMATED = frozenset({"GIF", "PNG", "WEBP", "TIFF", "AVIF", "MPO"})
+_ALIASES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+    "image/apng": "image/png",
+    "image/mpo": "image/jpeg",
+    "image/vnd.mozilla.apng": "image/png",
+    "image/x-ms-bmp": "image/bmp",
+    "image/vnd.microsoft.icon": "image/x-icon",
+    "image/jpx": "image/jp2",
+    "image/j2k": "image/jp2",
+}
+#: What Pillow and its codecs raise on damaged files.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Warning,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The picture, or ``None`` when the file is not acceptable, and what was found."""
+
+    picture: Picture | None
+    findings: tuple[Finding, ...]
+
+
+def sniff(data: bytes) -> str | None:
+    """Return the mime type that the first bytes show, or ``None`` when they show none."""
+    return containers.sniff(data)
+
+
+def same_mime(declared: str, found: str) -> bool:
+    """Say whether two mime types mean the same format (``image/jpg`` is ``image/jpeg``)."""
+    first, second = (m.split(";")[0].strip().lower() for m in (declared, found))
+    return _ALIASES.get(first, first) == _ALIASES.get(second, second)
+
+
+def decode(data: bytes, expected: Expected) -> Decoded:
+    """Decode the bytes of a file.
+
+    Args:
+        data: The whole file; untrusted.
+        expected: Its ``declared_mime`` is compared with the content.
+
+    Returns:
+        The picture as displayed, with the findings ``decode.file`` and ``decode.mime``. Never
+        raises for what the bytes hold.
+    """
+    mime = containers.sniff(data)
+    try:
+        with _strict_warnings():
+            picture, note = _open(data, mime)
+    except containers.Damaged as error:
+        return Decoded(None, (_file(False, str(error)), _mime(mime, expected.declared_mime)))
+    except _DAMAGE as error:
+        what = str(error).replace("<_io.BytesIO object", "<bytes")[:200] or type(error).__name__
+        if isinstance(error, Image.UnidentifiedImageError):
+            text = containers.looks_like_text(data)
+            what = f"not a supported image: the body is {text}" if text else "not a supported image"
+        return Decoded(None, (_file(False, what), _mime(mime, expected.declared_mime)))
+    return Decoded(picture, (_file(True, note), _mime(picture.mime, expected.declared_mime)))
+
+
+def _file(good: bool, message: str) -> Finding:
+    return Finding(
+        check=FILE,
+        version=VERSION,
+        verdict="pass" if good else "fail",
+        score=float(good),
+        limit=1.0,
+        message=message,
+    )
+
+
+def _mime(found: str | None, declared: str | None) -> Finding:
+    if not declared:
+        return Finding(check=MIME, version=VERSION, verdict="skip", message="no type was declared")
+    good = found is not None and same_mime(declared, found)
+    message = "" if good else f"declared {declared[:80]!r}, the content is {found or 'no image'}"
+    return Finding(
+        check=MIME,
+        version=VERSION,
+        verdict="pass" if good else "fail",
+        score=float(good),
+        limit=1.0,
+        message=message,
+    )
+
+
+@contextmanager
+def _strict_warnings() -> Iterator[None]:
+    """Turn what Pillow merely warns of into failures of the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # About Pillow's own future, not about the file.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", ResourceWarning)
+        # The APNG specification falls back to the still picture, which is whole.
+        warnings.filterwarnings("ignore", message="Invalid APNG")
+        yield
+
+
+def _open(data: bytes, mime: str | None) -> tuple[Picture, str]:
+    """Return the first frame and a note; all frames were decoded.
+
+    Raises:
+        containers.Damaged: A limit or a rule of the container is broken.
+    """
+    if len(data) > MAX_BYTES:
+        raise containers.Damaged(f"{len(data):,} bytes, more than the {MAX_BYTES:,} allowed")
+    if not data:
+        raise containers.Damaged("not a supported image: the body is empty")
+    shape = containers.inspect(data, mime, MAX_PIXELS) if mime else None
+    if shape is not None:
+        _frames_allowed(shape.frames, shape.width * shape.height)
+    Image.init()
+    formats = [name for name in Image.ID if name not in _UNSAFE]
+    with Image.open(io.BytesIO(data), formats=formats) as image:
+        _size_allowed(image)
+        kind = image.format or ""
+        shown = mime or Image.MIME.get(kind, f"image/x-{kind.lower()}")
+        frames = 1
+        if kind in _ANIMATED:
+            # A count may walk the whole file, so a container's own count goes first.
+            frames = shape.frames if shape is not None and kind != "MPO" else image.n_frames
+            _frames_allowed(frames, image.width * image.height)
+        image.load()
+        if kind == "PSD":
+            image.n_frames  # noqa: B018 - reads the layer directory, which may be damaged
+        rgb = to_rgb(image)
+        note = _further_frames(image, kind, frames)
+    offset = containers.webp_opaque_palette(data)
+    if offset is not None:
+        _palette_in_range(data, offset)
+    return Picture(rgb=rgb, data=data, mime=shown), note
+
+
+def _size_allowed(image: Image.Image) -> None:
+    if image.width < 1 or image.height < 1 or image.width * image.height > MAX_PIXELS:
+        raise containers.Damaged(
+            f"{image.width}×{image.height} pixels; between 1 and {MAX_PIXELS:,} are allowed"
+        )
+
+
+def _frames_allowed(frames: int, pixels: int) -> None:
+    if frames > MAX_FRAMES or frames * pixels > MAX_ANIMATION_PIXELS:
+        raise containers.Damaged(
+            f"{frames:,} frames of {pixels:,} pixels; {MAX_FRAMES:,} frames and "
+            f"{MAX_ANIMATION_PIXELS:,} pixels together are allowed"
+        )
+
+
+def _further_frames(image: Image.Image, kind: str, frames: int) -> str:
+    """Decode the frames after the first and return a note on animations."""
+    if frames == 1:
+        return ""
+    try:
+        for number in range(1, min(frames, getattr(image, "n_frames", frames))):
+            image.seek(number)
+            _size_allowed(image)
+            image.load()
+    except SyntaxError as error:
+        if kind != "PNG":
+            raise
+        return f"animation out of order ({error}); the still picture is whole"
+    return f"animation of {frames} frames; the first is judged"
+
+
+def _palette_in_range(data: bytes, offset: int) -> None:
+    """Decode once more with the alpha hint on: pixels beyond the palette come out transparent."""
+    marked = bytearray(data)
+    marked[offset] |= 0x10
+    with Image.open(io.BytesIO(bytes(marked)), formats=["WEBP"]) as image:
+        image.load()
+        alpha = image.getextrema()[3] if image.mode == "RGBA" else (255, 255)
+    if alpha[0] != 255:
+        raise containers.Damaged("WebP: pixels point beyond the palette")
+
+
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Return a decoded image as displayed: orientation applied, alpha over white, 8-bit RGB.
+
+    Args:
+        image: Any Pillow mode, 16-bit, float, palette and CMYK included.
+
+    Returns:
+        Height × width × 3, contiguous.
+    """
+    image = _upright(image)
+    mode = image.mode
+    if mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if mode in ("I", "F"):
+        return _scaled(np.asarray(image).astype(np.float64))
+    if "transparency" in image.info or mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        if mode in ("La", "RGBa"):
+            image = image.convert("LA" if mode == "La" else "RGBA")
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, rgba)
+    return np.ascontiguousarray(np.asarray(image.convert("RGB"), dtype=np.uint8))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the Exif orientation; unreadable metadata in a whole picture means: upright."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except _DAMAGE:
+        return image
+
+
+def _scaled(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Bring wide integers and floats into 8 bits by the range that they use."""
+    finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    top = float(finite.max(initial=0.0))
+    scale = 255.0 if top <= 1.0 else 1.0 if top <= 255 else 255 / 65_535 if top <= 65_535 else 255 / top
+    grey = np.clip(finite * scale, 0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

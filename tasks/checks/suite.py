@@ -1,0 +1,146 @@
+"""All checks on one picture: decoded once, every check on its own."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from tasks.checks import duplicates
+from tasks.checks.base import Check, Expected, Picture
+from tasks.checks.blank import Blank, Refusal
+from tasks.checks.colour import Cast, Palette
+from tasks.checks.decode import VERSION as DECODE_VERSION
+from tasks.checks.decode import decode
+from tasks.checks.geometry import Aspect, Size
+from tasks.checks.logo import Logo
+from tasks.checks.typography import NOT_COVERED, Text
+from tasks.records import Case, Finding, Generation, ImageReport, digest_json
+
+#: In the order of the report; decoding goes before all of them.
+CHECKS: tuple[Check, ...] = (
+    Size(),
+    Aspect(),
+    Text(),
+    Cast(),
+    Palette(),
+    Blank(),
+    Logo(),
+    Refusal(),
+)
+_BLANK = "composition.blank"
+#: What can be judged on a picture of one colour.
+_FOR_BLANK = frozenset({"geometry.size", "geometry.aspect", "typography.text", _BLANK})
+
+
+def check_picture(data: bytes, expected: Expected) -> ImageReport:
+    """Run every check on the bytes of a file.
+
+    Args:
+        data: The file, untrusted.
+        expected: What the picture should be.
+
+    Returns:
+        One finding for each check. An unreadable file fails ``decode.file`` and all others skip;
+        a check that breaks is a ``fault`` of its own and changes nothing for the others.
+    """
+    started = time.process_time()
+    decoded = decode(data, expected)
+    picture = decoded.picture
+    findings = list(decoded.findings)
+    if picture is None:
+        findings += [_skip(check, "the file does not decode") for check in CHECKS]
+        return ImageReport(
+            findings=tuple(findings), seconds=round(time.process_time() - started, 4)
+        )
+    judged = {}
+    blank = _run(next(c for c in CHECKS if c.name == _BLANK), picture, expected)
+    for check in CHECKS:
+        if check.name == _BLANK:
+            judged[check.name] = blank
+        elif blank.verdict == "fail" and check.name not in _FOR_BLANK:
+            judged[check.name] = _skip(check, "the picture is blank")
+        else:
+            judged[check.name] = _run(check, picture, expected)
+    findings += judged.values()
+    height, width = picture.rgb.shape[:2]
+    return ImageReport(
+        findings=tuple(findings),
+        read_text=_read_text(picture),
+        fingerprint=_fingerprint(picture),
+        width=width,
+        height=height,
+        seconds=round(time.process_time() - started, 4),
+    )
+
+
+def _run(check: Check, picture: Picture, expected: Expected) -> Finding:
+    try:
+        return check.run(picture, expected)
+    except Exception as error:  # noqa: BLE001 - a broken check is a fault, never a bad picture
+        return Finding(
+            check=check.name,
+            version=check.version,
+            verdict="fault",
+            higher_is_better=check.higher_is_better,
+            message=f"the check broke: {type(error).__name__}: {error}"[:300],
+        )
+
+
+def _skip(check: Check, why: str) -> Finding:
+    return Finding(
+        check=check.name,
+        version=check.version,
+        verdict="skip",
+        higher_is_better=check.higher_is_better,
+        message=why,
+    )
+
+
+def _read_text(picture: Picture) -> tuple[str, ...]:
+    return picture.notes.get("read_text", ())
+
+
+def _fingerprint(picture: Picture) -> str | None:
+    try:
+        return duplicates.fingerprint(picture.rgb)
+    except Exception:  # noqa: BLE001 - without a fingerprint the picture is left out, not failed
+        return None
+
+
+def expected_for(case: Case, generation: Generation) -> Expected:
+    """Return what the picture of a generation should be."""
+    return Expected(
+        intended_text=case.expected_text,
+        language=case.locale,
+        width=case.width,
+        height=case.height,
+        aspect=case.width / case.height,
+        brand=case.brand,
+        subtask=case.subtask,
+        declared_mime=generation.declared_mime,
+        prompt=case.prompt,
+        expect=case.expect,
+    )
+
+
+def picture_verdict(
+    report: ImageReport, expected: Expected
+) -> Literal["pass", "fail", "unmeasured"]:
+    """Return the verdict on a picture: any failure fails it, and doubt is never a pass."""
+    verdicts = {finding.verdict for finding in report.findings}
+    if "fail" in verdicts:
+        return "fail"
+    unread = expected.intended_text and any(
+        f.verdict == "skip" and f.message.startswith(NOT_COVERED) for f in report.findings
+    )
+    if "fault" in verdicts or "pass" not in verdicts or unread:
+        return "unmeasured"
+    return "pass"
+
+
+def suite_version() -> str:
+    """Return a digest over the names and versions of all checks."""
+    versions = {check.name: check.version for check in CHECKS}
+    versions["decode"] = DECODE_VERSION
+    versions[duplicates.CHECK] = duplicates.VERSION
+    return digest_json(versions)

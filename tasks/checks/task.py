@@ -1,0 +1,56 @@
+"""Prefect task: the checks of one shard, while the next shards are generated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.checks.pool import CheckPool
+from tasks.checks.shard import check_shard
+from tasks.context import RunContext
+from tasks.harness.journal import Journal
+from tasks.records import Arm, ImageReport
+
+
+@task(
+    name="check_images",
+    task_run_name="check_images {arm} {shard}",
+    cache_policy=NO_CACHE,
+)
+def check_images(
+    context: RunContext,
+    arm: Arm,
+    shard: int,
+    pool: CheckPool,
+    on_report: Callable[[Arm, ImageReport], None],
+) -> int:
+    """Check the pictures of one shard and return how many were checked now.
+
+    Pictures whose report is in the journal already are not checked again.
+
+    Args:
+        context: The run.
+        arm: Whose pictures.
+        shard: Which shard.
+        pool: The worker processes.
+        on_report: Called with each report, from this thread.
+    """
+    journal = Journal(context.state, context.run_id)
+    cases = {case.case_id: case for case in context.folder.load_plan().shards()[shard]}
+    known = journal.reports(arm)
+    items = [
+        (cases[case_id], generation, context.images.path(generation.image_digest))
+        for (_, case_id), generation in journal.generations(arm).items()
+        if case_id in cases
+        and generation.status == "ok"
+        and generation.image_digest is not None
+        and (arm, case_id) not in known
+    ]
+
+    def keep(case_id: str, report: ImageReport) -> None:
+        journal.set_report(arm, case_id, report)
+        on_report(arm, report)
+
+    return len(check_shard(items, pool, keep))

@@ -1,0 +1,529 @@
+"""The figures of a run as the words, tables and drawings of the report."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from tasks.evidence import charts
+from tasks.evidence.text import visible
+from tasks.evidence.view import ARMS, ReportView
+from tasks.mix.manifest import ResolvedMix
+from tasks.records import Arm, ArmMetrics, ExpectationResult, Rate, usd
+
+NONE = "–"
+
+
+def money(dollars: float | None, digits: int = 2) -> str:
+    """Return dollars as text, ``–`` for a missing figure."""
+    if dollars is None or not math.isfinite(dollars):
+        return NONE
+    return f"${dollars:,.{digits}f}"
+
+
+def seconds(value: float | None) -> str:
+    """Return seconds as text, ``–`` for a missing figure."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    return f"{value:.3f} s" if value < 1 else f"{value:.2f} s"
+
+
+def moment(iso: str) -> str:
+    """Return a UTC timestamp as people read it; anything else as it is."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)", iso)
+    return f"{found[1]} {found[2]} UTC" if found else visible(iso)
+
+
+def percent(rate: Rate) -> str:
+    """Return the estimate of a rate as text."""
+    return NONE if rate.estimate is None else charts.percent(rate.estimate)
+
+
+def _relative(before: float | None, after: float | None) -> tuple[str, str]:
+    """Return the change in words and whether less of it is good."""
+    if before is None or after is None or not before or not math.isfinite(after / before):
+        return "", "flat"
+    change = after / before - 1
+    if abs(change) < 0.005:
+        return "unchanged", "flat"
+    sign = "−" if change < 0 else "+"
+    return f"{sign}{abs(change) * 100:.0f} %", "good" if change < 0 else "bad"
+
+
+def limits_on(view: ReportView, measure: str) -> list[tuple[str, float]]:
+    """Return the policy's upper limits on a measure as lines for a drawing."""
+    return [
+        ("warn" if limit.on_breach == "warn" else "fail", limit.max)
+        for limit in view.plan.policy.limits
+        if limit.measure == measure and limit.max is not None
+    ]
+
+
+def cards(view: ReportView) -> list[dict[str, Any]]:
+    """Return the headline figures, before and after."""
+    before, after = view.metrics.baseline, view.metrics.candidate
+    rule = view.plan.policy.failure
+    pairs: list[tuple[str, str, float | None, float | None]] = [
+        (
+            "Effective cost per 1,000 usable images",
+            "effective_cost_per_1k_usd",
+            before.effective_cost_per_1k_usd,
+            after.effective_cost_per_1k_usd,
+        ),
+        ("p95 latency", "latency_p95_s", before.latency_p95_s, after.latency_p95_s),
+    ]
+    failure, tone = _points(before.failure_rate, after.failure_rate)
+    found = [
+        {
+            "title": "Failure rate",
+            "wide": True,
+            "before": percent(before.failure_rate),
+            "after": percent(after.failure_rate),
+            "delta": failure,
+            "tone": tone,
+            "chart": charts.rate_chart(
+                [("baseline", before.failure_rate), ("candidate", after.failure_rate)],
+                sorted({("promote", rule.promote_below), ("fail", rule.limit)}),
+            ),
+            "note": "",
+            "limits": _limit_words(rule.limit, rule.promote_below),
+            "detail": [
+                ("Baseline", charts.rate_words(before.failure_rate)),
+                ("Candidate", charts.rate_words(after.failure_rate)),
+            ],
+            "paired": _paired(view),
+        }
+    ]
+    for title, measure, old, new in pairs:
+        show = seconds if measure.endswith("_s") else money
+        delta, tone = _relative(old, new)
+        lines = limits_on(view, measure)
+        found.append(
+            {
+                "title": title,
+                "before": show(old),
+                "after": show(new),
+                "delta": delta,
+                "tone": tone,
+                "chart": charts.value_bars([("baseline", old), ("candidate", new)], lines),
+                "note": ", ".join(f"limit {show(value)}" for _, value in lines) or "no limit set",
+            }
+        )
+    return [*found, _forecast(view), _spend(view)]
+
+
+def _paired(view: ReportView) -> list[tuple[str, str, int]]:
+    """Return in how many cases only one arm failed: where the candidate is worse, and better."""
+    paired = view.metrics.paired
+    if paired is None or not paired.pairs:
+        return []
+    return [
+        ("new", "only the candidate fails", paired.candidate_only),
+        ("fixed", "only the baseline fails", paired.baseline_only),
+    ]
+
+
+def _points(before: Rate, after: Rate) -> tuple[str, str]:
+    if before.estimate is None or after.estimate is None:
+        return "", "flat"
+    change = 100 * (after.estimate - before.estimate)
+    if abs(change) < 0.005:
+        return "unchanged", "flat"
+    sign = "−" if change < 0 else "+"
+    return f"{sign}{abs(change):.1f} points", "good" if change < 0 else "bad"
+
+
+def _limit_words(fail_above: float, promote_below: float) -> list[tuple[str, str]]:
+    words = [("fail", f"rolled back above {charts.round_percent(fail_above)}")]
+    if promote_below == fail_above:
+        return [("fail", f"{words[0][1]}, promoted below it")]
+    return [*words, ("promote", f"promoted below {charts.round_percent(promote_below)}")]
+
+
+def _forecast(view: ReportView) -> dict[str, Any]:
+    old = view.metrics.baseline_forecast_usd_per_month
+    new = view.metrics.forecast_usd_per_month
+    delta, tone = _relative(old, new)
+    return {
+        "title": "Cost forecast a month",
+        "before": money(old, 0),
+        "after": money(new, 0),
+        "delta": delta,
+        "tone": tone,
+        "chart": charts.value_bars([("baseline", old), ("candidate", new)], []),
+        "note": f"at {view.plan.policy.expected_images_per_month:,} images a month",
+    }
+
+
+def _spend(view: ReportView) -> dict[str, Any]:
+    spent = {arm: view.arm(arm).spend_usd for arm in ARMS}
+    budget = usd(view.plan.budget_microusd)
+    return {
+        "title": "Spent by this run",
+        "single": money(math.fsum(spent.values())),
+        "chart": charts.part_of(list(spent.items()), budget),
+        "note": f"cap {money(budget)}; baseline {money(spent['baseline'])}, "
+        f"candidate {money(spent['candidate'])}",
+    }
+
+
+def accounts(view: ReportView) -> list[dict[str, Any]]:
+    """Return where the cases of each arm went: the four accounts and what ended well."""
+    rows = []
+    for arm in ARMS:
+        metrics = view.arm(arm)
+        bad = metrics.accounts
+        well = max(
+            0, metrics.images - bad.defect - bad.refused - bad.undelivered - bad.unmeasured
+        )
+        parts = [
+            ("ok", well),
+            ("defect", bad.defect),
+            ("refused", bad.refused),
+            ("undelivered", bad.undelivered),
+            ("unmeasured", bad.unmeasured),
+        ]
+        words = ", ".join(f"{name} {count}" for name, count in parts)
+        rows.append(
+            {
+                "arm": arm,
+                "images": metrics.images,
+                "parts": parts,
+                "right_refusals": metrics.right_refusals,
+                "text_unjudged": metrics.text_unjudged,
+                "text_cases": metrics.text_cases,
+                "chart": charts.stacked(parts, f"{arm}: {words}"),
+            }
+        )
+    return rows
+
+
+def expectations(results: Sequence[ExpectationResult]) -> list[dict[str, Any]]:
+    """Return the policy's expectations, breached first, then unmeasured, then kept."""
+    order = {"breached": 0, "unmeasured": 1, "kept": 2}
+    rows = [
+        {
+            "state": "unmeasured" if r.unmeasured else "kept" if r.success else "breached",
+            "name": visible(r.name),
+            "source": visible(r.source),
+            "on_breach": r.on_breach,
+            "sentence": visible(r.sentence),
+            "observed": _observed(r.observed),
+        }
+        for r in results
+    ]
+    return sorted(rows, key=lambda row: order[str(row["state"])])
+
+
+def _observed(value: float | str | None) -> str:
+    if value is None:
+        return NONE
+    return visible(value) if isinstance(value, str) else f"{value:,.6g}"
+
+
+def slices(view: ReportView) -> list[dict[str, Any]]:
+    """Return the slices of both arms side by side, worst first."""
+    paired: dict[tuple[str, str], dict[Arm, Rate]] = {}
+    for part in view.metrics.slices:
+        if part.dimension != "check":
+            paired.setdefault((part.dimension, part.value), {})[part.arm] = part.rate
+    limit = view.plan.policy.slices.limit
+    rows = []
+    for (dimension, value), rates in paired.items():
+        baseline, candidate = rates.get("baseline"), rates.get("candidate")
+        rows.append(
+            {
+                "dimension": dimension,
+                "value": visible(value),
+                "n": max(r.n for r in rates.values()),
+                "baseline": _cell(baseline),
+                "candidate": _cell(candidate),
+                "filter": {dimension: value},
+                "critical": f"{dimension}={value}" in view.plan.policy.slices.critical,
+                "judged": candidate is not None
+                and candidate.n >= view.plan.policy.slices.min_images
+                and dimension in view.plan.policy.slices.dimensions,
+                "over": candidate is not None and candidate.n > 0 and candidate.lower > limit,
+                "chart": charts.slice_bar(baseline, candidate, limit),
+            }
+        )
+    return sorted(
+        rows,
+        key=lambda r: (
+            -r["candidate"]["lower"],
+            -r["candidate"]["share"],
+            -r["baseline"]["lower"],
+            -r["n"],
+            r["dimension"],
+            r["value"],
+        ),
+    )
+
+
+def _cell(rate: Rate | None) -> dict[str, Any]:
+    if rate is None or rate.estimate is None:
+        return {"text": NONE, "counts": "", "share": -1.0, "lower": -1.0, "interval": ""}
+    return {
+        "text": percent(rate),
+        "counts": f"{rate.failures} of {rate.n}",
+        "share": rate.estimate,
+        "lower": rate.lower,
+        "interval": f"{charts.percent(rate.lower)} to {charts.percent(rate.upper)}",
+    }
+
+
+def checks(view: ReportView) -> list[dict[str, Any]]:
+    """Return how often each check failed, passed, did not apply or broke, in both arms."""
+    counts: dict[str, dict[Arm, Counter[str]]] = {}
+    versions: dict[str, set[str]] = {}
+
+    def of(name: str, arm: Arm) -> Counter[str]:
+        return counts.setdefault(name, {a: Counter() for a in ARMS})[arm]
+
+    for (arm, _), report in view.reports.items():
+        for finding in report.findings:
+            versions.setdefault(finding.check, set()).add(finding.version)
+            of(finding.check, arm)[finding.verdict] += 1
+    for outcome in view.outcomes:
+        report = view.reports.get((outcome.arm, outcome.case_id))
+        told = {f.check for f in report.findings if f.verdict == "fail"} if report else set()
+        for reason in outcome.reasons:
+            # What the delivery says has no finding on a picture: count the outcome itself.
+            if reason not in told:
+                of(reason, outcome.arm)["fail"] += 1
+    totals = Counter(outcome.arm for outcome in view.outcomes)
+    rows = []
+    for name, arms in counts.items():
+        shares: dict[Arm, float | None] = {}
+        for arm in ARMS:
+            judged = arms[arm]["pass"] + arms[arm]["fail"] if name in versions else totals[arm]
+            shares[arm] = arms[arm]["fail"] / judged if judged else None
+        rows.append(
+            {
+                "name": visible(name),
+                "version": ", ".join(sorted(versions.get(name, ()))),
+                "arms": {
+                    arm: {
+                        "fail": arms[arm]["fail"],
+                        "pass": arms[arm]["pass"] if name in versions else NONE,
+                        "skip": arms[arm]["skip"] if name in versions else NONE,
+                        "fault": arms[arm]["fault"],
+                        "share": NONE if shares[arm] is None else charts.percent(shares[arm] or 0),
+                    }
+                    for arm in ARMS
+                },
+                "chart": charts.share_bars([(arm, shares[arm]) for arm in ARMS]),
+            }
+        )
+    return sorted(
+        rows,
+        key=lambda r: (
+            -r["arms"]["candidate"]["fail"],
+            -r["arms"]["baseline"]["fail"],
+            r["name"],
+        ),
+    )
+
+
+def latency(view: ReportView) -> dict[str, Any]:
+    """Return the latencies of both arms, drawn and in figures."""
+    samples: dict[Arm, list[float]] = {arm: [] for arm in ARMS}
+    for generation in view.generations:
+        if generation.image_digest is not None and math.isfinite(generation.latency_s):
+            samples[generation.arm].append(generation.latency_s)
+    limit = min((value for _, value in limits_on(view, "latency_p95_s")), default=None)
+    rows: list[tuple[str, list[str]]] = []
+    fields = (
+        ("p50", "latency_p50_s"),
+        ("p95", "latency_p95_s"),
+        ("p99", "latency_p99_s"),
+        ("first byte p50", "ttfb_p50_s"),
+        ("first byte p95", "ttfb_p95_s"),
+    )
+    for label, field in fields:
+        rows.append((label, [seconds(getattr(view.arm(arm), field)) for arm in ARMS]))
+    rows.append(
+        ("retries a case", [f"{view.arm(arm).retries_per_image:.3f}" for arm in ARMS])
+    )
+    return {
+        "chart": charts.ecdf_chart(list(samples.items()), limit),
+        "limit": None if limit is None else seconds(limit),
+        "rows": rows,
+    }
+
+
+def routes(view: ReportView) -> list[dict[str, Any]]:
+    """Return the routes of both mixes, one row a subtask."""
+    rows = []
+    for subtask in view.plan.baseline.mix.routes:
+        ways = {arm: _ways(view.plan.mix(arm), subtask) for arm in ARMS}
+        rows.append(
+            {"subtask": subtask, **ways, "changed": ways["baseline"] != ways["candidate"]}
+        )
+    return rows
+
+
+def _ways(mix: ResolvedMix, subtask: Any) -> list[str]:
+    ways = []
+    for alternative in mix.mix.routes[subtask]:
+        chain = " → ".join(f"{stage.model} ({stage.operation})" for stage in alternative.stages)
+        share = "" if alternative.weight == 1 else f"{alternative.weight:.0%} "
+        ways.append(share + chain)
+    return ways
+
+
+def models(view: ReportView) -> list[dict[str, Any]]:
+    """Return the models of both mixes with price, pin and the versions that answered."""
+    reported: dict[str, set[str]] = {}
+    requests: Counter[str] = Counter()
+    for generation in view.generations:
+        for attempt in generation.attempts:
+            requests[attempt.model] += 1
+            if attempt.model_reported:
+                reported.setdefault(attempt.model, set()).add(attempt.model_reported)
+    names = {arm: set(view.plan.mix(arm).by_name) for arm in ARMS}
+    rows = []
+    for name in sorted(names["baseline"] | names["candidate"]):
+        arms = [arm for arm in ARMS if name in names[arm]]
+        model = view.plan.mix(arms[-1]).by_name[name]
+        seen = sorted(reported.get(name, set()))
+        price = model.price
+        rows.append(
+            {
+                "name": name,
+                "arms": arms,
+                "version": visible(model.version),
+                "pin": model.pin,
+                "reported": visible(", ".join(seen)) or NONE,
+                "drift": any(version != model.version for version in seen),
+                "price": NONE if price is None else f"${price.usd:g} per {price.per}",
+                "price_source": ""
+                if price is None
+                else visible(f"{price.source}, {price.date.isoformat()}"),
+                "licence": NONE if model.licence is None else visible(model.licence.id),
+                "retires": NONE if model.retires is None else model.retires.isoformat(),
+                "requests": requests[name],
+            }
+        )
+    return rows
+
+
+def facts(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return nested notes (the coverage of the sample) as tables, whatever their shape.
+
+    Returns:
+        ``title``, ``head`` and ``rows`` of each table; plain notes come first in one table.
+    """
+    plain: list[list[str]] = []
+    tables: list[dict[str, Any]] = []
+    for key, item in value.items():
+        title = visible(str(key)).replace("_", " ")
+        if isinstance(item, Mapping) and item and all(_flat(v) for v in item.values()):
+            rows = [[visible(str(k)), _flat_text(v)] for k, v in item.items()]
+            tables.append({"title": title, "head": [], "rows": rows})
+        elif isinstance(item, Mapping) and item and _uniform(item.values()):
+            head = list(next(iter(item.values())))
+            rows = [[visible(str(k)), *(_flat_text(v.get(h)) for h in head)]
+                    for k, v in item.items()]
+            tables.append({"title": title, "head": ["", *map(str, head)], "rows": rows})
+        elif isinstance(item, list | tuple) and item and _uniform(item):
+            head = list(item[0])
+            rows = [[_flat_text(row.get(h)) for h in head] for row in item]
+            tables.append({"title": title, "head": [str(h) for h in head], "rows": rows})
+        else:
+            plain.append([title, _flat_text(item)])
+    return ([{"title": "", "head": [], "rows": plain}] if plain else []) + tables
+
+
+def _flat(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _uniform(values: Iterable[Any]) -> bool:
+    rows = list(values)
+    return all(isinstance(r, Mapping) and r and all(map(_flat, r.values())) for r in rows)
+
+
+def _flat_text(value: Any) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, list | tuple) and all(map(_flat, value)):
+        return ", ".join(map(_flat_text, value)) or NONE
+    return visible(json.dumps(value, ensure_ascii=False, sort_keys=True, default=str))
+
+
+def commands(view: ReportView) -> list[tuple[str, str]]:
+    """Return how to do this run again, from the run's folder, with what the evidence keeps."""
+    plan = view.plan
+    run = [
+        "imagegate run",
+        "--baseline mixes/baseline.manifest.json",
+        "--candidate mixes/candidate.manifest.json",
+        "--policy policy.json",
+        f"--inputs {shlex.quote(visible(plan.inputs))}",
+        f"--cases {len(plan.cases)}",
+        f"--seed {plan.seed}",
+        f"--budget-usd {usd(plan.budget_microusd):g}",
+    ]
+    name = shlex.quote(visible(plan.run_id))
+    return [
+        ("Run the gate again on the same inputs", " \\\n  ".join(run)),
+        ("Draw this report again from the evidence", f"imagegate report {name}"),
+        ("Put production back", f"imagegate rollback {shlex.quote(visible(plan.product))}"),
+    ]
+
+
+def arm_rows(view: ReportView) -> list[tuple[str, str, str]]:
+    """Return the figures of both arms as label, before, after: for tables in plain text."""
+
+    def row(label: str, show: Any, field: str) -> tuple[str, str, str]:
+        before, after = (show(getattr(view.arm(arm), field)) for arm in ARMS)
+        return label, before, after
+
+    def account(name: str) -> tuple[str, str, str]:
+        before, after = (str(getattr(view.arm(arm).accounts, name)) for arm in ARMS)
+        return name.capitalize(), before, after
+
+    def rate(metrics: ArmMetrics) -> str:
+        return charts.rate_words(metrics.failure_rate)
+
+    return [
+        ("Failure rate", rate(view.metrics.baseline), rate(view.metrics.candidate)),
+        row("Effective cost per 1,000 usable images", money, "effective_cost_per_1k_usd"),
+        row("Cost per 1,000 cases", money, "cost_per_1k_usd"),
+        row("Spent by this run", money, "spend_usd"),
+        row("p50 latency", seconds, "latency_p50_s"),
+        row("p95 latency", seconds, "latency_p95_s"),
+        row("p99 latency", seconds, "latency_p99_s"),
+        account("defect"),
+        account("refused"),
+        account("undelivered"),
+        account("unmeasured"),
+        (
+            "Cost forecast a month",
+            money(view.metrics.baseline_forecast_usd_per_month, 0),
+            money(view.metrics.forecast_usd_per_month, 0),
+        ),
+    ]
+
+
+def legend() -> Markup:
+    """Return the legend of the two arms, the same everywhere."""
+    return Markup(
+        '<span class="key baseline">baseline</span> <span class="key candidate">candidate</span>'
+    )

@@ -1,0 +1,73 @@
+"""Prefect tasks: keep the evidence before production changes, publish the report afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.context import RunContext
+from tasks.evidence.bundle import known_secrets, seal, write_bundle
+from tasks.evidence.provenance import provenance
+from tasks.evidence.report import write_report
+from tasks.evidence.view import ReportView
+from tasks.metrics.task import Measured
+from tasks.plan import RunPlan
+from tasks.records import ExpectationResult, Verdict, utc_now
+
+
+@task(name="record_evidence", cache_policy=NO_CACHE)
+def record_evidence(
+    context: RunContext,
+    plan: RunPlan,
+    measured: Measured,
+    expectations: Sequence[ExpectationResult],
+    verdict: Verdict,
+    actions: Sequence[str] = (),
+) -> None:
+    """Write tables, figures and verdict durably.
+
+    Raises:
+        EvidenceError: The disk is full; nothing may be promoted on evidence that is not kept.
+    """
+    write_bundle(
+        context.folder,
+        plan=plan,
+        tables=measured.tables,
+        metrics=measured.metrics,
+        expectations=expectations,
+        verdict=verdict,
+        actions=actions,
+        finished_at=utc_now(),
+        secrets=known_secrets(context.settings, plan),
+    )
+
+
+@task(name="publish_evidence", cache_policy=NO_CACHE)
+def publish_evidence(
+    context: RunContext,
+    plan: RunPlan,
+    measured: Measured,
+    expectations: Sequence[ExpectationResult],
+    verdict: Verdict,
+    actions: Sequence[str],
+) -> tuple[ReportView, Path]:
+    """Write the report, seal the evidence, and return the view and the report's path."""
+    record_evidence.fn(context, plan, measured, expectations, verdict, actions)
+    view = ReportView(
+        plan=plan,
+        metrics=measured.metrics,
+        verdict=verdict,
+        expectations=expectations,
+        outcomes=measured.outcomes,
+        generations=measured.generations,
+        reports=measured.reports,
+        actions=actions,
+        finished_at=utc_now(),
+        provenance=provenance(),
+    )
+    report = write_report(context.folder, view, context.images)
+    seal(context.folder, known_secrets(context.settings, plan))
+    return view, report

@@ -1,0 +1,263 @@
+"use strict";
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const data = JSON.parse($("data").textContent);
+  const PAGE = 24;
+  const SVG = "http://www.w3.org/2000/svg";
+  const ARMS = ["baseline", "candidate"];
+  const CHANGES = { new: "new failure", both: "fails in both", fixed: "fixed by the candidate", unmeasured: "not measured" };
+  const SORTS = { "": "new failures first", "-latency": "slowest first", "-cost": "dearest first", "-attempts": "most attempts first", id: "case" };
+
+  // Every text goes in as a text node: prompts and messages are not trusted.
+  const el = (tag, props = {}, ...children) => {
+    const node = document.createElement(tag);
+    for (const [key, value] of Object.entries(props)) {
+      if (value === null || value === undefined || value === false) continue;
+      if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+      else node.setAttribute(key, value === true ? "" : value);
+    }
+    node.append(...children.filter((c) => c !== null && c !== undefined && c !== ""));
+    return node;
+  };
+  const usd = (micro) => "$" + (micro / 1e6).toFixed(micro < 1e5 ? 4 : 2);
+  const plural = (n, word) => n.toLocaleString("en") + " " + word + (n === 1 ? "" : "s");
+  const amiss = (side) => side && (side.failed || side.outcome === "unmeasured");
+
+  // Light, dark, or as the system says.
+  const theme = $("theme");
+  theme.hidden = false;
+  theme.addEventListener("click", () => {
+    const root = document.documentElement;
+    const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    root.dataset.theme = (root.dataset.theme || system) === "dark" ? "light" : "dark";
+  });
+
+  // Sortable tables.
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => {
+      if (head.hasAttribute("data-fixed") || !head.textContent) return;
+      const label = head.textContent;
+      head.textContent = "";
+      head.append(el("button", { type: "button", onclick: () => {
+        const down = head.getAttribute("aria-sort") ? head.getAttribute("aria-sort") === "ascending" : head.classList.contains("num");
+        heads.forEach((other) => other.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const key = (row) => { const cell = row.cells[column]; const k = cell.dataset.sort ?? cell.textContent.trim(); return k !== "" && !isNaN(k) ? Number(k) : k; };
+        const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
+        const rows = [...table.tBodies[0].rows].sort((a, b) => (down ? -1 : 1) * order(key(a), key(b)));
+        table.tBodies[0].append(...rows);
+      } }, label));
+    });
+  }
+  for (const group of document.querySelectorAll("[data-filter=slices]")) {
+    group.addEventListener("click", (event) => {
+      const chosen = event.target.closest("button");
+      if (!chosen) return;
+      for (const button of group.children) button.setAttribute("aria-pressed", String(button === chosen));
+      for (const row of $("slice-table").tBodies[0].rows) row.hidden = Boolean(chosen.dataset.value) && row.dataset.dimension !== chosen.dataset.value;
+    });
+  }
+
+  const viewer = $("viewer");
+  const form = $("filters");
+  if (!form) return;
+
+  // What can be searched and filtered, gathered once.
+  const reasonsOf = (item, arm) => {
+    const found = new Set();
+    for (const name of arm ? [arm] : ARMS) {
+      const side = item.arms[name];
+      if (!amiss(side)) continue;
+      (side.reasons || []).forEach((r) => found.add(r));
+      side.findings.forEach((f) => found.add(data.checks[f.check]));
+    }
+    return found;
+  };
+  for (const item of data.items) {
+    const words = [item.id, item.prompt, item.theme, ...(item.expected || [])];
+    for (const arm of ARMS) {
+      const side = item.arms[arm];
+      if (side) words.push(side.failure, side.model, ...(side.reasons || []), ...(side.read || []), ...side.findings.map((f) => f.message));
+    }
+    item.words = words.filter(Boolean).join("\n").toLowerCase();
+  }
+  const worst = (item, key) => Math.max(...ARMS.map((arm) => (item.arms[arm] && item.arms[arm][key]) || 0));
+  const facets = {
+    arm: (item) => ARMS.filter((arm) => item.arms[arm] && item.arms[arm].failed),
+    change: (item) => [item.change],
+    check: (item) => [...reasonsOf(item, state.arm)],
+    subtask: (item) => [item.subtask],
+    locale: (item) => [item.locale],
+    origin: (item) => [item.origin],
+    model: (item) => ARMS.filter((a) => (!state.arm || a === state.arm) && amiss(item.arms[a])).flatMap((a) => (item.arms[a].model || "").split(" → ")),
+  };
+  let state = {};
+
+  const readHash = () => {
+    const hash = location.hash.slice(1);
+    const params = hash.includes("=") ? new URLSearchParams(hash) : new URLSearchParams();
+    state = Object.fromEntries(params);
+    return hash.includes("=");
+  };
+  const writeHash = () => {
+    const params = new URLSearchParams(Object.entries(state).filter(([, value]) => value));
+    history.replaceState(null, "", "#" + (params.size ? params : "gallery"));
+  };
+  const matches = (item, except) => {
+    for (const [name, values] of Object.entries(facets)) {
+      if (name !== except && state[name] && !values(item).includes(state[name])) return false;
+    }
+    return !state.q || state.q.toLowerCase().split(/\s+/).every((word) => item.words.includes(word));
+  };
+
+  const fill = () => {
+    for (const name of Object.keys(facets)) {
+      const counts = new Map();
+      for (const item of data.items) if (matches(item, name)) for (const v of facets[name](item)) counts.set(v, (counts.get(v) || 0) + 1);
+      if (state[name] && !counts.has(state[name])) counts.set(state[name], 0);
+      const select = form.elements[name];
+      const keys = [...counts.keys()].filter(Boolean).sort((a, b) => (name === "change" ? Object.keys(CHANGES).indexOf(a) - Object.keys(CHANGES).indexOf(b) : a.localeCompare(b)));
+      select.replaceChildren(new Option("any", ""), ...keys.map((k) => new Option(`${name === "change" ? CHANGES[k] || k : k} (${counts.get(k)})`, k)));
+      select.value = state[name] || "";
+      select.classList.toggle("set", Boolean(state[name]));
+    }
+    form.elements.sort.replaceChildren(...Object.entries(SORTS).map(([k, label]) => new Option(label, k)));
+    form.elements.sort.value = state.sort in SORTS ? state.sort : "";
+    if (form.elements.q.value !== (state.q || "")) form.elements.q.value = state.q || "";
+  };
+
+  const picture = (item, arm, side) => {
+    const box = [];
+    const thumb = side.img && data.thumbs[side.img];
+    if (typeof thumb === "string") {
+      box.push(el("img", { src: "data:image/webp;base64," + thumb, alt: `${arm} picture for: ${item.prompt.slice(0, 160)}`, decoding: "async" }));
+      const regions = side.findings.filter((f) => f.region);
+      if (side.w && side.h && regions.length) {
+        const svg = document.createElementNS(SVG, "svg");
+        svg.setAttribute("viewBox", `0 0 ${side.w} ${side.h}`);
+        svg.setAttribute("aria-hidden", "true");
+        for (const f of regions) for (const kind of ["halo", "mark"]) {
+          const rect = document.createElementNS(SVG, "rect");
+          ["x", "y", "width", "height"].forEach((name, i) => rect.setAttribute(name, f.region[i]));
+          rect.setAttribute("class", kind);
+          svg.append(rect);
+        }
+        box.push(svg);
+      }
+    } else if (thumb) {
+      box.push(el("span", { class: "none" }, el("strong", {}, "file does not decode"), el("span", {}, thumb.problem), thumb.head ? el("code", {}, thumb.head) : ""));
+    } else if (side.img) {
+      box.push(el("span", { class: "none" }, el("strong", {}, "picture not embedded"), "kept in the image store"));
+    } else {
+      box.push(el("span", { class: "none" }, el("strong", {}, side.outcome === "refused" ? "refused" : "no picture"), side.failure || ""));
+    }
+    return box;
+  };
+  const half = (item, arm, large) => {
+    const side = item.arms[arm];
+    const head = el("div", { class: "side-head" }, el("span", { class: "key " + arm }, arm));
+    if (!side) return el("div", { class: "side" }, head, el("div", { class: "shot" }, el("span", { class: "none" }, "not run")));
+    if (side.outcome) head.append(el("span", { class: "out" + (side.failed ? " failed" : side.outcome === "unmeasured" ? " unmeasured" : "") }, side.outcome));
+    const shot = large ? el("div", { class: "shot" }, ...picture(item, arm, side))
+      : el("button", { type: "button", class: "shot", "aria-label": `Open case ${item.id}, ${arm}`, onclick: () => { state.case = item.id; writeHash(); open(); } }, ...picture(item, arm, side));
+    return el("div", { class: "side" }, head, shot);
+  };
+  const findings = (side, arm, marked) => {
+    const out = side.findings.map((f) => {
+      const limit = f.score === undefined ? "" : ` (${f.score}${f.limit === undefined ? "" : ", limit " + f.limit})`;
+      const crop = f.crop && typeof data.thumbs[f.crop] === "string" ? el("img", { class: "crop", alt: "the marked part", src: "data:image/webp;base64," + data.thumbs[f.crop] }) : "";
+      return el("div", { class: "finding" + (f.fault ? " fault" : "") + (marked ? " " + arm : "") }, el("b", {}, data.checks[f.check]), f.fault ? " broke: " : ": ", el("bdi", {}, f.message), el("span", { class: "faint" }, limit), crop);
+    });
+    if (side.failure && amiss(side)) out.push(el("div", { class: "finding" + (marked ? " " + arm : "") }, el("b", {}, (side.reasons || [])[0] || "delivery"), ": ", el("bdi", {}, side.failure)));
+    return out;
+  };
+  const texts = (side, item) => {
+    if (!side.texts) return side.read && item.expected ? [el("dl", { class: "texts" }, el("dt", {}, "read"), el("dd", {}, el("bdi", {}, side.read.join(" / "))))] : [];
+    const list = el("dl", { class: "texts" });
+    for (const pieces of side.texts) {
+      const line = (skip, tag) => el("bdi", {}, ...pieces.filter(([op]) => op !== skip).map(([op, text]) => (op === "=" ? text : el(tag, {}, text))));
+      const read = pieces.some(([op]) => op !== "-") ? line("-", "ins") : el("span", { class: "faint" }, "nothing like it was read");
+      list.append(el("dt", {}, "expected"), el("dd", {}, line("+", "del")), el("dt", {}, "read"), el("dd", {}, read));
+    }
+    return [list];
+  };
+  const wire = (side) => (side.latency === undefined ? "" : `${side.latency.toFixed(2)} s · ${side.cached ? "cached" : usd(side.cost)} · ${plural(side.attempts, "attempt")}`);
+  const card = (item) => {
+    // The candidate's failure is the news; the baseline's is told where only it failed.
+    const arm = state.arm && amiss(item.arms[state.arm]) ? state.arm : amiss(item.arms.candidate) ? "candidate" : "baseline";
+    const side = item.arms[arm];
+    const node = el("article", { class: "case", "data-id": item.id }, el("div", { class: "pair" }, ...ARMS.map((a) => half(item, a))), el("p", { class: "prompt" }, el("bdi", {}, item.prompt)));
+    if (item.prompt.length > 170) node.append(el("button", { type: "button", class: "more", "aria-expanded": "false", onclick: (event) => { const on = node.classList.toggle("open"); event.target.textContent = on ? "less" : "whole prompt"; event.target.setAttribute("aria-expanded", String(on)); } }, "whole prompt"));
+    if (item.expect) node.append(el("p", { class: "note" }, "The right answer here is a " + item.expect + "."));
+    node.append(...texts(side, item), ...findings(side, arm, true));
+    node.append(el("div", { class: "facts-line" }, el("span", { class: "change " + item.change }, CHANGES[item.change]), el("span", {}, item.subtask), el("span", {}, item.locale), el("span", {}, item.origin), el("span", {}, side.model || ""), el("span", {}, wire(side)), el("span", {}, item.id)));
+    return node;
+  };
+
+  const open = () => {
+    const item = state.case && data.items.find((i) => i.id === state.case);
+    if (!item) { if (viewer.open) viewer.close(); return; }
+    const close = el("button", { type: "button", onclick: () => viewer.close() }, "Close");
+    const names = (list) => list.map((n) => data.checks[n]).join(", ");
+    const column = (arm) => {
+      const node = half(item, arm, true);
+      const side = item.arms[arm];
+      if (!side) return node;
+      if (side.link) node.append(el("a", { href: side.link, target: "_blank", rel: "noreferrer" }, "Open the full picture"));
+      node.append(el("p", { class: "list" }, [side.model, wire(side)].filter(Boolean).join(" · ")), ...texts(side, item), ...findings(side, arm, false));
+      if (side.read && side.texts) node.append(el("p", { class: "list" }, "All text read: ", el("bdi", {}, side.read.join(" / "))));
+      if (side.pass && side.pass.length) node.append(el("p", { class: "list" }, "Passed: " + names(side.pass)));
+      if (side.skip && side.skip.length) node.append(el("p", { class: "list" }, "Did not apply: " + names(side.skip)));
+      return node;
+    };
+    const cut = item.length > item.prompt.length ? el("p", { class: "note" }, `The first ${item.prompt.length.toLocaleString("en")} of ${item.length.toLocaleString("en")} characters; the table of cases holds all.`) : "";
+    viewer.firstElementChild.replaceChildren(
+      el("div", { class: "viewer-head" }, el("h2", {}, el("bdi", {}, item.id)), el("span", { class: "change " + item.change }, CHANGES[item.change]), close),
+      el("div", {}, el("p", { class: "prompt" }, el("bdi", {}, item.prompt)), cut),
+      el("p", { class: "list" }, [item.subtask, item.locale, item.origin, item.theme, item.size].filter(Boolean).join(" · ")),
+      el("div", { class: "pair" }, ...ARMS.map(column)));
+    if (!viewer.open) viewer.showModal();
+  };
+  viewer.addEventListener("close", () => { delete state.case; writeHash(); });
+  viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
+
+  const show = () => {
+    fill();
+    let found = data.items.filter((item) => matches(item));
+    const sort = state.sort in SORTS ? state.sort : "";
+    if (sort === "id") found = found.slice().sort((a, b) => a.id.localeCompare(b.id));
+    else if (sort) found = found.slice().sort((a, b) => worst(b, sort.slice(1)) - worst(a, sort.slice(1)) || a.n - b.n);
+    const pages = Math.max(1, Math.ceil(found.length / PAGE));
+    const page = Math.min(pages, Math.max(1, parseInt(state.page, 10) || 1));
+    $("cards").replaceChildren(...found.slice((page - 1) * PAGE, page * PAGE).map(card));
+    if (!found.length) $("cards").append(el("p", { class: "empty" }, "No failure matches these filters."));
+    $("count").textContent = `${found.length.toLocaleString("en")} of ${plural(data.items.length, "case")}`;
+    const bar = $("pages");
+    bar.hidden = pages < 2;
+    bar.children[1].textContent = `page ${page} of ${pages}`;
+    bar.children[0].disabled = page === 1;
+    bar.children[2].disabled = page === pages;
+    bar.dataset.page = page;
+    open();
+  };
+  const change = (edit) => { edit(); delete state.case; writeHash(); show(); };
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("change", (event) => { if (event.target.name !== "q") change(() => { state[event.target.name] = event.target.value; delete state.page; }); });
+  form.addEventListener("reset", () => change(() => { state = {}; }));
+  let waiting = 0;
+  form.elements.q.addEventListener("input", (event) => { clearTimeout(waiting); waiting = setTimeout(() => change(() => { state.q = event.target.value; delete state.page; }), 150); });
+  $("pages").addEventListener("click", (event) => {
+    const step = Number(event.target.dataset.step);
+    if (!step) return;
+    change(() => { state.page = String(Number($("pages").dataset.page) + step); });
+    $("gallery").scrollIntoView();
+  });
+  addEventListener("hashchange", () => { if (readHash()) { show(); $("gallery").scrollIntoView(); } });
+
+  form.hidden = false;
+  if (data.total > data.pictured) $("pictured").textContent = `Pictures are embedded for the first ${data.pictured.toLocaleString("en")} of ${data.total.toLocaleString("en")} failing cases, new failures first; the others are listed without.`;
+  const linked = readHash();
+  show();
+  if (linked && !state.case) $("gallery").scrollIntoView({ behavior: "instant" });
+})();

@@ -1,0 +1,20 @@
+"""Prefect task: validate the policy's expectations with Great Expectations."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.context import RunContext
+from tasks.expectations.validate import validate
+from tasks.metrics.task import Measured
+from tasks.plan import RunPlan
+from tasks.records import ExpectationResult
+
+
+@task(name="validate_expectations", cache_policy=NO_CACHE)
+def validate_expectations(
+    context: RunContext, plan: RunPlan, measured: Measured
+) -> tuple[ExpectationResult, ...]:
+    """Return every expectation with its result; the Data Docs lie in the run's folder."""
+    return validate(plan.policy, measured.metrics, measured.tables["outcomes"], context.folder.path)

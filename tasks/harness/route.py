@@ -1,0 +1,200 @@
+"""From a case and a mix to requests, and from attempts to a generation: pure functions."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+
+from tasks.errors import ConfigError
+from tasks.mix.catalog import Model
+from tasks.mix.manifest import ResolvedMix, Stage
+from tasks.providers.base import GenerationRequest
+from tasks.records import Arm, Attempt, Case, FailureClass, Generation
+
+#: Largest scale that an upscaling stage may have.
+MOST_SCALE = 16.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage of a route as it applies to one case."""
+
+    index: int
+    stage: Stage
+    model: Model
+    #: Size of the picture that this stage is to bring.
+    width: int
+    height: int
+
+
+def scale_of(stage: Stage) -> float:
+    """Return by how much a stage enlarges its picture: 1 unless it upscales, then 2 by default.
+
+    Raises:
+        ConfigError: ``params.scale`` is no number from 1 to 16.
+    """
+    if stage.operation != "upscale":
+        return 1.0
+    value = stage.params.get("scale", 2)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or not 1 <= value <= MOST_SCALE
+    ):
+        raise ConfigError(
+            f"upscaling stage of model {stage.model!r}: params.scale is {value!r}, it must be a "
+            f"number from 1 to {MOST_SCALE:g}"
+        )
+    return float(value)
+
+
+def steps(mix: ResolvedMix, case: Case) -> tuple[Step, ...]:
+    """Return the stages that serve a case, each with the size it is to bring.
+
+    The case's size is that of the final picture: a stage before upscaling is asked for the part
+    that the later stages enlarge to it, rounded up.
+
+    Raises:
+        ConfigError: The mix lacks a model or a scale is unusable.
+    """
+    stages = mix.alternative(case.subtask, case.digest).stages
+    models = mix.by_name
+    result = []
+    for index, stage in enumerate(stages):
+        later = math.prod(scale_of(other) for other in stages[index + 1 :])
+        if stage.model not in models:
+            raise ConfigError(f"mix {mix.mix.name!r} has no catalog entry for {stage.model!r}")
+        result.append(
+            Step(
+                index=index,
+                stage=stage,
+                model=models[stage.model],
+                width=max(1, math.ceil(case.width / later - 1e-9)),
+                height=max(1, math.ceil(case.height / later - 1e-9)),
+            )
+        )
+    return tuple(result)
+
+
+def worst_price(model: Model) -> int:
+    """Return the micro-dollars that one attempt can cost at the most.
+
+    Raises:
+        ConfigError: The catalog gives no price.
+    """
+    if model.price is None:
+        raise ConfigError(
+            f"model {model.name!r} has no price in the catalog; add price with usd, source and "
+            "date: nothing is spent on a model without one"
+        )
+    return model.price.microusd
+
+
+def idempotency_key(run_id: str, arm: Arm, case_id: str, stage: int, attempt: int) -> str:
+    """Return the key of one request: the same whenever the request is sent again.
+
+    A hash, because case ids and run ids come from outside and a header carries only ASCII.
+    """
+    parts = (run_id, arm, case_id, str(stage), str(attempt))
+    # Lengths keep ("a", "bc") and ("ab", "c") apart.
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return "ig-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:48]
+
+
+def request_for(
+    step: Step,
+    case: Case,
+    *,
+    seed: int,
+    attempt: int,
+    key: str,
+    image: bytes | None,
+    queued_s: float,
+) -> GenerationRequest:
+    """Return the request of one attempt."""
+    return GenerationRequest(
+        model=step.model,
+        operation=step.stage.operation,
+        prompt=step.stage.prompt(case.prompt),
+        width=step.width,
+        height=step.height,
+        seed=seed,
+        stage=step.index,
+        attempt=attempt,
+        idempotency_key=key,
+        params=dict(step.stage.params),
+        safety=step.stage.safety,
+        brand=case.brand,
+        locale=case.locale,
+        image=image,
+        queued_s=queued_s,
+    )
+
+
+@dataclass(slots=True)
+class Track:
+    """What happened so far to one case on its route."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    #: Seconds of back-off between attempts.
+    waited_s: float = 0.0
+
+    @property
+    def last(self) -> Attempt:
+        """The attempt that ended the route."""
+        return self.attempts[-1]
+
+    def generation(
+        self,
+        *,
+        run_id: str,
+        arm: Arm,
+        mix_digest: str,
+        case_id: str,
+        seed: int,
+        models: tuple[str, ...],
+        image_digest: str | None = None,
+        source_digest: str | None = None,
+    ) -> Generation:
+        """Return the end of the case: with a picture exactly when ``image_digest`` is given."""
+        last = self.last
+        latency = sum(a.total_s for a in self.attempts) + self.waited_s
+        failure: FailureClass | None = None
+        if image_digest is None:
+            failure = last.failure or FailureClass.EMPTY
+        return Generation(
+            run_id=run_id,
+            arm=arm,
+            mix_digest=mix_digest,
+            case_id=case_id,
+            seed=seed,
+            models=models,
+            status="ok"
+            if image_digest is not None
+            else "refused"
+            if failure is FailureClass.REFUSAL
+            else "undelivered",
+            failure=failure,
+            message="" if failure is None else _told(last, len(models)),
+            image_digest=image_digest,
+            source_digest=source_digest if image_digest is not None else None,
+            declared_mime=last.declared_mime,
+            sniffed_mime=last.sniffed_mime,
+            image_bytes=last.body_bytes if image_digest is not None else 0,
+            attempts=tuple(self.attempts),
+            cost_microusd=sum(a.cost_microusd for a in self.attempts),
+            latency_s=latency,
+            # What a user waits for the first byte: all before the last attempt, and its own.
+            ttfb_s=None
+            if image_digest is None or last.ttfb_s is None
+            else max(0.0, latency - last.total_s + last.ttfb_s),
+            queued_s=sum(a.queued_s for a in self.attempts),
+        )
+
+
+def _told(last: Attempt, stages: int) -> str:
+    """Return the message of a failed route, with the stage when there are several."""
+    where = f"stage {last.stage + 1} ({last.model}), " if stages > 1 else ""
+    return f"{where}attempt {last.number}: {last.message or last.failure}"

@@ -1,0 +1,451 @@
+"""One shard of one arm: its cases go through the mix over HTTP, every cent and attempt recorded.
+
+For each request: wait for a place, reserve the worst price, send, book. For each case: when its
+route has ended, store the picture, then write the generation to the journal. Whatever is killed in
+between is repeated by a resumed run under the same idempotency keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from tasks.errors import BudgetExhausted, ConfigError
+from tasks.harness.breaker import Breaker, looks_down
+from tasks.harness.journal import Journal
+from tasks.harness.ledger import SpendLedger
+from tasks.harness.limits import ModelLimits
+from tasks.harness.progress import HarnessEvent
+from tasks.harness.retry import backoff
+from tasks.harness.route import Step, Track, idempotency_key, request_for, steps, worst_price
+from tasks.harness.setup import adapter, open_client, read_upload
+from tasks.images import ImageStore
+from tasks.plan import RunFolder, RunPlan
+from tasks.providers.base import AttemptResult, ProviderFactory
+from tasks.providers.registry import provider_for
+from tasks.records import Arm, Attempt, Case, Generation, Record
+from tasks.settings import DATASETS, Settings
+from tasks.state import State
+
+Value = TypeVar("Value")
+
+#: Seconds that requests in flight get to end by themselves after the run was told to stop.
+GRACE_S = 5.0
+_WATCH_S = 0.05
+#: Tasks for each request that may be in flight: a slow model's queue must not idle a fast one.
+_TASKS_PER_SLOT = 2
+_MOST_TASKS = 256
+
+
+class ShardResult(Record):
+    """How a shard ended."""
+
+    arm: Arm
+    shard: int
+    #: Cases that ended now, the cached ones included.
+    finished: int = 0
+    #: Cases that had ended before, in a run that was resumed.
+    reused: int = 0
+    #: Cases that the baseline cache answered.
+    cached: int = 0
+    undelivered: int = 0
+    refused: int = 0
+    #: The shard stopped early; cases are missing, so there is no verdict but HOLD.
+    held: bool = False
+    reason: str = ""
+    spend_microusd: int = 0
+
+
+def run_shard(  # noqa: PLR0917 - in the order in which a run comes to have them
+    plan: RunPlan,
+    folder: RunFolder,
+    state: State,
+    settings: Settings,
+    arm: Arm,
+    shard: int,
+    endpoints: Mapping[str, str],
+    parallel: int = 1,
+    stop: threading.Event | None = None,
+    on_progress: Callable[[HarnessEvent], None] | None = None,
+    *,
+    factory: ProviderFactory = provider_for,
+    datasets: Path = DATASETS,
+    breaker: Breaker | None = None,
+) -> ShardResult:
+    """Run the cases of one shard that are not finished yet.
+
+    Args:
+        plan: The plan of the run.
+        folder: The run's folder; must be the plan's.
+        state: The state database with ledger and journal.
+        settings: Where the image store lies, and the keys.
+        arm: Which mix of the plan.
+        shard: 0-based number of the shard.
+        endpoints: Base address by endpoint name, e.g. ``{"embedded": "http://127.0.0.1:8123"}``; an
+            endpoint that is not named here is itself an address.
+        parallel: How many shards run at the same time; each gets that part of the models' limits.
+        stop: Set it to stop: nothing new is sent, and what is in flight gets five seconds to end.
+        on_progress: Told of every attempt and case, from this thread.
+        factory: Gives the adapter for a model.
+        datasets: Folder that uploads are relative to.
+        breaker: Decides that a provider is down.
+
+    Raises:
+        ConfigError: A model has no price, key or address, or an upload cannot be read; nothing
+            was spent by this shard.
+        StateError: The state database failed.
+        EvidenceError: A picture cannot be stored.
+    """
+    if folder.run_id != plan.run_id:
+        raise ConfigError(f"plan of run {plan.run_id!r} does not belong to folder {folder.path}")
+    run = _ShardRun(
+        plan,
+        state,
+        settings,
+        arm=arm,
+        shard=shard,
+        endpoints=endpoints,
+        parallel=parallel,
+        factory=factory,
+        datasets=datasets,
+        breaker=breaker or Breaker(),
+        tell=on_progress or (lambda _event: None),
+    )
+    return asyncio.run(run.run(stop))
+
+
+class _ShardRun:
+    """The state of one shard while it runs, inside one event loop."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        state: State,
+        settings: Settings,
+        *,
+        arm: Arm,
+        shard: int,
+        endpoints: Mapping[str, str],
+        parallel: int,
+        factory: ProviderFactory,
+        datasets: Path,
+        breaker: Breaker,
+        tell: Callable[[HarnessEvent], None],
+    ) -> None:
+        shards = plan.shards()
+        if not 0 <= shard < len(shards):
+            raise ConfigError(f"shard {shard} does not exist; the plan has {len(shards)}")
+        self.plan, self.arm, self.shard, self.mix = plan, arm, shard, plan.mix(arm)
+        self.cases, self.breaker, self.tell = shards[shard], breaker, tell
+        self.mix_digest = self.mix.digest
+        self.routes = {case.case_id: steps(self.mix, case) for case in self.cases}
+        models = {s.model.name: s.model for route in self.routes.values() for s in route}
+        self.prices = {name: worst_price(model) for name, model in models.items()}
+        self.providers = {
+            name: adapter(model, settings, endpoints, factory) for name, model in models.items()
+        }
+        self.uploads = {
+            case.case_id: read_upload(case, datasets)
+            for case in self.cases
+            if self.routes[case.case_id][0].stage.operation == "edit"
+        }
+        self.journal = Journal(state, plan.run_id)
+        self.ledger = SpendLedger(
+            state, plan.run_id, plan.budget_microusd, plan.day_budget_microusd
+        )
+        self.store = ImageStore(settings.images)
+        self.limits = ModelLimits(models.values(), parallel)
+        self.reason = ""
+        self.halted = asyncio.Event()
+        #: Keys with an unsettled reservation, and whether their request was sent.
+        self.open: dict[str, bool] = {}
+        #: Failed cases that may be an outage's doing, by model; written when the model answers.
+        self.doubtful: dict[str, list[tuple[Case, Generation]]] = {}
+        self.count = dict.fromkeys(("finished", "reused", "cached", "undelivered", "refused"), 0)
+        self.spend = 0
+        # Database and disk block: in threads of their own they do not stretch the wire times.
+        self.threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="harness")
+
+    async def run(self, stop: threading.Event | None) -> ShardResult:
+        """Run the unfinished cases and return how the shard ended."""
+        try:
+            pending = await self._pending()
+            tasks = min(len(pending), self.limits.concurrency * _TASKS_PER_SLOT, _MOST_TASKS)
+            cases = iter(pending)
+            async with open_client(self.limits.concurrency) as self.client:
+                await self._drive([self._work(cases) for _ in range(tasks)], stop)
+            if not self.halted.is_set():
+                for model in list(self.doubtful):
+                    await self._write_doubtful(model)
+        finally:
+            self.threads.shutdown(wait=True)
+            self._settle_open()
+        if self.reason:
+            self.tell(HarnessEvent("held", self.arm, self.shard, message=self.reason))
+        return ShardResult(
+            arm=self.arm,
+            shard=self.shard,
+            held=bool(self.reason),
+            reason=self.reason,
+            spend_microusd=self.spend,
+            **self.count,
+        )
+
+    async def _pending(self) -> list[Case]:
+        """Return the cases that the journal does not hold yet."""
+        ids = [case.case_id for case in self.cases]
+        done = await self._aside(self.journal.generations, self.arm, ids)
+        for generation in done.values():
+            self.count["reused"] += 1
+            self._tell_case("reused", generation)
+        return [case for case in self.cases if (self.arm, case.case_id) not in done]
+
+    async def _drive(
+        self, work: list[Coroutine[None, None, None]], stop: threading.Event | None
+    ) -> None:
+        """Run the tasks to their end, to a stop, or to the first error."""
+        tasks = [asyncio.create_task(each) for each in work]
+        watch = asyncio.create_task(self._watch(stop, tasks)) if stop is not None else None
+        try:
+            if tasks:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+                for task in done:
+                    if not task.cancelled() and (error := task.exception()) is not None:
+                        raise error
+        finally:
+            ending = [*tasks, *([watch] if watch is not None else [])]
+            for task in ending:
+                task.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
+
+    async def _watch(self, stop: threading.Event, tasks: list[asyncio.Task[None]]) -> None:
+        """Wait for the stop, give requests in flight some time, then cancel them."""
+        while not stop.is_set():  # noqa: ASYNC110 - a signal handler or another thread sets it
+            await asyncio.sleep(_WATCH_S)
+        self._halt("stopped on request; resume the run to finish it")
+        await asyncio.sleep(GRACE_S)
+        for task in tasks:
+            task.cancel()
+
+    async def _work(self, cases: Iterator[Case]) -> None:
+        """Take cases until none is left or the shard is halted."""
+        for case in cases:
+            if self.halted.is_set():
+                return
+            generation = await self._cached(case) or await self._generate(case)
+            if generation is not None:
+                await self._finish(case, generation)
+
+    async def _cached(self, case: Case) -> Generation | None:
+        """Return the baseline cache's generation of a case, if its pictures are still there."""
+        if self.arm != "baseline":
+            return None
+        found = await self._aside(
+            self.journal.cached, self.mix_digest, case.digest, self.plan.case_seed(case)
+        )
+        if found is None or not all(
+            self.store.path(digest).exists()
+            for digest in (found.image_digest, found.source_digest)
+            if digest is not None
+        ):
+            return None
+        # It stays with what it cost when it was made; ``cached`` says that this run pays nothing.
+        return found.model_copy(
+            update={
+                "run_id": self.plan.run_id,
+                "case_id": case.case_id,
+                "cached": True,
+            }
+        )
+
+    async def _generate(self, case: Case) -> Generation | None:
+        """Send a case along its route; ``None`` when the shard was halted before its end."""
+        route, track = self.routes[case.case_id], Track()
+        image: bytes | None = self.uploads.get(case.case_id)
+        source: bytes | None = None
+        models = tuple(step.model.name for step in route)
+        for step in route:
+            result = await self._stage(case, step, image, track)
+            if result is None:
+                return None
+            if result.image is None:
+                return self._end(case, track, models)
+            if step.stage.operation == "upscale":
+                source = image
+            image = result.image
+        digests = [
+            None if data is None else await self._aside(self.store.put, data)
+            for data in (image, source)
+        ]
+        return self._end(case, track, models, *digests)
+
+    def _end(
+        self,
+        case: Case,
+        track: Track,
+        models: tuple[str, ...],
+        image_digest: str | None = None,
+        source_digest: str | None = None,
+    ) -> Generation:
+        return track.generation(
+            run_id=self.plan.run_id,
+            arm=self.arm,
+            mix_digest=self.mix_digest,
+            case_id=case.case_id,
+            seed=self.plan.case_seed(case),
+            models=models,
+            image_digest=image_digest,
+            source_digest=source_digest,
+        )
+
+    async def _stage(
+        self, case: Case, step: Step, image: bytes | None, track: Track
+    ) -> AttemptResult | None:
+        """Ask one model until it delivers or is given up; ``None`` when halted before that."""
+        number = 0
+        while True:
+            number += 1
+            result = await self._attempt(case, step, number, image)
+            if result is None:
+                return None
+            track.attempts.append(result.attempt)
+            if result.image is not None:
+                return result
+            wait = backoff(result.attempt, step.model.limits.attempts)
+            if wait is None:
+                return result
+            track.waited_s += wait
+            if await self._halted_within(wait):
+                return None
+
+    async def _attempt(
+        self, case: Case, step: Step, number: int, image: bytes | None
+    ) -> AttemptResult | None:
+        """Reserve, send, book; ``None`` when the shard is halted or the money is gone."""
+        model = step.model.name
+        key = idempotency_key(self.plan.run_id, self.arm, case.case_id, step.index, number)
+        async with self.limits.slot(model) as queued_s:
+            if self.halted.is_set():
+                return None
+            self.open[key] = False
+            try:
+                await self._aside(
+                    lambda: self.ledger.reserve(
+                        key,
+                        arm=self.arm,
+                        case_id=case.case_id,
+                        stage=step.index,
+                        attempt=number,
+                        model=model,
+                        microusd=self.prices[model],
+                    )
+                )
+            except BudgetExhausted as error:
+                del self.open[key]
+                self._halt(str(error))
+                return None
+            self.open[key] = True
+            seed = self.plan.case_seed(case)
+            request = request_for(
+                step, case, seed=seed, attempt=number, key=key, image=image, queued_s=queued_s
+            )
+            result = await self.providers[model].submit(self.client, request)
+            attempt = await self._book(result.attempt)
+        self._tell_attempt(case, attempt)
+        down = self.breaker.note(attempt)
+        if down is not None:
+            self._halt(down)
+        elif not looks_down(attempt):
+            await self._write_doubtful(model)
+        return AttemptResult(attempt, result.image)
+
+    async def _book(self, attempt: Attempt) -> Attempt:
+        """Book an attempt and return it with the cost that the ledger counts for it."""
+        key = attempt.idempotency_key
+        if attempt.billed == "unknown":
+            counted = await self._aside(self.ledger.mark_unknown, key)
+        else:
+            counted = await self._aside(self.ledger.book, key, attempt.cost_microusd)
+        del self.open[key]
+        self.spend += counted
+        if counted == attempt.cost_microusd:
+            return attempt
+        # An earlier send of this key, before a crash, was or may have been billed.
+        billed = "unknown" if attempt.billed == "no" else attempt.billed
+        return attempt.model_copy(update={"cost_microusd": counted, "billed": billed})
+
+    async def _finish(self, case: Case, generation: Generation) -> None:
+        """Write a generation to the journal, or set it aside while its provider may be down."""
+        if generation.status == "undelivered" and not generation.cached:
+            last = generation.attempts[-1]
+            if looks_down(last) and self.breaker.streak(last.model) > 0:
+                self.doubtful.setdefault(last.model, []).append((case, generation))
+                return
+        await self._write(case, generation)
+
+    async def _write_doubtful(self, model: str) -> None:
+        """Write the failed cases of a model that answers: they were no outage."""
+        for case, generation in self.doubtful.pop(model, ()):
+            await self._write(case, generation)
+
+    async def _write(self, case: Case, generation: Generation) -> None:
+        await self._aside(self.journal.record, generation, case.digest)
+        self.count["finished"] += 1
+        self.count["cached"] += generation.cached
+        if generation.status != "ok":
+            self.count[generation.status] += 1
+        self._tell_case("case", generation)
+
+    def _halt(self, reason: str) -> None:
+        """Send nothing new any more; the first reason stays."""
+        self.reason = self.reason or reason
+        self.halted.set()
+
+    async def _halted_within(self, seconds: float) -> bool:
+        """Wait, and return whether the shard was halted meanwhile."""
+        try:
+            await asyncio.wait_for(self.halted.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _aside(self, function: Callable[..., Value], *args: object) -> Value:
+        """Call a blocking function in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, function, *args)
+
+    def _settle_open(self) -> None:
+        """Settle what was cut off: sent requests may be billed, unsent ones are not."""
+        for key, sent in self.open.items():
+            if sent:
+                self.ledger.mark_unknown(key)
+            else:
+                self.ledger.release(key)
+
+    def _tell_attempt(self, case: Case, attempt: Attempt) -> None:
+        self.tell(
+            HarnessEvent(
+                "attempt",
+                self.arm,
+                self.shard,
+                case.case_id,
+                failure=attempt.failure,
+                cost_microusd=attempt.cost_microusd,
+            )
+        )
+
+    def _tell_case(self, kind: Literal["case", "reused"], generation: Generation) -> None:
+        self.tell(
+            HarnessEvent(
+                kind,
+                self.arm,
+                self.shard,
+                generation.case_id,
+                status=generation.status,
+                failure=generation.failure,
+                cached=generation.cached,
+            )
+        )

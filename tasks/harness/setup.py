@@ -1,0 +1,76 @@
+"""What a shard needs before its first request: client, adapters and uploads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+from tasks.errors import ConfigError, DataError
+from tasks.mix.catalog import Model
+from tasks.providers.base import Provider, ProviderFactory
+from tasks.records import Case
+from tasks.settings import Settings
+
+#: Idle connections are dropped before servers drop them (uvicorn: 5 s): a request on a connection
+#: that the server just closed is lost, and perhaps billed. Seconds.
+KEEPALIVE_S = 2.0
+#: Largest picture to edit, in bytes.
+MOST_UPLOAD = 64 * 1024 * 1024
+
+
+def open_client(connections: int) -> httpx.AsyncClient:
+    """Return the HTTP client of a shard; loopback never goes through a proxy."""
+    return httpx.AsyncClient(
+        limits=httpx.Limits(
+            max_connections=max(1, connections),
+            max_keepalive_connections=max(1, connections),
+            keepalive_expiry=KEEPALIVE_S,
+        ),
+        follow_redirects=False,
+        mounts={"all://127.0.0.1": None, "all://localhost": None},
+    )
+
+
+def adapter(
+    model: Model, settings: Settings, endpoints: Mapping[str, str], factory: ProviderFactory
+) -> Provider:
+    """Return the adapter for a model at its address.
+
+    Raises:
+        ConfigError: The address is not known or the key is missing.
+    """
+    address = endpoints.get(model.endpoint, model.endpoint)
+    if not address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"model {model.name!r}: endpoint {model.endpoint!r} has no address in this run; is its "
+            "server started?"
+        )
+    key = None if model.key_env is None else settings.key(model.key_env)
+    if model.key_env is not None and key is None:
+        raise ConfigError(
+            f"model {model.name!r} needs a key: set the environment variable {model.key_env}"
+        )
+    return factory(model, address, key)
+
+
+def read_upload(case: Case, datasets: Path) -> bytes:
+    """Return the picture that a case wants to have edited.
+
+    Raises:
+        DataError: The case names none, or one that is not below ``datasets`` or unreadable.
+    """
+    where = f"case {case.case_id!r}"
+    if not case.upload:
+        raise DataError(where, None, "upload", "an edit needs a picture; name one or drop the case")
+    root = datasets.resolve()
+    path = (root / case.upload).resolve()
+    if not path.is_relative_to(root):
+        raise DataError(where, None, "upload", f"{case.upload!r} lies outside {root}")
+    try:
+        if path.stat().st_size > MOST_UPLOAD:
+            raise DataError(where, None, "upload", f"{path} has more than {MOST_UPLOAD:,} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(where, None, "upload", f"{path} cannot be read: {error}") from None

@@ -1,0 +1,45 @@
+"""Prefect task: one shard of the harness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.context import RunContext
+from tasks.harness.progress import HarnessEvent
+from tasks.harness.run import ShardResult, run_shard
+from tasks.records import Arm
+
+
+@task(
+    name="run_harness",
+    task_run_name="run_harness {arm} {shard}",
+    cache_policy=NO_CACHE,
+)
+def run_harness(
+    context: RunContext,
+    arm: Arm,
+    shard: int,
+    endpoints: Mapping[str, str],
+    parallel: int,
+    on_progress: Callable[[HarnessEvent], None],
+) -> ShardResult:
+    """Generate the pictures of one shard; what is in the journal already is not done again."""
+    result = run_shard(
+        context.folder.load_plan(),
+        context.folder,
+        context.state,
+        context.settings,
+        arm,
+        shard,
+        endpoints,
+        parallel=parallel,
+        stop=context.stop,
+        on_progress=on_progress,
+    )
+    if result.held and not context.stop.is_set():
+        # What holds this shard holds the others: no request of theirs is started either.
+        context.hold(result.reason)
+    return result

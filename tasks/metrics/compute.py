@@ -1,0 +1,245 @@
+"""The metrics of a run: failure rates, accounts, money and latency of both arms, slice by slice.
+
+How the money counts: ``spend_usd`` is what this run paid, so pictures from the baseline cache are
+free in it. The costs per 1,000 are what the mix costs, so they take the price that a cached picture
+had when it was made. The effective cost divides by usable images (outcome ``ok``): failures,
+retries and right refusals of unsafe prompts are paid for and are no usable images.
+
+Rates count every case once, whatever its weight: the bounds are exact for plain counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from tasks.errors import GateError
+from tasks.metrics.outcomes import MODEL_SEPARATOR, REFUSAL
+from tasks.metrics.rates import rate
+from tasks.metrics.tables import outcomes_frame
+from tasks.policy import Policy
+from tasks.records import (
+    Accounts,
+    Arm,
+    ArmMetrics,
+    Case,
+    CheckSlice,
+    Metrics,
+    Outcome,
+    Paired,
+    Slice,
+    usd,
+)
+
+ARMS: tuple[Arm, ...] = ("baseline", "candidate")
+#: Dimensions of the slices; ``check`` comes on top.
+DIMENSIONS = ("subtask", "locale", "origin", "model")
+
+_DELIVERED = ("ok", "defect", "unmeasured")
+
+
+def compute_metrics(
+    cases: Sequence[Case],
+    outcomes: Sequence[Outcome],
+    policy: Policy,
+    *,
+    baseline_digest: str,
+    candidate_digest: str,
+) -> Metrics:
+    """Return the metrics of both arms.
+
+    Args:
+        cases: The cases of the plan.
+        outcomes: The outcomes of the finished cases of both arms.
+        policy: Says which origins the headline rate counts, and the expected traffic.
+        baseline_digest: Digest of the baseline mix.
+        candidate_digest: Digest of the candidate mix.
+
+    Raises:
+        GateError: A case has two outcomes in one arm, or an outcome has no case in the plan:
+            counting on would make evidence out of nothing.
+    """
+    frame = _outcomes(cases, outcomes)
+    arms = {arm: frame[frame["arm"] == arm] for arm in ARMS}
+    baseline = _arm("baseline", arms["baseline"], policy, baseline_digest)
+    candidate = _arm("candidate", arms["candidate"], policy, candidate_digest)
+    slices: list[Slice] = []
+    failures: list[CheckSlice] = []
+    for arm in reversed(ARMS):
+        for dimension in DIMENSIONS:
+            rows = _by(arms[arm], dimension)
+            slices += _slices(arm, dimension, rows)
+            failures += _check_slices(arm, dimension, rows)
+        slices += _checks(arm, arms[arm])
+    return Metrics(
+        candidate=candidate,
+        baseline=baseline,
+        slices=tuple(slices),
+        check_failures=tuple(failures),
+        paired=_paired(frame),
+        forecast_usd_per_month=_forecast(candidate, policy),
+        baseline_forecast_usd_per_month=_forecast(baseline, policy),
+    )
+
+
+def _outcomes(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """Return the outcomes as a frame with helper columns, refusing what would be counted wrong."""
+    frame = outcomes_frame(outcomes)
+    asks_text = {case.case_id: bool(case.expected_text) for case in cases}
+    names = [o.case_id for o in outcomes]
+    strange = sorted({name for name in names if name not in asks_text})
+    if strange:
+        raise GateError(
+            f"{len(strange)} outcomes belong to no case of the plan, e.g. {strange[0]!r}; "
+            "the journal and the plan are not of one run"
+        )
+    twice = frame[["arm", "case_id"]].duplicated()
+    if twice.any():
+        arm, name = frame.loc[twice, ["arm", "case_id"]].iloc[0]
+        raise GateError(
+            f"{int(twice.sum())} outcomes are there twice, e.g. case {name!r} of the {arm}; "
+            "every case must be counted once"
+        )
+    frame["unmeasured"] = frame["outcome"] == "unmeasured"
+    frame["asks_text"] = pd.Series([asks_text[name] for name in names], dtype="bool")
+    return frame
+
+
+def _arm(arm: Arm, rows: pd.DataFrame, policy: Policy, mix_digest: str) -> ArmMetrics:
+    """Return the figures of one arm."""
+    images = len(rows)
+    outcome = rows["outcome"]
+    headline = rows[rows["origin"].isin(policy.failure.origins)]
+    delivered = rows[outcome.isin(_DELIVERED)]
+    cost = usd(int(rows["cost_microusd"].sum()))
+    usable = int((outcome == "ok").sum())
+    unjudged = rows[rows["text_unjudged"]]
+    return ArmMetrics(
+        arm=arm,
+        mix_digest=mix_digest,
+        images=images,
+        failure_rate=rate(
+            int(headline["failed"].sum()),
+            len(headline),
+            unmeasured=int(headline["unmeasured"].sum()),
+        ),
+        accounts=Accounts(
+            defect=int((outcome == "defect").sum()),
+            refused=int(((outcome == "refused") & rows["failed"]).sum()),
+            undelivered=int((outcome == "undelivered").sum()),
+            unmeasured=int(rows["unmeasured"].sum()),
+        ),
+        right_refusals=int(((outcome == "refused") & ~rows["failed"]).sum()),
+        text_unjudged=len(unjudged),
+        text_cases=int(rows["asks_text"].sum()),
+        text_unjudged_locales=tuple(sorted(set(unjudged["locale"]))),
+        spend_usd=usd(int(rows.loc[~rows["cached"], "cost_microusd"].sum())),
+        cost_per_1k_usd=cost / images * 1000 if images else None,
+        effective_cost_per_1k_usd=cost / usable * 1000 if usable else None,
+        latency_p50_s=_percentile(delivered["latency_s"], 50),
+        latency_p95_s=_percentile(delivered["latency_s"], 95),
+        latency_p99_s=_percentile(delivered["latency_s"], 99),
+        ttfb_p50_s=_percentile(delivered["ttfb_s"], 50),
+        ttfb_p95_s=_percentile(delivered["ttfb_s"], 95),
+        retries_per_image=float(rows["retries"].mean()) if images else 0.0,
+    )
+
+
+def _percentile(values: pd.Series[float], percent: float) -> float | None:
+    """Return a percentile, linear between neighbours; ``None`` when any value is missing.
+
+    A percentile over the values that happen to be known would hide the slow ones.
+    """
+    known = values.to_numpy(dtype=np.float64)
+    if known.size == 0 or not np.isfinite(known).all():
+        return None
+    return float(np.percentile(known, percent))
+
+
+def _by(rows: pd.DataFrame, dimension: str) -> pd.DataFrame:
+    """Return the rows with a column ``value``; a route of two models counts for both."""
+    if dimension != "model":
+        return rows.assign(value=rows[dimension])
+    return rows.assign(value=rows["model"].str.split(MODEL_SEPARATOR, regex=False)).explode("value")
+
+
+def _slices(arm: Arm, dimension: str, rows: pd.DataFrame) -> Iterable[Slice]:
+    """Return the failure rate of every value of a dimension."""
+    counts = rows.groupby("value", sort=True).agg(
+        n=("failed", "size"), failures=("failed", "sum"), unmeasured=("unmeasured", "sum")
+    )
+    for value, n, failures, unmeasured in counts.itertuples():
+        yield Slice(
+            arm=arm,
+            dimension=dimension,
+            value=str(value),
+            rate=rate(int(failures), int(n), unmeasured=int(unmeasured)),
+        )
+
+
+def _checks(arm: Arm, rows: pd.DataFrame) -> Iterable[Slice]:
+    """Return the failure rate of every check among the images it judged."""
+    counted = _check_counts(rows.assign(value=""))
+    for (_, check), (n, failures) in counted.items():
+        yield Slice(arm=arm, dimension="check", value=check, rate=rate(failures, n))
+
+
+def _check_slices(arm: Arm, dimension: str, rows: pd.DataFrame) -> Iterable[CheckSlice]:
+    """Return the checks that failed, by value of the dimension."""
+    for (value, check), (n, failures) in _check_counts(rows).items():
+        if failures:
+            yield CheckSlice(
+                arm=arm,
+                dimension=dimension,
+                value=value,
+                check=check,
+                rate=rate(failures, n),
+            )
+
+
+def _check_counts(rows: pd.DataFrame) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return images judged and failures, by value and check.
+
+    Delivery and refusal are judged on every case, so a reason that no check gave counts over all.
+    """
+    sizes = rows.groupby("value").size()
+    judged = _pairs(rows, "judged")
+    failed = _pairs(rows, "reasons")
+    counted = {}
+    for key in sorted(judged.keys() | failed.keys()):
+        value, check = key
+        everywhere = check == REFUSAL or key not in judged
+        counted[key] = (int(sizes[value]) if everywhere else judged[key], failed.get(key, 0))
+    return counted
+
+
+def _pairs(rows: pd.DataFrame, column: str) -> dict[tuple[str, str], int]:
+    """Return how often each name of a list column occurs, by value."""
+    exploded = rows[["value", column]].explode(column).dropna()
+    counts = exploded.groupby(["value", column], as_index=False).size()
+    return {
+        (str(value), str(name)): int(n)
+        for value, name, n in zip(counts["value"], counts[column], counts["size"], strict=True)
+    }
+
+
+def _paired(frame: pd.DataFrame) -> Paired:
+    """Return how the arms differ on the cases that both have and that both measured."""
+    known = frame[~frame["unmeasured"]]
+    both = known[known["arm"] == "candidate"].merge(
+        known[known["arm"] == "baseline"], on="case_id", suffixes=("", "_baseline")
+    )
+    candidate, baseline = both["failed"], both["failed_baseline"]
+    return Paired(
+        pairs=len(both),
+        candidate_only=int((candidate & ~baseline).sum()),
+        baseline_only=int((baseline & ~candidate).sum()),
+    )
+
+
+def _forecast(arm: ArmMetrics, policy: Policy) -> float | None:
+    """Return dollars a month at the expected traffic, for images that users can use."""
+    per_thousand = arm.effective_cost_per_1k_usd
+    return None if per_thousand is None else per_thousand * policy.expected_images_per_month / 1000

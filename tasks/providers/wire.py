@@ -1,0 +1,190 @@
+"""One HTTP exchange: sent, timed on the wire, read up to a limit; nothing is judged here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import httpx
+
+from tasks.providers.answers import Answer, clean
+from tasks.records import FailureClass
+
+#: Most bytes of a picture; more is a fault of the provider, not a picture to judge.
+MOST_BODY = 64 * 1024 * 1024
+#: Most seconds for TCP to connect, and again for the TLS handshake.
+MOST_CONNECT_S = 10.0
+#: Most bytes of an error body that are read for its message.
+MOST_ERROR_BODY = 64 * 1024
+
+
+@dataclass(slots=True)
+class WireClock:
+    """Times one exchange by the events of the connection, without the wait for a connection.
+
+    httpx queues requests inside its pool, so a clock around the call would count that wait as
+    the provider's slowness. The clock starts when the request's first byte is sent.
+    """
+
+    now: Callable[[], float] = time.monotonic
+    called_at: float = field(init=False)
+    connecting_at: float | None = None
+    sent_at: float | None = None
+    answered_at: float | None = None
+    first_body_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self.called_at = self.now()
+
+    async def trace(self, event: str, _info: Mapping[str, Any]) -> None:
+        """Note an event of httpcore; the ``trace`` extension of a request."""
+        if event.endswith(".send_request_headers.started"):
+            self.sent_at = self.now()
+        elif event.endswith(".receive_response_headers.complete"):
+            self.answered_at = self.now()
+        elif event == "connection.connect_tcp.started":
+            self.connecting_at = self.now()
+
+    def body(self) -> None:
+        """Note that a part of the body came."""
+        if self.first_body_at is None:
+            self.first_body_at = self.now()
+
+    @property
+    def started_at(self) -> float:
+        """When the wire was first used; the call itself when the transport tells no events."""
+        for moment in (self.sent_at, self.connecting_at):
+            if moment is not None:
+                return moment
+        return self.called_at
+
+    def ttfb(self) -> float | None:
+        """Return the seconds to the first body byte; ``None`` when no body came."""
+        if self.first_body_at is None:
+            return None
+        return max(0.0, self.first_body_at - self.started_at)
+
+    def total(self) -> float:
+        """Return the seconds on the wire until now."""
+        return max(0.0, self.now() - self.started_at)
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """The exchange ended before the provider answered."""
+
+    message: str
+    #: Whether the provider may have received the request, and so may bill it.
+    sent: bool
+    #: The request itself could not be sent as it is; sending it again changes nothing.
+    ours: bool = False
+
+
+def phases(timeout_s: float) -> httpx.Timeout:
+    """Return the time limits of an exchange's phases, inside the limit for the whole of it.
+
+    TCP and TLS together must end before the whole does: httpcore closes the socket when its own
+    limit passes in a TLS handshake, and leaves it open when it is cancelled there.
+    """
+    return httpx.Timeout(timeout_s, connect=min(MOST_CONNECT_S, 0.45 * timeout_s))
+
+
+async def exchange(
+    client: httpx.AsyncClient,
+    request: httpx.Request,
+    clock: WireClock,
+    timeout_s: float,
+    most_body: int = MOST_BODY,
+) -> Answer | NoAnswer:
+    """Send a request and return what came back; never raises for what the network does.
+
+    Args:
+        client: Redirects are not followed, whatever the client's setting.
+        request: The request, with the ``trace`` extension of ``clock``.
+        clock: Takes the times.
+        timeout_s: Seconds for the whole exchange; a slow drip of bytes does not extend it.
+        most_body: Most bytes of a picture.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            response = await client.send(request, stream=True, follow_redirects=False)
+    except (httpx.InvalidURL, httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
+        return NoAnswer(f"the request cannot be sent: {_text(error)}", sent=False, ours=True)
+    except UnicodeError as error:
+        # A host name that looked like an address only until it was to be encoded.
+        return NoAnswer(f"the request cannot be sent: {_text(error)}", sent=False, ours=True)
+    except TimeoutError:
+        return NoAnswer(f"no answer within {timeout_s:g} s", sent=_maybe_sent(clock))
+    except httpx.TimeoutException as error:
+        sent = _maybe_sent(clock) and not isinstance(
+            error, httpx.ConnectTimeout | httpx.PoolTimeout
+        )
+        kind = type(error).__name__
+        return NoAnswer(f"{kind} after {clock.total():.3g} s", sent=sent)
+    except (httpx.HTTPError, OSError) as error:
+        sent = _maybe_sent(clock) and not isinstance(error, httpx.ConnectError | httpx.ProxyError)
+        what = "connection lost before the answer" if sent else "cannot connect"
+        return NoAnswer(f"{what}: {_text(error)}", sent=sent)
+    # What is left of the time: the limit is for the whole exchange.
+    left = max(0.001, timeout_s - (clock.now() - clock.called_at))
+    most = most_body if response.is_success else MOST_ERROR_BODY
+    chunks = cast("AsyncGenerator[bytes, None]", response.aiter_raw())
+    try:
+        body, broken = await _read(chunks, clock, left, most, cut_is_fault=response.is_success)
+    finally:
+        # The connection is closed before the generator that still reads from it is dropped: the
+        # other way round, its finaliser and this close race, and the socket can be left open.
+        await _close(response)
+        await chunks.aclose()
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, body, broken)
+
+
+def _maybe_sent(clock: WireClock) -> bool:
+    """Return whether bytes of the request may have left; a transport without events says yes."""
+    return clock.sent_at is not None or clock.connecting_at is None
+
+
+async def _read(
+    chunks: AsyncIterator[bytes], clock: WireClock, timeout_s: float, most: int, cut_is_fault: bool
+) -> tuple[bytes, tuple[FailureClass, str] | None]:
+    """Return the body as far as it came, and why it is not whole when it is not."""
+    body = bytearray()
+    broken: tuple[FailureClass, str] | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in chunks:
+                clock.body()
+                body += chunk
+                if len(body) > most:
+                    del body[most:]
+                    if cut_is_fault:
+                        broken = (
+                            FailureClass.MALFORMED,
+                            f"the body has more than {most:,} bytes; reading stopped there",
+                        )
+                    break
+    except (TimeoutError, httpx.TimeoutException):
+        broken = (FailureClass.TRANSPORT, f"timed out after {len(body):,} bytes of the body")
+    except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+        broken = (
+            FailureClass.TRANSPORT,
+            f"the body broke off after {len(body):,} bytes: {_text(error)}",
+        )
+    return bytes(body), broken
+
+
+async def _close(response: httpx.Response) -> None:
+    """Close a response; a connection that breaks while closing changes nothing any more."""
+    try:
+        await response.aclose()
+    except (httpx.HTTPError, OSError):
+        return
+
+
+def _text(error: BaseException) -> str:
+    """Return an exception in words; some of httpx's have no message."""
+    return clean(str(error), 200) or type(error).__name__

@@ -1,0 +1,75 @@
+"""Prefect tasks: promote the candidate, or put production back on the baseline."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.context import RunContext
+from tasks.plan import RunPlan
+from tasks.rollout.change import RolloutResult, reconcile
+from tasks.rollout.change import promote as promote_now
+from tasks.rollout.change import roll_back as roll_back_now
+from tasks.rollout.routers.file import FileRouter
+
+
+@task(name="settle_production", cache_policy=NO_CACHE)
+def settle_production(context: RunContext, product: str) -> RolloutResult:
+    """Make the router show production as it is: after its adoption, or after a crash.
+
+    Raises:
+        RolloutError: The router does not show it.
+    """
+    return reconcile(
+        context.state,
+        FileRouter(context.settings.routing_file),
+        product,
+        now=datetime.now(UTC),
+        actor=f"run {context.run_id}",
+    )
+
+
+@task(name="promote", cache_policy=NO_CACHE)
+def promote(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
+    """Make the candidate production, verified at the router.
+
+    Raises:
+        FrozenError: Somebody froze production meanwhile.
+        FencedError: Somebody changed production meanwhile.
+        RolloutError: The router does not show the change.
+    """
+    return promote_now(
+        context.state,
+        FileRouter(context.settings.routing_file),
+        plan.product,
+        plan.candidate,
+        # Somebody may have rolled back to a third mix while the run went on: that stands.
+        expected_mixes=(plan.baseline.digest, plan.candidate.digest),
+        actor=f"run {plan.run_id}",
+        reason=reason,
+        run_id=plan.run_id,
+        now=datetime.now(UTC),
+    )
+
+
+@task(name="roll_back", cache_policy=NO_CACHE)
+def roll_back(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
+    """Put production on the baseline, or show that it is there, verified at the router.
+
+    Raises:
+        FencedError: Somebody put a third mix into production meanwhile; it stays.
+        RolloutError: The router does not show it.
+    """
+    return roll_back_now(
+        context.state,
+        FileRouter(context.settings.routing_file),
+        plan.product,
+        plan.baseline.digest,
+        expected_mixes=(plan.baseline.digest, plan.candidate.digest),
+        actor=f"run {plan.run_id}",
+        reason=reason,
+        run_id=plan.run_id,
+        now=datetime.now(UTC),
+    )

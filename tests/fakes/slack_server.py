@@ -1,0 +1,346 @@
+"""A Slack on loopback that the official SDK accepts, as strict about messages as the real one.
+
+By hand::
+
+    python tests/fakes/slack_server.py --port 8765 --log slack.jsonl --token xoxb-test
+    IMAGEGATE_SLACK_URL=http://127.0.0.1:8765/api/ SLACK_BOT_TOKEN=xoxb-test \\
+        IMAGEGATE_SLACK_CHANNEL=C0123456789 imagegate run
+
+Every call becomes one JSON line of the log; tokens never do. ``--mode`` makes it misbehave:
+``rate-limit``, ``error`` (HTTP 500), ``hang``, ``html`` (a proxy's page under 200).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import re
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+TOKEN = "xoxb-test-000-secret"
+CHANNEL = "C0123456789"
+#: What Slack turns into mentions, channels and links: angle brackets that are not escaped.
+MARKUP = re.compile(r"<([^<>]+)>")
+ENTITY = re.compile(r"&(?!amp;|lt;|gt;)")
+TEXT_LIMITS = {"header": 150, "section": 3000}
+
+
+def units(text: str) -> int:
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def text_problem(value: Any, kinds: set[str], most: int) -> str | None:
+    """Return what is wrong with a text object, as Block Kit sees it."""
+    if not isinstance(value, dict) or value.get("type") not in kinds:
+        return f"must be a text object of {sorted(kinds)}"
+    allowed = {"type", "text", "emoji" if value["type"] == "plain_text" else "verbatim"}
+    if set(value) - allowed:
+        return f"unknown fields {sorted(set(value) - allowed)}"
+    text = value.get("text")
+    if not isinstance(text, str) or not text.strip():
+        return "text must be a string with something in it"
+    if units(text) > most:
+        return f"text has {units(text)} characters, at most {most} are allowed"
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in text):
+        return "text is not valid Unicode"
+    return None
+
+
+def block_problem(block: Any) -> str | None:
+    """Return what is wrong with a block, ``None`` when Slack would take it."""
+    if not isinstance(block, dict):
+        return "must be an object"
+    kind = block.get("type")
+    if kind == "divider":
+        return None if set(block) <= {"type", "block_id"} else "unknown field"
+    if kind in TEXT_LIMITS:
+        if set(block) - {"type", "text", "block_id"}:
+            return "unknown field"
+        kinds = {"plain_text"} if kind == "header" else {"plain_text", "mrkdwn"}
+        return text_problem(block.get("text"), kinds, TEXT_LIMITS[kind])
+    if kind == "context":
+        elements = block.get("elements")
+        if not isinstance(elements, list) or not 1 <= len(elements) <= 10:
+            return "needs 1 to 10 elements"
+        found = (text_problem(e, {"plain_text", "mrkdwn"}, 3000) for e in elements)
+        return next((problem for problem in found if problem), None)
+    return f"unknown block type {kind!r}"
+
+
+def message_problem(body: dict[str, Any]) -> tuple[str, list[str]] | None:
+    """Return Slack's error code and its details for a message that it would refuse."""
+    blocks = body.get("blocks")
+    if not body.get("text") and not blocks:
+        return "no_text", []
+    if units(str(body.get("text", ""))) > 40_000:
+        return "msg_too_long", []
+    if blocks is not None:
+        if not isinstance(blocks, list):
+            return "invalid_blocks_format", []
+        if len(blocks) > 50:
+            return "invalid_blocks", [f"no more than 50 items allowed, got {len(blocks)}"]
+        details = [
+            f"{problem} [json-pointer:/blocks/{number}]"
+            for number, block in enumerate(blocks)
+            if (problem := block_problem(block))
+        ]
+        if details:
+            return "invalid_blocks", details
+    metadata = body.get("metadata")
+    if metadata is not None and not (
+        isinstance(metadata, dict)
+        and isinstance(metadata.get("event_type"), str)
+        and isinstance(metadata.get("event_payload"), dict)
+    ):
+        return "invalid_metadata_format", []
+    return None
+
+
+def texts_of(body: dict[str, Any]) -> list[str]:
+    """Return every text of a message that people would see."""
+    found = [str(body.get("text", ""))]
+    for block in body.get("blocks") or []:
+        objects = [block.get("text"), *(block.get("elements") or [])]
+        found += [o["text"] for o in objects if isinstance(o, dict) and "text" in o]
+    return found
+
+
+def markup_of(body: dict[str, Any]) -> list[str]:
+    """Return everything in a message that Slack would act on: mentions, channels, links."""
+    return [match for text in texts_of(body) for match in MARKUP.findall(text)]
+
+
+class SlackServer:
+    """The server, in a thread of its own; a context manager."""
+
+    def __init__(
+        self,
+        port: int = 0,
+        log: Path | None = None,
+        token: str = TOKEN,
+        channels: tuple[str, ...] = (CHANNEL, "#releases"),
+    ) -> None:
+        self.port, self.log, self.token, self.channels = port, log, token, channels
+        self.mode = "ok"
+        #: How many calls misbehave before the server is well again; -1 for ever.
+        self.bad_calls = -1
+        self.retry_after = "1"
+        self.upload_base: str | None = None
+        self.messages: list[dict[str, Any]] = []
+        self.calls: list[str] = []
+        self.files: dict[str, bytes] = {}
+        self.shared: list[dict[str, Any]] = []
+        self.upload_headers: list[dict[str, str]] = []
+        #: Set when a call begins to hang.
+        self.hanging = threading.Event()
+        self._expected: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api/"
+
+    def __enter__(self) -> SlackServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        started = threading.Event()
+        routes = [
+            Route("/api/chat.postMessage", self._guarded(self._post_message), methods=["POST"]),
+            Route(
+                "/api/files.getUploadURLExternal",
+                self._guarded(self._upload_ticket),
+                methods=["POST", "GET"],
+            ),
+            Route(
+                "/api/files.completeUploadExternal",
+                self._guarded(self._complete),
+                methods=["POST"],
+            ),
+            Route("/upload/v1/{file_id}", self._upload, methods=["POST"]),
+        ]
+        app = Starlette(routes=routes)
+        config = uvicorn.Config(
+            app,
+            host="127.0.0.1",
+            port=self.port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=1,
+        )
+
+        class Announcing(uvicorn.Server):
+            async def startup(inner, sockets: Any = None) -> None:  # noqa: N805 - self is the fake
+                self._over = asyncio.Event()
+                self._loop = asyncio.get_running_loop()
+                await super().startup(sockets)
+                if inner.servers:
+                    self.port = inner.servers[0].sockets[0].getsockname()[1]
+                started.set()
+
+        server = Announcing(config)
+        self._server = server
+        self._thread = threading.Thread(target=server.run, daemon=True)
+        self._thread.start()
+        if not started.wait(20) or not server.started:
+            raise RuntimeError(f"the fake Slack did not start on port {self.port}")
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join(20)
+
+    def _note(self, method: str, answer: dict[str, Any], **more: Any) -> None:
+        with self._lock:
+            self.calls.append(method)
+            if self.log is not None:
+                line = {"at": datetime.now(UTC).isoformat(), "method": method, **answer, **more}
+                with self.log.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _guarded(self, handler: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        """Wrap a method of the API: bad modes first, then the token."""
+
+        async def call(request: Request) -> Response:
+            method = request.url.path.removeprefix("/api/")
+            bad = await self._misbehave(method)
+            if bad is not None:
+                return bad
+            given = request.headers.get("authorization", "")
+            if given != f"Bearer {self.token}":
+                error = "invalid_auth" if given else "not_authed"
+                return self._answer(method, {"ok": False, "error": error})
+            return await handler(request)
+
+        return call
+
+    async def _misbehave(self, method: str) -> Response | None:
+        if self.mode == "ok" or self.bad_calls == 0:
+            return None
+        self.bad_calls -= 1
+        self._note(method, {"ok": False, "error": f"(mode {self.mode})"})
+        if self.mode == "rate-limit":
+            return JSONResponse(
+                {"ok": False, "error": "ratelimited"}, 429, {"Retry-After": self.retry_after}
+            )
+        if self.mode == "error":
+            return PlainTextResponse("upstream failed", 500)
+        if self.mode == "html":
+            return Response("<html><body>proxy login</body></html>", 200, media_type="text/html")
+        if self.mode == "hang":
+            self.hanging.set()
+            await self._over.wait()
+            return PlainTextResponse("too late", 503)
+        raise ValueError(f"unknown mode {self.mode!r}")
+
+    def _answer(self, method: str, answer: dict[str, Any], **more: Any) -> Response:
+        self._note(method, answer, **more)
+        return JSONResponse(answer)
+
+    async def _post_message(self, request: Request) -> Response:
+        method = "chat.postMessage"
+        try:
+            body = json.loads(await request.body())
+        except ValueError:
+            return self._answer(method, {"ok": False, "error": "invalid_json"})
+        if body.get("channel") not in self.channels:
+            return self._answer(method, {"ok": False, "error": "channel_not_found"})
+        problem = message_problem(body)
+        if problem is not None:
+            code, details = problem
+            return self._answer(
+                method,
+                {"ok": False, "error": code, "response_metadata": {"messages": details}},
+            )
+        with self._lock:
+            self.messages.append(body)
+            stamp = f"1700000000.{len(self.messages):06d}"
+        return self._answer(
+            method,
+            {"ok": True, "channel": CHANNEL, "ts": stamp},
+            message=body,
+            markup=markup_of(body),
+        )
+
+    async def _upload_ticket(self, request: Request) -> Response:
+        method = "files.getUploadURLExternal"
+        form = await request.form()
+        length = str(form.get("length", ""))
+        if not form.get("filename") or not length.isdigit() or int(length) < 1:
+            return self._answer(method, {"ok": False, "error": "invalid_arguments"})
+        with self._lock:
+            file_id = f"F{len(self._expected):010d}"
+            self._expected[file_id] = int(length)
+        base = self.upload_base or f"http://127.0.0.1:{self.port}"
+        return self._answer(
+            method, {"ok": True, "file_id": file_id, "upload_url": f"{base}/upload/v1/{file_id}"}
+        )
+
+    async def _upload(self, request: Request) -> Response:
+        file_id = str(request.path_params["file_id"])
+        data = await request.body()
+        self.upload_headers.append(dict(request.headers))
+        if self._expected.get(file_id) != len(data):
+            return PlainTextResponse("no such upload, or another length", 400)
+        self.files[file_id] = data
+        self._note("upload", {"ok": True}, file_id=file_id, bytes=len(data))
+        return PlainTextResponse(f"OK - {len(data)}")
+
+    async def _complete(self, request: Request) -> Response:
+        method = "files.completeUploadExternal"
+        form = await request.form()
+        try:
+            files = json.loads(str(form.get("files", "")))
+        except ValueError:
+            return self._answer(method, {"ok": False, "error": "invalid_arguments"})
+        if not files or any(f.get("id") not in self.files for f in files):
+            return self._answer(method, {"ok": False, "error": "file_not_found"})
+        shared = {
+            "files": files,
+            "channel_id": form.get("channel_id"),
+            "thread_ts": form.get("thread_ts"),
+        }
+        self.shared.append(shared)
+        return self._answer(method, {"ok": True, "files": files}, shared=shared)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A Slack on loopback that the SDK accepts.")
+    parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--token", default=TOKEN)
+    parser.add_argument("--channel", action="append", default=[])
+    parser.add_argument(
+        "--mode", choices=["ok", "rate-limit", "error", "hang", "html"], default="ok"
+    )
+    options = parser.parse_args()
+    channels = tuple(options.channel) or (CHANNEL, "#releases")
+    server = SlackServer(options.port, options.log, options.token, channels)
+    server.mode = options.mode
+    with server:
+        announced = {"base_url": server.base_url, "channel": channels[0]}
+        print(json.dumps(announced), flush=True)  # noqa: T201 - a command for people
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
