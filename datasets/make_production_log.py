@@ -3,7 +3,7 @@
 The log is invented: no request of a real user is in it. Words are drawn from ``words.json``
 and ``phrases.json`` by a generator with a fixed seed, in the shares that a small shop-and-ads
 service sees: typography 45 %, creative 25 %, fast 20 %, edit 7 %, upscale 3 %; most text is Latin,
-a fifth Chinese or Japanese, about 6 % in other scripts; a few prompts come in again and again.
+a sixth Chinese or Japanese, about 8 % in other scripts; a few prompts come in again and again.
 """
 
 from __future__ import annotations

@@ -361,7 +361,7 @@ def _main(arguments: list[str]) -> int:
     def command() -> None:
         nonlocal code
         try:
-            app(args=arguments, standalone_mode=True)
+            app(args=arguments, prog_name="imagegate", standalone_mode=True)
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
 

@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from flows.operate import opened
 from flows.request import GateRequest
 from tasks.errors import ConfigError
-from tasks.mix.selection import Selection, select
+from tasks.mix.selection import select
 from tasks.plan import RunPlan
 from tasks.records import Arm, usd
 from tasks.settings import Settings
-from tasks.state import State
 
 
-def read_request(request: GateRequest, settings: Settings) -> Selection:
-    """Return the mixes and the policy of a request.
+def check_request(request: GateRequest, settings: Settings) -> None:
+    """Refuse what can be seen to be wrong before Prefect is started.
 
     Raises:
-        ConfigError: A file is missing or wrong.
+        ConfigError: A file is missing or wrong, or the run cannot be resumed.
     """
-    state = State(settings.state_url.get_secret_value())
-    try:
-        return select(state, request.candidate, request.baseline, request.policy, request.catalog)
-    finally:
-        state.close()
+    from tasks.inputs.sources import open_log
+    from tasks.runs import check_resumable
+
+    with opened(settings) as state:
+        if request.resume is not None:
+            check_resumable(state, request.resume)
+            return
+        select(state, request.candidate, request.baseline, request.policy, request.catalog)
+    if request.inputs is not None:
+        open_log(request.inputs)
 
 
 def dry_run_gate(request: GateRequest, settings: Settings) -> dict[str, Any]:
@@ -37,7 +42,10 @@ def dry_run_gate(request: GateRequest, settings: Settings) -> dict[str, Any]:
 
     if request.resume is not None:
         raise ConfigError("--dry-run plans a new run; leave out --resume")
-    selection = read_request(request, settings)
+    with opened(settings) as state:
+        selection = select(
+            state, request.candidate, request.baseline, request.policy, request.catalog
+        )
     plan = build_plan(
         "dry-run",
         selection,

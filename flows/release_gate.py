@@ -11,8 +11,9 @@ from typing import cast
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
 from prefect.states import Completed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from tasks.checks.pool import CheckPool
 
 from flows.artifacts import ProgressArtifact, publish_artifacts
@@ -26,7 +27,7 @@ from tasks.checks.task import check_images
 from tasks.context import RunContext
 from tasks.evidence.task import publish_evidence, record_evidence
 from tasks.expectations.task import validate_expectations
-from tasks.harness.task import run_harness
+from tasks.harness.task import recover_spend, run_harness
 from tasks.metrics.task import Measured, compute_metrics
 from tasks.mix.production import production_mix
 from tasks.mix.task import freeze_mix, preflight
@@ -45,7 +46,8 @@ PARALLEL = 4
     name="release-gate",
     description="Judge a candidate mix against production; promote it, or roll back.",
     flow_run_name="release-gate {request.candidate}",
-    task_runner=ThreadPoolTaskRunner[object](max_workers=PARALLEL),
+    # Prefect types its runners by their own future class, its flows by the base class.
+    task_runner=cast("TaskRunner[PrefectFuture[object]]", ThreadPoolTaskRunner(PARALLEL)),
     persist_result=False,
 )
 def release_gate(request: GateRequest) -> State[GateResult]:
@@ -64,6 +66,7 @@ def release_gate(request: GateRequest) -> State[GateResult]:
             watcher.step("preflight", f"{models} models: licence, price, version, safety, keys")
 
             plan = plan_of(context, selection, request)
+            recover_spend(context, plan)
             watcher.step("draw_sample", f"{len(plan.cases)} cases from {plan.inputs}")
 
             generate_and_check(context, plan, endpoints, watcher)
@@ -127,7 +130,13 @@ def generate_and_check(
                 generated.append(made)
                 checked.append(
                     check_images.submit(
-                        context, arm, shard, pool, progress.on_report, wait_for=[made]
+                        context,
+                        arm,
+                        shard,
+                        pool,
+                        progress.on_report,
+                        wait_for=[made],
+                        return_state=False,
                     )
                 )
         for future in checked:

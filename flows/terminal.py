@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
+from flows.dry_run import check_request
 from flows.prefect_env import prepare_prefect
 from flows.request import GateRequest, GateResult
 from flows.watcher import Watcher, watched_by
@@ -129,6 +130,7 @@ def run_with_terminal(request: GateRequest, settings: Settings, *, quiet: bool) 
         quiet: Leave out the closing table (``--json`` prints the result instead).
     """
     console = Console(stderr=True, highlight=False)
+    check_request(request, settings)
     prepare_prefect(settings.home, lambda text: console.print(text, markup=False))
     from flows.release_gate import run_gate
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,8 @@ def write_atomic(target: Path, data: bytes | str) -> Path:
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # What went wrong is told, not that the rest cannot be removed.
+            temporary.unlink(missing_ok=True)
         what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise EvidenceError(
             f"{target}: cannot be written: {what}; free space or set IMAGEGATE_HOME elsewhere, "

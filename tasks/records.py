@@ -183,7 +183,8 @@ class Generation(Record):
     latency_s: float = 0.0
     ttfb_s: float | None = None
     queued_s: float = 0.0
-    #: True when the picture came from the baseline cache and cost nothing in this run.
+    #: True when the picture came from the baseline cache: this run paid nothing for it, and
+    #: ``cost_microusd`` is what it cost when it was made.
     cached: bool = False
 
     @property

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import sqlalchemy as sa
@@ -93,12 +94,27 @@ def is_alive(host: str, pid: int) -> bool:
     """
     if host != socket.gethostname():
         return True
-    if pid == os.getpid():
-        return False
+    return pid != os.getpid() and process_alive(pid)
+
+
+def process_alive(pid: int) -> bool:
+    """Return whether a process of this machine lives; when in doubt, it does."""
+    if os.name != "posix" or pid <= 0:
+        return True
     try:
-        os.kill(pid, 0)
+        os.kill(pid, 0)  # Signal 0 only asks.
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except OSError:
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether a process is dead and only waits for its parent to notice (Linux)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    # The state follows the name, which stands in brackets and may hold anything.
+    return text.rpartition(")")[2].split()[:1] == ["Z"]

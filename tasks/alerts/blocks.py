@@ -237,11 +237,19 @@ def _footer(summary: GateSummary) -> list[str]:
 
 def _link(target: str, label: str) -> str:
     """Return a link for a web address; a path is only shown, since Slack cannot open it."""
-    if urlsplit(target).scheme in ("http", "https"):
+    if _is_web(target):
         safe = quote(clean(target), safe="/:?=#%+,;@[]~!$()*'&-._")
         if len(safe) <= 1500:
             return f"<{safe.replace('&', '&amp;')}|{label}>"
     return f"{label}: {mrkdwn(target, 600)}"
+
+
+def _is_web(target: str) -> bool:
+    try:
+        parts = urlsplit(target)
+    except ValueError:  # e.g. a bracket that is never closed
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)
 
 
 def _header(text: str) -> dict[str, Any]:

@@ -75,13 +75,13 @@ class SlackSender:
     """
 
     def __init__(self, token: SecretStr, channel: str, base_url: str) -> None:
-        address = urlsplit(base_url)
-        self._host = address.hostname or ""
+        scheme, self._host, port = self._origin = _origin(base_url)
         local = self._host in _LOOPBACK
-        if address.scheme != "https" and not (address.scheme == "http" and local):
+        safe = scheme == "https" or (scheme == "http" and local)
+        if not safe or not self._host:
             raise ConfigError(
                 "IMAGEGATE_SLACK_URL must be an https:// address, or http:// on this machine's "
-                f"loopback; got scheme {address.scheme!r} and host {self._host!r}"
+                f"loopback; got scheme {scheme!r}, host {self._host!r} and port {port}"
             )
         if not channel.strip():
             raise ConfigError(
@@ -89,7 +89,6 @@ class SlackSender:
                 "name of the channel of on-call"
             )
         self.channel = channel.strip()
-        self._origin = (address.scheme, self._host, address.port)
         self._local = local
         self._token = token
         pause = FixedValueRetryIntervalCalculator(fixed_internal=_PAUSE_S)
@@ -180,10 +179,9 @@ class SlackSender:
         return file_id
 
     def _check_upload_address(self, address: str) -> None:
-        parts = urlsplit(address)
-        host = parts.hostname or ""
-        same = (parts.scheme, host, parts.port) == self._origin
-        under = parts.scheme == "https" and host.endswith(f".{self._host}") and bool(self._host)
+        origin = scheme, host, _ = _origin(address)
+        same = origin == self._origin
+        under = scheme == "https" and host.endswith(f".{self._host}")
         if not same and not under:
             raise AlertError(
                 f"the upload address is on host {host!r}, not on {self._host!r}: not followed"
@@ -198,6 +196,15 @@ class SlackSender:
         else:
             text = f"{type(error).__name__}: {error}"
         return text.replace(self._token.get_secret_value(), "(redacted)")
+
+
+def _origin(address: str) -> tuple[str, str, int | None]:
+    """Return scheme, host and port of an address; empty ones when it is none."""
+    try:
+        parts = urlsplit(address)
+        return parts.scheme, parts.hostname or "", parts.port
+    except ValueError:
+        return "", "", None
 
 
 def slack_sender(settings: Settings) -> SlackSender | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -35,9 +35,11 @@ class Picture:
     """One decoded picture: decoded once, as displayed (EXIF orientation applied)."""
 
     #: Height × width × 3, RGB, uint8, transparent pixels over white.
-    rgb: NDArray[np.uint8]
-    data: bytes
+    rgb: NDArray[np.uint8] = field(repr=False)
+    data: bytes = field(repr=False)
     mime: str
+    #: What checks leave for the report beside their finding, e.g. ``read_text``.
+    notes: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
 
 class Check(Protocol):

@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.checks.text_match import keys
+
 #: Detector: probability of text above which a pixel counts, mean probability of a box, and by how
 #: much the shrunken box grows back; the values that the models were published with.
 PIXEL_THRESHOLD = 0.3
@@ -37,19 +39,16 @@ Pixels = NDArray[np.uint8]
 class Reading:
     """What the recogniser read in one crop.
 
-    ``emissions`` holds, per time step, the log-probabilities of the characters in ``alphabet``
-    (index 0: the blank), kept so that another string can be scored on the same crop.
+    ``emissions`` holds, per time step, the log-probabilities of the keys in ``alphabet`` (see
+    :func:`tasks.checks.text_match.keys`; index 0: the blank or a space), kept so that another
+    string can be scored on the same crop.
     """
 
     text: str
     #: Mean probability of the characters read, 0 to 1.
     score: float
-    #: Log-probability of the decoded path.
-    path: float
     emissions: Floats
     alphabet: dict[str, int]
-    #: Horizontal centre of each character, as a fraction of the crop's width.
-    places: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ class Reader:
         listed = self._recogniser.get_modelmeta().custom_metadata_map["character"].splitlines()
         #: Characters by class number; 0 is the CTC blank, the last one the space.
         self.characters: tuple[str, ...] = ("", *listed, " ")
-        self.index: dict[str, int] = {c: i for i, c in enumerate(self.characters) if c}
+        self.space = len(self.characters) - 1
 
     def detect(self, rgb: Pixels, side: int) -> list[Floats]:
         """Return the corners of the text lines, in pixels, in reading order.
@@ -133,43 +132,47 @@ class Reader:
         scale = np.array([width / columns, height / rows], dtype=np.float32)
         return reading_order(_boxes(heat, scale, (width, height)))
 
+    @functools.cached_property
+    def classes(self) -> dict[str, list[int]]:
+        """The recogniser's classes by the key that they count as: ``A`` and ``a`` are one."""
+        found: dict[str, list[int]] = {}
+        for number, char in enumerate(self.characters):
+            key = keys(char)
+            if len(key) == 1:
+                found.setdefault(key, []).append(number)
+        return found
+
     def recognise(self, crops: Sequence[Pixels], alphabet: str = "") -> list[Reading]:
         """Read line pictures.
 
         Args:
             crops: RGB pictures of one line each.
-            alphabet: Characters whose probabilities are kept for :func:`forward_score`.
+            alphabet: Keys whose probabilities are kept for :func:`forward_score`.
         """
-        classes = [0, *sorted({self.index[c] for c in alphabet if c in self.index})]
-        names = {self.characters[c]: i for i, c in enumerate(classes) if c}
+        names = sorted(set(alphabet) & self.classes.keys()) if alphabet else []
+        groups = [[0, self.space], *(self.classes[name] for name in names)]
+        index = {name: i for i, name in enumerate(names, 1)}
         order = sorted(range(len(crops)), key=lambda i: crops[i].shape[1] / crops[i].shape[0])
         readings: dict[int, Reading] = {}
         for group in _groups([crops[i].shape[1] / crops[i].shape[0] for i in order]):
             members = [order[i] for i in group]
-            batch, widths = _line_batch([crops[i] for i in members])
-            out = self._recogniser.run(None, {"x": batch})[0]
+            out = self._recogniser.run(None, {"x": _line_batch([crops[i] for i in members])})[0]
             for row, member in enumerate(members):
-                share = widths[row] / batch.shape[3]
-                readings[member] = self._read(out[row], share, classes, names)
+                readings[member] = self._read(out[row], groups, index)
         return [readings[i] for i in range(len(crops))]
 
-    def _read(
-        self, out: Floats, share: float, classes: list[int], names: dict[str, int]
-    ) -> Reading:
+    def _read(self, out: Floats, groups: list[list[int]], index: dict[str, int]) -> Reading:
         best = out.argmax(axis=1)
-        probability = out[np.arange(len(best)), best]
         keep = best != 0
         keep[1:] &= best[1:] != best[:-1]
-        text = "".join(self.characters[c] for c in best[keep])
-        steps = max(len(best) * share, 1.0)
-        logs = np.log(np.maximum(out[:, classes], 1e-12)).astype(np.float32)
+        probability = out[np.flatnonzero(keep), best[keep]]
+        columns = [out[:, group].sum(axis=1) for group in groups] if index else []
+        logs = np.log(np.maximum(np.array(columns).T, 1e-12)) if columns else np.empty((0, 0))
         return Reading(
-            text=text,
-            score=float(probability[keep].mean()) if text else 0.0,
-            path=float(np.log(np.maximum(probability, 1e-12)).sum()),
-            emissions=logs,
-            alphabet=names,
-            places=tuple(min((float(t) + 0.5) / steps, 1.0) for t in np.flatnonzero(keep)),
+            text="".join(self.characters[c] for c in best[keep]).strip(),
+            score=float(probability.mean()) if len(probability) else 0.0,
+            emissions=logs.astype(np.float32),
+            alphabet=index,
         )
 
     def lines(self, rgb: Pixels, side: int, alphabet: str = "") -> list[Line]:
@@ -291,7 +294,7 @@ def _groups(ratios: Sequence[float]) -> list[list[int]]:
     return groups
 
 
-def _line_batch(crops: Sequence[Pixels]) -> tuple[Floats, list[int]]:
+def _line_batch(crops: Sequence[Pixels]) -> Floats:
     """Scale lines to the network's height, pad them to one width, normalise to [-1, 1]."""
     widths = [
         int(np.clip(np.ceil(LINE_HEIGHT * c.shape[1] / c.shape[0]), 16, MAX_LINE_WIDTH))
@@ -303,13 +306,14 @@ def _line_batch(crops: Sequence[Pixels]) -> tuple[Floats, list[int]]:
         scaled = cv2.resize(line, (width, LINE_HEIGHT), interpolation=cv2.INTER_LINEAR)
         bgr = scaled[:, :, ::-1].transpose(2, 0, 1).astype(np.float32)
         batch[i, :, :, :width] = bgr / 127.5 - 1.0
-    return batch, widths
+    return batch
 
 
 def forward_score(reading: Reading, text: str) -> float:
-    """Return the log-probability of ``text`` on the crop by the CTC forward algorithm.
+    """Return the log-probability of a key on the crop by the CTC forward algorithm.
 
-    Minus infinity when a character is not in the kept alphabet or the crop is too short.
+    Graves et al. 2006, equations 5 to 8. Minus infinity when a character is not in the kept
+    alphabet or the crop is too short for the string.
     """
     codes = [reading.alphabet.get(c, -1) for c in text]
     if not codes or min(codes) < 0:

@@ -108,6 +108,11 @@ def write_bundle(
         "digests.json": digests(plan),
         "code.json": provenance(),
     }
+    models = {model.name: model for mix in (plan.baseline, plan.candidate) for model in mix.models}
+    documents["catalog.json"] = {
+        "schema_version": 1,
+        "models": [models[name].model_dump(mode="json") for name in sorted(models)],
+    }
     for arm, mix in (("baseline", plan.baseline), ("candidate", plan.candidate)):
         documents[f"mixes/{arm}.json"] = mix.model_dump(mode="json")
         # Exactly what `--candidate` and `--baseline` read.
@@ -222,7 +227,9 @@ def _lost_images(images: ImageStore, digests_: Iterable[Any]) -> list[str]:
 def _files(root: Path) -> list[Path]:
     """Return the files of the folder in order, without the manifest and half-written files."""
     found = []
-    for path in sorted(root.rglob("*"), key=lambda p: PurePosixPath(p.relative_to(root)).as_posix()):
+    for path in sorted(
+        root.rglob("*"), key=lambda p: PurePosixPath(p.relative_to(root)).as_posix()
+    ):
         if path.is_symlink():
             raise EvidenceError(f"{path}: is a link; evidence holds plain files only, remove it")
         if path.is_dir() or _TEMPORARY.match(path.name) or path == root / MANIFEST:
@@ -279,13 +286,19 @@ def _json(value: Any, hidden: Sequence[str]) -> str:
     return json.dumps(_clean(value, hidden), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def _cell(value: Any, hidden: Sequence[str]) -> Any:
-    """Return a table cell that Parquet can hold: mappings become JSON text."""
-    if isinstance(value, Mapping):
-        return canonical_json(_clean(value, hidden))
-    if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
-        return canonical_json(_clean(value, hidden))
-    return _clean(value, hidden)
+def _column(column: pd.Series[Any], hidden: Sequence[str]) -> pd.Series[Any]:
+    """Return a column of texts, lists or mappings as Parquet can hold it, its type kept."""
+    import pandas as pd
+
+    values = [_clean(value, hidden) for value in column]
+    nested = any(
+        isinstance(value, dict)
+        or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+        for value in values
+    )
+    if nested:  # Parquet has no type for mappings that differ from row to row
+        values = [canonical_json(v) if isinstance(v, dict | list) else v for v in values]
+    return pd.Series(values, index=column.index, dtype=column.dtype)
 
 
 def _parquet(name: str, table: pd.DataFrame, hidden: Sequence[str]) -> bytes:
@@ -297,15 +310,13 @@ def _parquet(name: str, table: pd.DataFrame, hidden: Sequence[str]) -> bytes:
     cleaned = table.reset_index(drop=True).copy()
     for column in cleaned.columns:
         kind = cleaned[column].dtype
-        if pd.api.types.is_object_dtype(kind) or pd.api.types.is_string_dtype(kind):
-            cleaned[column] = pd.Series(
-                [_cell(value, hidden) for value in table[column]], index=cleaned.index, dtype=object
-            )
+        if not (pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_datetime64_any_dtype(kind)):
+            cleaned[column] = _column(cleaned[column], hidden)
     buffer = io.BytesIO()
     try:
-        # Without pandas' own metadata: it names list types that pandas cannot read back.
-        plain = pa.Table.from_pandas(cleaned, preserve_index=False).replace_schema_metadata(None)
-        pq.write_table(plain, buffer, compression="zstd")
+        # Without pandas' own notes: pandas writes some (lists) that it cannot read again.
+        arrow = pa.Table.from_pandas(cleaned, preserve_index=False).replace_schema_metadata(None)
+        pq.write_table(arrow, buffer, compression="zstd")
     except (ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors and TypeErrors
         raise EvidenceError(f"table {name!r} cannot be stored as Parquet: {error}") from error
     return buffer.getvalue()

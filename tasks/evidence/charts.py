@@ -78,8 +78,9 @@ def rate_chart(rates: Sequence[tuple[str, Rate]], limits: Iterable[tuple[str, fl
     row, axis = 34, 22
     height = row * len(rates) + axis
     parts = [
-        Markup('<svg class="chart rate" width="100%" height="{h}" role="img" aria-label="{a}">')
-        .format(h=height, a="; ".join(f"{arm}: {rate_words(rate)}" for arm, rate in rates))
+        Markup(
+            '<svg class="chart rate" width="100%" height="{h}" role="img" aria-label="{a}">'
+        ).format(h=height, a="; ".join(f"{arm}: {rate_words(rate)}" for arm, rate in rates))
     ]
     for number, (arm, rate) in enumerate(rates):
         y = row * number + row / 2
@@ -103,12 +104,12 @@ def rate_chart(rates: Sequence[tuple[str, Rate]], limits: Iterable[tuple[str, fl
             parts.append(_DOT.format(arm=arm, x=at(rate.estimate, top), y=y, r=6))
     for kind, value in lines:
         parts.append(_LIMIT.format(kind=kind, x=at(value, top), top=1, bottom=height - axis + 4))
-    for tick in (0.0, top / 2, top):
-        parts.append(
-            _TICK.format(
-                x=at(tick, top), y=height - 4, anchor=_anchor(tick / top), label=round_percent(tick)
-            )
+    parts += [
+        _TICK.format(
+            x=at(tick, top), y=height - 4, anchor=_anchor(tick / top), label=round_percent(tick)
         )
+        for tick in (0.0, top / 2, top)
+    ]
     parts.append(Markup("</svg>"))
     return Markup("").join(parts)
 
@@ -227,8 +228,9 @@ def stacked(parts_of: Sequence[tuple[str, int]], label: str) -> Markup:
     """Return one stacked bar: class name and count of each part."""
     total = sum(count for _, count in parts_of)
     out = [
-        Markup('<svg class="chart stack" width="100%" height="30" role="img" aria-label="{a}">')
-        .format(a=label),
+        Markup(
+            '<svg class="chart stack" width="100%" height="30" role="img" aria-label="{a}">'
+        ).format(a=label),
         Markup('<rect class="track" x="0" y="2" width="100%" height="26"/>'),
     ]
     reached = 0
@@ -248,8 +250,9 @@ def stacked(parts_of: Sequence[tuple[str, int]], label: str) -> Markup:
         )
         if count / total >= 0.035:
             out.append(
-                Markup('<text class="in-part {k}" x="{x}" y="20" text-anchor="middle">{c}</text>')
-                .format(k=kind, x=at(reached + count / 2, total), c=count)
+                Markup(
+                    '<text class="in-part {k}" x="{x}" y="20" text-anchor="middle">{c}</text>'
+                ).format(k=kind, x=at(reached + count / 2, total), c=count)
             )
         reached += count
     out.append(Markup("</svg>"))
@@ -272,8 +275,9 @@ def ecdf_chart(samples: Sequence[tuple[str, Sequence[float]]], limit: float | No
     height, axis = 240, 24
     plot = height - axis
     parts = [
-        Markup('<svg class="chart ecdf" width="100%" height="{h}" role="img" aria-label="{a}">')
-        .format(h=height, a="Share of images delivered within a number of seconds, by arm")
+        Markup(
+            '<svg class="chart ecdf" width="100%" height="{h}" role="img" aria-label="{a}">'
+        ).format(h=height, a="Share of images delivered within a number of seconds, by arm")
     ]
     for share in (0.0, 0.25, 0.5, 0.75, 0.95, 1.0):
         y = 8 + (1 - share) * (plot - 8)
@@ -287,8 +291,10 @@ def ecdf_chart(samples: Sequence[tuple[str, Sequence[float]]], limit: float | No
     if limit is not None:
         parts.append(_LIMIT.format(kind="fail", x=at(limit, top), top=8, bottom=plot))
     parts.append(
-        Markup('<svg x="0" y="8" width="100%" height="{h}" viewBox="0 0 1000 1000" '
-               'preserveAspectRatio="none">').format(h=plot - 8)
+        Markup(
+            '<svg x="0" y="8" width="100%" height="{h}" viewBox="0 0 1000 1000" '
+            'preserveAspectRatio="none">'
+        ).format(h=plot - 8)
     )
     for arm, values in drawn:
         parts.append(

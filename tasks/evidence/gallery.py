@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tasks.evidence.text import clusters, closest, compare, shorten, visible
+from tasks.evidence.text import LONGEST_COMPARED, closest, compare, shorten, visible
 from tasks.evidence.view import ARMS, ReportView, picture_key
 from tasks.records import Arm, Case, Finding, Generation, ImageReport, Outcome, Region
 
@@ -312,5 +312,5 @@ def _report(
 def _compared(expected: str, read: tuple[str, ...]) -> list[list[str]]:
     nearest = closest(expected, read)
     if nearest is None:
-        return [["-", shorten("".join(clusters(visible(expected))), 240)]]
+        return [["-", shorten(visible(expected), LONGEST_COMPARED)]]
     return [list(piece) for piece in compare(expected, nearest)]

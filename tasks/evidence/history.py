@@ -122,9 +122,7 @@ def _change(row: sa.Row[Any], names: dict[str, str]) -> Change:
     )
 
 
-def _run_row(
-    row: sa.Row[Any], names: dict[str, str], changes: Iterable[sa.Row[Any]]
-) -> HistoryRow:
+def _run_row(row: sa.Row[Any], names: dict[str, str], changes: Iterable[sa.Row[Any]]) -> HistoryRow:
     result = _result(row.result)
     return HistoryRow(
         kind="run",

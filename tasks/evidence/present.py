@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -15,7 +13,6 @@ from markupsafe import Markup
 from tasks.evidence import charts
 from tasks.evidence.text import visible
 from tasks.evidence.view import ARMS, ReportView
-from tasks.mix.manifest import ResolvedMix
 from tasks.records import Arm, ArmMetrics, ExpectationResult, Rate, usd
 
 NONE = "–"
@@ -180,9 +177,7 @@ def accounts(view: ReportView) -> list[dict[str, Any]]:
     for arm in ARMS:
         metrics = view.arm(arm)
         bad = metrics.accounts
-        well = max(
-            0, metrics.images - bad.defect - bad.refused - bad.undelivered - bad.unmeasured
-        )
+        well = max(0, metrics.images - bad.defect - bad.refused - bad.undelivered - bad.unmeasured)
         parts = [
             ("ok", well),
             ("defect", bad.defect),
@@ -292,8 +287,8 @@ def checks(view: ReportView) -> list[dict[str, Any]]:
             versions.setdefault(finding.check, set()).add(finding.version)
             of(finding.check, arm)[finding.verdict] += 1
     for outcome in view.outcomes:
-        report = view.reports.get((outcome.arm, outcome.case_id))
-        told = {f.check for f in report.findings if f.verdict == "fail"} if report else set()
+        seen = view.reports.get((outcome.arm, outcome.case_id))
+        told = {f.check for f in seen.findings if f.verdict == "fail"} if seen else set()
         for reason in outcome.reasons:
             # What the delivery says has no finding on a picture: count the outcome itself.
             if reason not in told:
@@ -349,143 +344,12 @@ def latency(view: ReportView) -> dict[str, Any]:
     )
     for label, field in fields:
         rows.append((label, [seconds(getattr(view.arm(arm), field)) for arm in ARMS]))
-    rows.append(
-        ("retries a case", [f"{view.arm(arm).retries_per_image:.3f}" for arm in ARMS])
-    )
+    rows.append(("retries a case", [f"{view.arm(arm).retries_per_image:.3f}" for arm in ARMS]))
     return {
         "chart": charts.ecdf_chart(list(samples.items()), limit),
         "limit": None if limit is None else seconds(limit),
         "rows": rows,
     }
-
-
-def routes(view: ReportView) -> list[dict[str, Any]]:
-    """Return the routes of both mixes, one row a subtask."""
-    rows = []
-    for subtask in view.plan.baseline.mix.routes:
-        ways = {arm: _ways(view.plan.mix(arm), subtask) for arm in ARMS}
-        rows.append(
-            {"subtask": subtask, **ways, "changed": ways["baseline"] != ways["candidate"]}
-        )
-    return rows
-
-
-def _ways(mix: ResolvedMix, subtask: Any) -> list[str]:
-    ways = []
-    for alternative in mix.mix.routes[subtask]:
-        chain = " → ".join(f"{stage.model} ({stage.operation})" for stage in alternative.stages)
-        share = "" if alternative.weight == 1 else f"{alternative.weight:.0%} "
-        ways.append(share + chain)
-    return ways
-
-
-def models(view: ReportView) -> list[dict[str, Any]]:
-    """Return the models of both mixes with price, pin and the versions that answered."""
-    reported: dict[str, set[str]] = {}
-    requests: Counter[str] = Counter()
-    for generation in view.generations:
-        for attempt in generation.attempts:
-            requests[attempt.model] += 1
-            if attempt.model_reported:
-                reported.setdefault(attempt.model, set()).add(attempt.model_reported)
-    names = {arm: set(view.plan.mix(arm).by_name) for arm in ARMS}
-    rows = []
-    for name in sorted(names["baseline"] | names["candidate"]):
-        arms = [arm for arm in ARMS if name in names[arm]]
-        model = view.plan.mix(arms[-1]).by_name[name]
-        seen = sorted(reported.get(name, set()))
-        price = model.price
-        rows.append(
-            {
-                "name": name,
-                "arms": arms,
-                "version": visible(model.version),
-                "pin": model.pin,
-                "reported": visible(", ".join(seen)) or NONE,
-                "drift": any(version != model.version for version in seen),
-                "price": NONE if price is None else f"${price.usd:g} per {price.per}",
-                "price_source": ""
-                if price is None
-                else visible(f"{price.source}, {price.date.isoformat()}"),
-                "licence": NONE if model.licence is None else visible(model.licence.id),
-                "retires": NONE if model.retires is None else model.retires.isoformat(),
-                "requests": requests[name],
-            }
-        )
-    return rows
-
-
-def facts(value: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return nested notes (the coverage of the sample) as tables, whatever their shape.
-
-    Returns:
-        ``title``, ``head`` and ``rows`` of each table; plain notes come first in one table.
-    """
-    plain: list[list[str]] = []
-    tables: list[dict[str, Any]] = []
-    for key, item in value.items():
-        title = visible(str(key)).replace("_", " ")
-        if isinstance(item, Mapping) and item and all(_flat(v) for v in item.values()):
-            rows = [[visible(str(k)), _flat_text(v)] for k, v in item.items()]
-            tables.append({"title": title, "head": [], "rows": rows})
-        elif isinstance(item, Mapping) and item and _uniform(item.values()):
-            head = list(next(iter(item.values())))
-            rows = [[visible(str(k)), *(_flat_text(v.get(h)) for h in head)]
-                    for k, v in item.items()]
-            tables.append({"title": title, "head": ["", *map(str, head)], "rows": rows})
-        elif isinstance(item, list | tuple) and item and _uniform(item):
-            head = list(item[0])
-            rows = [[_flat_text(row.get(h)) for h in head] for row in item]
-            tables.append({"title": title, "head": [str(h) for h in head], "rows": rows})
-        else:
-            plain.append([title, _flat_text(item)])
-    return ([{"title": "", "head": [], "rows": plain}] if plain else []) + tables
-
-
-def _flat(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
-
-
-def _uniform(values: Iterable[Any]) -> bool:
-    rows = list(values)
-    return all(isinstance(r, Mapping) and r and all(map(_flat, r.values())) for r in rows)
-
-
-def _flat_text(value: Any) -> str:
-    if value is None:
-        return NONE
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, list | tuple) and all(map(_flat, value)):
-        return ", ".join(map(_flat_text, value)) or NONE
-    return visible(json.dumps(value, ensure_ascii=False, sort_keys=True, default=str))
-
-
-def commands(view: ReportView) -> list[tuple[str, str]]:
-    """Return how to do this run again, from the run's folder, with what the evidence keeps."""
-    plan = view.plan
-    run = [
-        "imagegate run",
-        "--baseline mixes/baseline.manifest.json",
-        "--candidate mixes/candidate.manifest.json",
-        "--policy policy.json",
-        f"--inputs {shlex.quote(visible(plan.inputs))}",
-        f"--cases {len(plan.cases)}",
-        f"--seed {plan.seed}",
-        f"--budget-usd {usd(plan.budget_microusd):g}",
-    ]
-    name = shlex.quote(visible(plan.run_id))
-    return [
-        ("Run the gate again on the same inputs", " \\\n  ".join(run)),
-        ("Draw this report again from the evidence", f"imagegate report {name}"),
-        ("Put production back", f"imagegate rollback {shlex.quote(visible(plan.product))}"),
-    ]
 
 
 def arm_rows(view: ReportView) -> list[tuple[str, str, str]]:

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from tasks.evidence import present
+from tasks.evidence import appendix, charts, present
 from tasks.evidence.bundle import digests
 from tasks.evidence.gallery import (
     Selection,
@@ -151,16 +151,16 @@ def _context(view: ReportView, selection: Selection) -> dict[str, Any]:
         "failing_total": selection.total,
         "failing_listed": len(selection.failing),
         "latency": present.latency(view),
-        "coverage": present.facts(plan.coverage),
+        "coverage": appendix.facts(plan.coverage),
         "inputs": visible(plan.inputs),
-        "routes": present.routes(view),
-        "models": present.models(view),
+        "routes": appendix.routes(view),
+        "models": appendix.models(view),
         "digests": digests(plan),
         "provenance": {visible(k): visible(v) for k, v in view.provenance.items()},
-        "commands": present.commands(view),
+        "commands": appendix.commands(view),
         "legend": present.legend(),
         "arms": ARMS,
-        "round_percent": present.charts.round_percent,
+        "round_percent": charts.round_percent,
     }
 
 

@@ -39,7 +39,7 @@ def markdown_summary(view: ReportView) -> str:
         f"{markdown(plan.policy.name)} · decided {markdown(view.finished_at or plan.created_at)}",
         "",
         f"Report and evidence: `report.html` in the folder of run `{_code(plan.run_id)}`; "
-        f"`imagegate report {_code(plan.run_id)}` draws it again.",
+        f"`imagegate report {_code(plan.run_id)}` says where it lies.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -109,8 +109,8 @@ def _in_pool(jobs: Sequence[Job], workers: int) -> Iterator[Drawn]:
                     future.cancel()
     except BrokenProcessPool as error:
         raise EvidenceError(
-            f"a process that draws thumbnails was killed ({error}); free memory, then draw the "
-            "report again with `imagegate report`"
+            f"a process that draws thumbnails was killed ({error}); free memory, then finish the "
+            "run with `imagegate run --resume RUN`"
         ) from error
 
 
@@ -123,11 +123,12 @@ def _result(job: Job, future: Future[Drawn]) -> Drawn:
 
 def _draw(job: Job) -> Drawn:
     root, digest, regions = job
+    store = ImageStore(Path(root))
     try:
-        data = ImageStore(Path(root)).get(digest)
-    except EvidenceError as error:
-        # Only the problem: the path would carry this machine's folders into the report.
-        text = "was altered" if "altered" in str(error) else "is missing"
+        data = store.get(digest)
+    except EvidenceError:
+        # Not the error's own text: it would carry this machine's folders into the report.
+        text = "was altered" if store.path(digest).is_file() else "is missing"
         return _placeholder(job, f"the file {text} in the image store", b"")
     from tasks.checks.base import Expected
     from tasks.checks.decode import decode

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 
 from tasks.errors import StateError
-from tasks.records import Generation, ImageReport, Record
+from tasks.records import Arm, Generation, ImageReport, Record
 from tasks.state import State, generation_cache, journal
 
 Read = TypeVar("Read", bound=Record)
-CaseKey = tuple[str, str]
+CaseKey = tuple[Arm, str]
 
 
 class Journal:
@@ -118,7 +118,7 @@ class Journal:
 
     def _column(
         self, column: sa.Column[str], arm: str | None, case_ids: Collection[str] | None = None
-    ) -> Iterator[tuple[str, str, str | None]]:
+    ) -> Iterator[tuple[Arm, str, str | None]]:
         """Yield (arm, case id, column) of this run."""
         query = sa.select(journal.c.arm, journal.c.case_id, column.label("content")).where(
             journal.c.run_id == self.run_id

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -23,6 +23,7 @@ from tasks.harness.progress import HarnessEvent
 from tasks.harness.retry import backoff
 from tasks.harness.route import Step, Track, idempotency_key, request_for, steps, worst_price
 from tasks.harness.setup import adapter, open_client, read_upload
+from tasks.harness.workers import drive
 from tasks.images import ImageStore
 from tasks.plan import RunFolder, RunPlan
 from tasks.providers.base import AttemptResult, ProviderFactory
@@ -35,7 +36,6 @@ Value = TypeVar("Value")
 
 #: Seconds that requests in flight get to end by themselves after the run was told to stop.
 GRACE_S = 5.0
-_WATCH_S = 0.05
 #: Tasks for each request that may be in flight: a slow model's queue must not idle a fast one.
 _TASKS_PER_SLOT = 2
 _MOST_TASKS = 256
@@ -60,7 +60,7 @@ class ShardResult(Record):
     spend_microusd: int = 0
 
 
-def run_shard(  # noqa: PLR0917 - in the order in which a run comes to have them
+def run_shard(
     plan: RunPlan,
     folder: RunFolder,
     state: State,
@@ -177,7 +177,7 @@ class _ShardRun:
             tasks = min(len(pending), self.limits.concurrency * _TASKS_PER_SLOT, _MOST_TASKS)
             cases = iter(pending)
             async with open_client(self.limits.concurrency) as self.client:
-                await self._drive([self._work(cases) for _ in range(tasks)], stop)
+                await drive([self._work(cases) for _ in range(tasks)], stop, self._halt, GRACE_S)
             if not self.halted.is_set():
                 for model in list(self.doubtful):
                     await self._write_doubtful(model)
@@ -203,33 +203,6 @@ class _ShardRun:
             self.count["reused"] += 1
             self._tell_case("reused", generation)
         return [case for case in self.cases if (self.arm, case.case_id) not in done]
-
-    async def _drive(
-        self, work: list[Coroutine[None, None, None]], stop: threading.Event | None
-    ) -> None:
-        """Run the tasks to their end, to a stop, or to the first error."""
-        tasks = [asyncio.create_task(each) for each in work]
-        watch = asyncio.create_task(self._watch(stop, tasks)) if stop is not None else None
-        try:
-            if tasks:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-                for task in done:
-                    if not task.cancelled() and (error := task.exception()) is not None:
-                        raise error
-        finally:
-            ending = [*tasks, *([watch] if watch is not None else [])]
-            for task in ending:
-                task.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)
-
-    async def _watch(self, stop: threading.Event, tasks: list[asyncio.Task[None]]) -> None:
-        """Wait for the stop, give requests in flight some time, then cancel them."""
-        while not stop.is_set():  # noqa: ASYNC110 - a signal handler or another thread sets it
-            await asyncio.sleep(_WATCH_S)
-        self._halt("stopped on request; resume the run to finish it")
-        await asyncio.sleep(GRACE_S)
-        for task in tasks:
-            task.cancel()
 
     async def _work(self, cases: Iterator[Case]) -> None:
         """Take cases until none is left or the shard is halted."""

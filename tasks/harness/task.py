@@ -8,9 +8,20 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.context import RunContext
+from tasks.harness.ledger import SpendLedger
 from tasks.harness.progress import HarnessEvent
 from tasks.harness.run import ShardResult, run_shard
+from tasks.plan import RunPlan
 from tasks.records import Arm
+
+
+@task(name="recover_spend", cache_policy=NO_CACHE)
+def recover_spend(context: RunContext, plan: RunPlan) -> int:
+    """Count what a killed process had in flight, and return how many requests that was."""
+    ledger = SpendLedger(
+        context.state, plan.run_id, plan.budget_microusd, plan.day_budget_microusd
+    )
+    return ledger.recover()
 
 
 @task(

@@ -95,7 +95,7 @@ def text_length(texts: Iterable[str]) -> str:
 
 
 def size_class(width: int, height: int) -> str:
-    """Return ``square``, ``wide`` or ``tall``; ``large`` comes before it from 0.75 megapixels on."""
+    """Return ``square``, ``wide`` or ``tall``, with ``large`` before it from 0.75 megapixels."""
     shape = "square" if width == height else "wide" if width > height else "tall"
     return f"large {shape}" if width * height >= 786_432 else shape
 

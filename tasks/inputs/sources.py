@@ -126,7 +126,10 @@ def _read_csv(path: Path) -> Iterator[RawRow | BadRow]:
         if header is None:
             return
         separator = _separator(header, path)
-        names = next(csv.reader([header], delimiter=separator))
+        try:
+            names = next(csv.reader([header], delimiter=separator))
+        except csv.Error as error:
+            raise ConfigError(f"{path}: the header is not CSV: {error}") from None
         places = map_columns(names, str(path))
         # The header is row 1, as in a spreadsheet; a text with line breaks is still one row.
         number = 1
@@ -213,7 +216,7 @@ def _read_parquet(path: Path) -> Iterator[RawRow | BadRow]:
 
     done = 0
     try:
-        with pq.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+        with path.open("rb") as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
             names = file.schema_arrow.names
             places = map_columns(names, str(path))
             wanted = [names[place] for place in places if place is not None]
@@ -226,7 +229,9 @@ def _read_parquet(path: Path) -> Iterator[RawRow | BadRow]:
                 # A column that the log lacks is longer than a short last batch.
                 yield from enumerate(zip(*columns, strict=False), start=done + 1)
                 done += batch.num_rows
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # The system says why; Arrow's own OSErrors mean damaged bytes.
         problem = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(
             path, None, None, f"is not a sound Parquet file, stopped after row {done:,}: {problem}"

@@ -102,6 +102,9 @@ def _outcomes(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> pd.DataFram
             f"{int(twice.sum())} outcomes are there twice, e.g. case {name!r} of the {arm}; "
             "every case must be counted once"
         )
+    # As lists, to be counted name by name; the table holds them as text.
+    frame["reasons"] = pd.Series([o.reasons for o in outcomes], dtype="object")
+    frame["judged"] = pd.Series([o.judged for o in outcomes], dtype="object")
     frame["unmeasured"] = frame["outcome"] == "unmeasured"
     frame["asks_text"] = pd.Series([asks_text[name] for name in names], dtype="bool")
     return frame
@@ -113,7 +116,9 @@ def _arm(arm: Arm, rows: pd.DataFrame, policy: Policy, mix_digest: str) -> ArmMe
     outcome = rows["outcome"]
     headline = rows[rows["origin"].isin(policy.failure.origins)]
     delivered = rows[outcome.isin(_DELIVERED)]
-    cost = usd(int(rows["cost_microusd"].sum()))
+    # Micro-dollars a case are thousandths of a dollar for 1,000: one division, so no rounding of
+    # sums can push a cost that is at its limit over it.
+    cost = int(rows["cost_microusd"].sum())
     usable = int((outcome == "ok").sum())
     unjudged = rows[rows["text_unjudged"]]
     return ArmMetrics(
@@ -136,8 +141,8 @@ def _arm(arm: Arm, rows: pd.DataFrame, policy: Policy, mix_digest: str) -> ArmMe
         text_cases=int(rows["asks_text"].sum()),
         text_unjudged_locales=tuple(sorted(set(unjudged["locale"]))),
         spend_usd=usd(int(rows.loc[~rows["cached"], "cost_microusd"].sum())),
-        cost_per_1k_usd=cost / images * 1000 if images else None,
-        effective_cost_per_1k_usd=cost / usable * 1000 if usable else None,
+        cost_per_1k_usd=cost / (1000 * images) if images else None,
+        effective_cost_per_1k_usd=cost / (1000 * usable) if usable else None,
         latency_p50_s=_percentile(delivered["latency_s"], 50),
         latency_p95_s=_percentile(delivered["latency_s"], 95),
         latency_p99_s=_percentile(delivered["latency_s"], 99),

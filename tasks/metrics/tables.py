@@ -1,29 +1,28 @@
 r"""The tables of a run as pandas frames: the same columns and types whatever the data, also empty.
 
 Text is made safe for Parquet: half a surrogate pair, which JSON escapes can carry into a prompt
-or a provider's header, is written out as ``\udXXX``.
+or a provider's header, is written out as ``\udXXX``. Lists and headers are JSON text: pandas 3
+writes Arrow's list columns and then cannot read its own file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
-from tasks.records import Arm, Attempt, Case, Finding, Generation, Outcome, canonical_json
+from tasks.records import Arm, Case, Finding, Generation, Outcome, canonical_json
 
 _TEXT = "str"
 _INT = "int64"
 _FLOAT = "float64"
 _BOOL = "bool"
 _MAYBE_INT = "Int64"
-_TEXTS = pd.ArrowDtype(pa.list_(pa.string()))
+#: A list or a mapping, as JSON text.
+_JSON = "json"
 
-Dtype = str | pd.ArrowDtype
-
-_CASES: dict[str, Dtype] = {
+_CASES: dict[str, str] = {
     "schema_version": _INT,
     "case_id": _TEXT,
     "prompt": _TEXT,
@@ -31,7 +30,7 @@ _CASES: dict[str, Dtype] = {
     "locale": _TEXT,
     "width": _INT,
     "height": _INT,
-    "expected_text": _TEXTS,
+    "expected_text": _JSON,
     "brand": _TEXT,
     "upload": _TEXT,
     "origin": _TEXT,
@@ -40,14 +39,14 @@ _CASES: dict[str, Dtype] = {
     "stratum": _TEXT,
     "weight": _FLOAT,
 }
-_GENERATIONS: dict[str, Dtype] = {
+_GENERATIONS: dict[str, str] = {
     "schema_version": _INT,
     "run_id": _TEXT,
     "arm": _TEXT,
     "mix_digest": _TEXT,
     "case_id": _TEXT,
     "seed": _INT,
-    "models": _TEXTS,
+    "models": _JSON,
     "status": _TEXT,
     "failure": _TEXT,
     "message": _TEXT,
@@ -63,8 +62,8 @@ _GENERATIONS: dict[str, Dtype] = {
     "retries": _INT,
     "cached": _BOOL,
 }
-_OWNER: dict[str, Dtype] = {"run_id": _TEXT, "arm": _TEXT, "case_id": _TEXT}
-_ATTEMPTS: dict[str, Dtype] = {
+_OWNER: dict[str, str] = {"run_id": _TEXT, "arm": _TEXT, "case_id": _TEXT}
+_ATTEMPTS: dict[str, str] = {
     "schema_version": _INT,
     "stage": _INT,
     "number": _INT,
@@ -88,9 +87,9 @@ _ATTEMPTS: dict[str, Dtype] = {
     "finish_reason": _TEXT,
     "body_digest": _TEXT,
     "body_bytes": _INT,
-    "headers": _TEXT,
+    "headers": _JSON,
 }
-_FINDINGS: dict[str, Dtype] = {
+_FINDINGS: dict[str, str] = {
     "schema_version": _INT,
     "check": _TEXT,
     "version": _TEXT,
@@ -101,15 +100,15 @@ _FINDINGS: dict[str, Dtype] = {
     "message": _TEXT,
 }
 _REGION = ("x", "y", "width", "height")
-_OUTCOMES: dict[str, Dtype] = {
+_OUTCOMES: dict[str, str] = {
     "schema_version": _INT,
     "run_id": _TEXT,
     "arm": _TEXT,
     "case_id": _TEXT,
     "outcome": _TEXT,
     "failed": _BOOL,
-    "reasons": _TEXTS,
-    "judged": _TEXTS,
+    "reasons": _JSON,
+    "judged": _JSON,
     "text_unjudged": _BOOL,
     "subtask": _TEXT,
     "locale": _TEXT,
@@ -136,10 +135,10 @@ def generations_frame(generations: Iterable[Generation]) -> pd.DataFrame:
 
 
 def attempts_frame(generations: Iterable[Generation]) -> pd.DataFrame:
-    """Return one row an attempt, with run, arm and case; headers as JSON text."""
+    """Return one row an attempt, with run, arm and case."""
     pairs = [(g, a) for g in generations for a in g.attempts]
     owners = _frame([g for g, _ in pairs], _OWNER)
-    attempts = _frame([a for _, a in pairs], _ATTEMPTS, {"headers": _headers})
+    attempts = _frame([a for _, a in pairs], _ATTEMPTS)
     return pd.concat([owners, attempts], axis=1)
 
 
@@ -167,36 +166,27 @@ def outcomes_frame(outcomes: Iterable[Outcome]) -> pd.DataFrame:
     return _frame(list(outcomes), _OUTCOMES)
 
 
-def _frame(
-    records: Sequence[object],
-    columns: Mapping[str, Dtype],
-    special: Mapping[str, Callable[[Any], object]] | None = None,
-) -> pd.DataFrame:
+def _frame(records: Sequence[object], columns: Mapping[str, str]) -> pd.DataFrame:
     """Return the attributes of the records as columns."""
-    special = special or {}
-    data = {}
-    for name, dtype in columns.items():
-        get = special.get(name)
-        values = [getattr(r, name) if get is None else get(r) for r in records]
-        data[name] = _column(values, dtype)
-    return pd.DataFrame(data)
+    return pd.DataFrame(
+        {
+            name: _column([getattr(record, name) for record in records], dtype)
+            for name, dtype in columns.items()
+        }
+    )
 
 
-def _column(values: list[Any], dtype: Dtype) -> pd.Series[Any]:
+def _column(values: list[Any], dtype: str) -> pd.Series[Any]:
     """Return a column of the type, with text that Parquet can hold."""
-    if dtype == _TEXT:
-        values = [None if v is None else _safe(v) for v in values]
-    elif dtype == _TEXTS:
-        values = [[_safe(text) for text in v] for v in values]
+    if dtype == _JSON:
+        values = [_safe(canonical_json(value)) for value in values]
+    elif dtype == _TEXT:
+        values = [None if value is None else _safe(value) for value in values]
     elif dtype == _FLOAT:
-        values = [float("nan") if v is None else v for v in values]
-    return pd.Series(values, dtype=dtype)
+        values = [float("nan") if value is None else value for value in values]
+    return pd.Series(values, dtype=_TEXT if dtype == _JSON else dtype)
 
 
 def _safe(text: str) -> str:
     """Return text that UTF-8 can carry."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _headers(attempt: Attempt) -> str:
-    return canonical_json(attempt.headers)

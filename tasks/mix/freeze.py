@@ -8,7 +8,6 @@ freeze, and nobody else's.
 from __future__ import annotations
 
 import math
-import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 from tasks.errors import ConfigError, FrozenError, RefusedError
 from tasks.mix.production import require_production
+from tasks.runs import process_alive
 from tasks.state import State, freezes, runs, within
 
 #: A freeze longer than this is a mistake, not a plan.
@@ -212,19 +212,6 @@ def release_for_run(connection: Connection, product: str, *, run_id: str, now: d
     for held in active_freezes(connection, product, now):
         if held.run_id == run_id:
             _release(connection, held, by=f"run {run_id}", now=now)
-
-
-def process_alive(pid: int) -> bool:
-    """Tell whether a process of this machine lives; when in doubt, it does."""
-    if os.name != "posix" or pid <= 0:
-        return True
-    try:
-        os.kill(pid, 0)  # Signal 0 only asks.
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _goes_on(connection: Connection, run_id: str, here: str, alive: Callable[[int], bool]) -> bool:

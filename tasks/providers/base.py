@@ -56,7 +56,7 @@ class ServedModel:
 
 
 class Provider(Protocol):
-    """An adapter: stateless apart from its address and key; never raises for what a provider does."""
+    """An adapter: stateless but for address and key; never raises for what a provider does."""
 
     async def submit(self, client: httpx.AsyncClient, request: GenerationRequest) -> AttemptResult:
         """Send one request and return what came of it, failures classified."""

@@ -75,8 +75,8 @@ def not_proven(rate: Rate, policy: Policy) -> str:
     bound = upper_bound(counted, rate.n, rule.beta)
     return (
         f"{_seen(rate, policy)}; the policy promotes below {threshold(rule.promote_below)}, and "
-        f"with {threshold(1 - rule.beta)} confidence no more is known than fewer than "
-        f"{_ceil(bound)}. {_more(rate, rule.promote_below, rule.beta)}"
+        f"with {threshold(1 - rule.beta)} confidence it is only known that fewer than "
+        f"{_ceil(bound)} fail. {_more(rate, rule.promote_below, rule.beta)}"
     )
 
 

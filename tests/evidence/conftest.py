@@ -13,9 +13,7 @@ def builders() -> ModuleType:
     """Return the module beside this file that builds runs."""
     name = "evidence_builders"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            name, Path(__file__).with_name("builders.py")
-        )
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("builders.py"))
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

@@ -30,7 +30,8 @@ from tasks.metrics.tables import (
     generations_frame,
     outcomes_frame,
 )
-from tasks.mix.manifest import Mix
+from tasks.mix.catalog import load_catalog
+from tasks.mix.manifest import Mix, load_mix
 from tasks.plan import RunFolder
 from tasks.policy import load_policy
 from tasks.settings import Settings
@@ -112,7 +113,10 @@ def test_everything_is_written_and_can_be_read_back(folder: RunFolder, view: Rep
 def test_what_is_kept_can_be_used_again(folder: RunFolder, view: ReportView) -> None:
     write(folder, view)
     assert load_policy(folder.path / "policy.json").digest == view.plan.policy.digest
+    catalog = load_catalog(folder.path / "catalog.json")
     for arm in ("baseline", "candidate"):
+        path = folder.path / f"mixes/{arm}.manifest.json"
+        assert load_mix(path, catalog).digest == view.plan.mix(arm).digest  # type: ignore[arg-type]
         manifest = json.loads((folder.path / f"mixes/{arm}.manifest.json").read_text())
         assert Mix.model_validate(manifest) == view.plan.mix(arm).mix  # type: ignore[arg-type]
 
@@ -223,9 +227,7 @@ def test_a_file_with_a_secret_is_not_sealed(folder: RunFolder, view: ReportView)
     seal(folder)
 
 
-def test_a_seal_is_whole_until_something_changes(
-    folder: RunFolder, view: ReportView
-) -> None:
+def test_a_seal_is_whole_until_something_changes(folder: RunFolder, view: ReportView) -> None:
     assert verify_seal(folder) == [f"{MANIFEST}: missing; the evidence was never sealed"]
     write(folder, view)
     manifest = seal(folder)
@@ -262,9 +264,7 @@ def test_a_changed_manifest_is_noticed(folder: RunFolder, view: ReportView) -> N
     assert verify_seal(folder)[0].startswith(f"{MANIFEST}: cannot be read")
 
 
-def test_evidence_of_another_run_is_noticed(
-    folder: RunFolder, view: ReportView
-) -> None:
+def test_evidence_of_another_run_is_noticed(folder: RunFolder, view: ReportView) -> None:
     write(folder, view)
     seal(folder)
     moved = RunFolder(folder.path.with_name("another-run"))

@@ -26,7 +26,9 @@ WORDS = st.text("abcdefg éß", min_size=1, max_size=40)
 def test_nothing_invisible_or_reordering_is_left(text: str) -> None:
     shown = visible(text)
     assert not any(unicodedata.category(c) in {"Cc", "Cs"} for c in shown if c not in "\n\t")
-    assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
+    assert not set(shown) & set(
+        "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f"
+    )
     shown.encode("utf-8")
 
 

@@ -204,6 +204,8 @@ class SlackServer:
             raise RuntimeError(f"the fake Slack did not start on port {self.port}")
 
     def stop(self) -> None:
+        if not self._thread.is_alive():
+            return
         self._server.should_exit = True
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(20)

@@ -244,7 +244,7 @@ drawn = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(drawn)
 def test_counts_agree_with_plain_counting(rows: list[tuple[Any, ...]]) -> None:
     outcomes = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -124,11 +125,14 @@ def test_values_are_kept() -> None:
     assert attempts["case_id"].tolist() == ["c1", "c1"]
     finding = findings_frame([("r1", "candidate", "c1", FINDING)]).iloc[0]
     assert (finding["region_x"], finding["region_height"], finding["score"]) == (1, 4, 4.5)
-    assert generations_frame([GENERATION])["retries"].tolist() == [1]
+    generation = generations_frame([GENERATION]).iloc[0]
+    assert generation["retries"] == 1
+    assert json.loads(generation["models"]) == ["folio-2", "acnet-x2"]
+    assert json.loads(outcomes_frame([OUTCOME])["judged"][0]) == ["colour.cast", "decode.complete"]
 
 
 def test_half_a_surrogate_pair_is_written_out() -> None:
     case = cases_frame([CASE]).iloc[0]
     assert case["prompt"] == "a \\ud83d b"
-    assert list(case["expected_text"]) == ["one", "\\ud83d"]
+    assert json.loads(case["expected_text"]) == ["one", HALF]
     assert attempts_frame([GENERATION])["headers"][1] == '{"x-request-id":"\\ud83d"}'

@@ -38,7 +38,13 @@ from tasks.providers.embedded.draws import (
 from tasks.providers.embedded.models import MODELS, Fault, ModelSpec
 from tasks.providers.embedded.requestlog import RequestLog
 from tasks.providers.embedded.retouch import UploadError, open_upload
-from tasks.providers.embedded.upscale import DEFAULT_NETWORK, FACTOR, UpscaleError, upscale
+from tasks.providers.embedded.upscale import (
+    DEFAULT_NETWORK,
+    FACTOR,
+    UpscaleError,
+    check_network,
+    upscale,
+)
 from tasks.providers.embedded.wire import BadRequest, Order, TooLarge, read_order, whole
 from tasks.records import Operation, usd, utc_now
 from tasks.settings import DATASETS
@@ -291,8 +297,9 @@ class ImageServer:
                     f"field 'size' must be {scale} times the image's {upload.width}x"
                     f"{upload.height}, got {order.width}x{order.height}"
                 )
-            network = order.params.get("network", DEFAULT_NETWORK)
-            return _Enlarge(np.asarray(upload), str(network))
+            network = str(order.params.get("network", DEFAULT_NETWORK))
+            await self._thread(functools.partial(check_network, network))
+            return _Enlarge(np.asarray(upload), network)
         brand = self._brands.get(order.brand) if order.brand is not None else None
         text = typeset.quoted(order.prompt)
         return render.Job(

@@ -6,6 +6,7 @@ checked. It also carries what was billed over a restart of the server.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -59,9 +60,12 @@ class RequestLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._billed: dict[str, Billed] = {}
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        # The server of a killed run goes on for a moment and bills what it was doing; reading the
+        # log before it has ended would bill the same keys again.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
         for line in _lines(path):
             self._remember(line)
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             # A kill cut the last line short; the next one must not be glued to it.

@@ -54,11 +54,11 @@ def improved(
 
     The crop keeps the middle, a little nearer or farther by the draw.
     """
-    zoom = float(rng.uniform(0.84, 1.0))
+    zoom = float(rng.uniform(0.76, 1.0))
     scale = min(upload.width / width, upload.height / height) * zoom
     crop_w, crop_h = width * scale, height * scale
-    left = (upload.width - crop_w) * float(rng.uniform(0.3, 0.7))
-    top = (upload.height - crop_h) * float(rng.uniform(0.3, 0.7))
+    left = (upload.width - crop_w) * float(rng.uniform(0.2, 0.8))
+    top = (upload.height - crop_h) * float(rng.uniform(0.2, 0.8))
     box = (left, top, left + crop_w, top + crop_h)
     # Noise is taken out at the upload's own scale; enlarged first, it would be blotches.
     native = (min(width, max(round(crop_w), 8)), min(height, max(round(crop_h), 8)))
@@ -66,13 +66,21 @@ def improved(
     # What is dark will be brightened, its noise with it.
     coarse = _noise(image) * max(1.0, 110 / max(float(np.asarray(image).mean()), 8.0))
     words = prompt[:4000].lower()
-    if coarse > 10 or "noise" in words or "grain" in words:
-        image = image.filter(ImageFilter.MedianFilter(5 if coarse > 25 else 3))
-        image = image.filter(ImageFilter.BoxBlur(min(coarse / 25, 1.5)))
+    if coarse > 5 or "noise" in words or "grain" in words:
+        image = image.filter(ImageFilter.MedianFilter(5 if coarse > 12 else 3))
+        image = image.filter(ImageFilter.BoxBlur(min(coarse / 10, 1.5)))
     if native != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    lit = Image.fromarray(_balanced(np.asarray(image, np.float32)))
+    lit = Image.fromarray(_balanced(np.asarray(image, np.float32), _relit(width, height, rng)))
     return lit.filter(ImageFilter.UnsharpMask(1.4, 35, 4))
+
+
+def _relit(width: int, height: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return soft light and shade to put over the picture, around 1."""
+    cells = (int(rng.integers(4, 9)), int(rng.integers(4, 9)))
+    coarse = Image.fromarray(rng.uniform(-1, 1, cells).astype(np.float32))
+    spread = coarse.resize((width, height), Image.Resampling.BICUBIC)
+    return 1 + np.asarray(spread, np.float32) * float(rng.uniform(0.12, 0.18))
 
 
 def _noise(image: Image.Image) -> float:
@@ -81,8 +89,8 @@ def _noise(image: Image.Image) -> float:
     return float(np.median(np.abs(light[1:-1:2, 1:-1:2] - light[2::2, 1:-1:2])))
 
 
-def _balanced(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the picture without cast and with its tones spread over the range."""
+def _balanced(pixels: NDArray[np.float32], relit: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the picture without cast, its tones spread over the range, under soft light."""
     small = pixels[::4, ::4]
     # Shades of grey: the mean of the sixth power leans on bright pixels, not on large ones.
     norms = np.power(np.mean(np.power(small / 255, 6), axis=(0, 1)), 1 / 6)
@@ -90,11 +98,12 @@ def _balanced(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
     pixels = np.asarray(pixels * gains, np.float32)
     light = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
     low, high = (float(v) for v in np.percentile(light[::4, ::4], (0.5, 99.5)))
-    span = max((high - low) * 1.08, 40.0)
-    tones = np.clip((light - low * 0.6) / span, 0.03, 1)
+    # The darkest tone keeps a part of its lightness: a pale picture does not get black shadows.
+    foot = min(max(0.4 * low / 255, 0.03), 0.3)
+    tones = np.clip(foot + (light - low) / max(high - low, 20.0) * (1 - foot), 0.02, 1)
     # A curve that brings the median near a middle tone, within bounds.
     middle = min(max(float(np.median(tones[::4, ::4])), 0.03), 0.97)
     power = min(max(float(np.log(0.5) / np.log(middle)), 0.6), 1.3)
     # The tones change, the proportions of red, green and blue stay.
-    factor = np.power(tones, power) * 245 / np.maximum(light, 4)
+    factor = np.power(tones, power) * relit * 238 / np.maximum(light, 4)
     return np.asarray(np.clip(pixels * factor[..., None], 0, 255), np.uint8)

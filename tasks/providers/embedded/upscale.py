@@ -32,6 +32,15 @@ def _processor(network: str) -> Any:  # the library ships no types
     return processor
 
 
+def check_network(network: str) -> None:
+    """Refuse a network that is not compiled in.
+
+    Raises:
+        UpscaleError: With the names that are.
+    """
+    _processor(network)
+
+
 def upscale(pixels: NDArray[np.uint8], network: str = DEFAULT_NETWORK) -> NDArray[np.uint8]:
     """Return an RGB picture at twice its size.
 

@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,16 +62,17 @@ def test_script_without_font_becomes_boxes(text):
 
 
 def test_without_font_files_nothing_is_settable(monkeypatch):
-    monkeypatch.setattr(fonts, "find_spec", lambda _name: None)
-    fonts.faces.cache_clear()
-    fonts.runs.cache_clear()
-    try:
+    def forget():
+        fonts.faces.cache_clear()
+        fonts.runs.cache_clear()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fonts, "find_spec", lambda _name: None)
+        forget()
         assert fonts.settable_scripts() == ()
         assert not fonts.covered("Hello")
         assert fonts.runs("Hi") == (fonts.Run(BOX * 2, None),)
-    finally:
-        fonts.faces.cache_clear()
-        fonts.runs.cache_clear()
+    forget()
     assert fonts.covered("Hello")
 
 
@@ -88,9 +91,9 @@ def test_han_takes_the_forms_of_its_language():
     ("line", "seen"),
     [
         ("abc שלום", ["abc ", "שלום"]),
-        ("שלום 50% הנחה", ["הנחה", "50% ", "שלום "]),
-        ("مرحبا 50% OFF", ["50% OFF", "مرحبا "]),
-        ("a שלום 5 עולם z", ["a ", "עולם ", "5 ", "שלום ", "z"]),
+        ("שלום 50% הנחה", [" הנחה", "50%", "שלום "]),
+        ("مرحبا 50% OFF", ["OFF", " ", "50%", "مرحبا "]),
+        ("a שלום 5 עולם z", ["a ", " עולם ", "5", "שלום ", "z"]),
     ],
 )
 def test_runs_of_two_directions_stand_as_they_are_seen(line, seen):
@@ -125,6 +128,6 @@ def test_character_maps_agree_with_freetype():
     for face in fonts.faces():
         font = fonts.font(face, 32)
         gone = bytes(font.getmask("\U000effff"))
-        held = [chr(code) for code in face.starts if code > 0x20][:40]
-        differ = sum(bytes(font.getmask(char)) != gone for char in held)
-        assert differ >= 0.9 * len(held), face.path.name
+        held = [c for c in map(chr, face.starts) if unicodedata.category(c) == "Lo"][:40]
+        same = [char for char in held if bytes(font.getmask(char)) == gone]
+        assert not same, face.path.name

@@ -40,7 +40,8 @@ def job(**changes):
 
 
 def pixels(data):
-    with Image.open(io.BytesIO(data)) as image:
+    # Judged by a decoder that is not the gate's own.
+    with Image.open(io.BytesIO(data)) as image:  # noqa: TID251
         image.load()
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB"))

@@ -1,0 +1,196 @@
+"""Worker processes for the checks: a bad file takes down its own judgement and nothing else.
+
+One single-threaded worker a core. Each worker is a process with a pipe; a picture that kills its
+worker or keeps it too long is a checker fault, the worker is replaced and the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import TracebackType
+
+from tasks.checks.base import Expected
+from tasks.records import Finding, ImageReport
+
+#: Seconds for one picture once a worker is warm.
+TIMEOUT_S = 30.0
+#: Seconds more for the first picture of a worker, which loads the models.
+START_S = 60.0
+#: Threads that numeric libraries may start in a worker; more make two workers slower than one.
+_THREADS = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    path: Path
+    expected: Expected
+    future: Future[ImageReport]
+
+
+class CheckPool:
+    """A pool of check workers; use it as a context manager.
+
+    Args:
+        workers: Processes; one a core by default.
+        timeout_s: Seconds for one picture, after which its worker is killed.
+    """
+
+    def __init__(self, workers: int | None = None, timeout_s: float = TIMEOUT_S) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._timeout_s = timeout_s
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self.workers = workers or max(1, os.cpu_count() or 1)
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"check-{n}", daemon=True)
+            for n in range(self.workers)
+        ]
+
+    def __enter__(self) -> CheckPool:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._drop_waiting()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def submit(self, path: Path, expected: Expected) -> Future[ImageReport]:
+        """Queue a picture. The future never raises: what breaks is a fault in the report."""
+        future: Future[ImageReport] = Future()
+        self._jobs.put(_Job(path, expected, future))
+        return future
+
+    def _drop_waiting(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    job.future.cancel()
+
+    def _serve(self) -> None:
+        """Feed one worker process, replacing it when it dies or hangs."""
+        worker: _Worker | None = None
+        try:
+            while (job := self._jobs.get()) is not None:
+                if not job.future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    if worker is None:
+                        worker = _Worker(self._context)
+                    report = worker.check(job, self._timeout_s)
+                except Exception as error:  # noqa: BLE001 - a fault of this picture's check
+                    report, worker = _fault(f"the check process could not start: {error}"), None
+                else:
+                    if not worker.alive:
+                        worker = None
+                job.future.set_result(report)
+        finally:
+            if worker is not None:
+                worker.stop()
+
+
+class _Worker:
+    """One check process and the pipe to it."""
+
+    def __init__(self, context: SpawnContext) -> None:
+        self._pipe, theirs = context.Pipe()
+        with _single_threaded():
+            self._process: BaseProcess = context.Process(
+                target=_work, args=(theirs,), name="imagegate-check", daemon=True
+            )
+            self._process.start()
+        theirs.close()
+        self._warm = False
+        self.alive = True
+
+    def check(self, job: _Job, timeout_s: float) -> ImageReport:
+        """Return the report; afterwards ``alive`` tells whether the worker can go on."""
+        patience = timeout_s if self._warm else timeout_s + START_S
+        try:
+            self._pipe.send((job.path, job.expected))
+            if not self._pipe.poll(patience):
+                self.kill()
+                return _fault(f"the checks did not end within {patience:.0f} s")
+            report = self._pipe.recv()
+        except (EOFError, OSError):
+            self.kill()
+            code = self._process.exitcode
+            how = f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
+            return _fault(f"the check process died {how}")
+        self._warm = True
+        return ImageReport.model_validate_json(report)
+
+    def stop(self) -> None:
+        """End the worker; it exits when its pipe closes."""
+        self._pipe.close()
+        self._process.join(5)
+        if self._process.is_alive():
+            self.kill()
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        self.alive = False
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+
+@contextlib.contextmanager
+def _single_threaded():  # type: ignore[no-untyped-def]
+    """Let a child inherit one thread for its numeric libraries, read when they load."""
+    before = {name: os.environ.get(name) for name in _THREADS}  # noqa: TID251 - handed to a child
+    os.environ.update(_THREADS)  # noqa: TID251
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)  # noqa: TID251
+            else:
+                os.environ[name] = value  # noqa: TID251
+
+
+def _fault(message: str) -> ImageReport:
+    return ImageReport(
+        findings=(Finding(check="decode.file", version="pool", verdict="fault", message=message),)
+    )
+
+
+def _work(pipe: Connection) -> None:
+    """Check pictures until the pipe closes, which it also does when the parent is killed."""
+    # Ctrl-C is for the parent, which ends its workers by closing the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from tasks.checks.suite import check_picture
+
+    while True:
+        try:
+            path, expected = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            report = check_picture(path.read_bytes(), expected)
+        except Exception as error:  # noqa: BLE001 - a fault of this picture's check
+            report = _fault(f"the checks broke: {type(error).__name__}: {error}"[:300])
+        pipe.send(report.model_dump_json())

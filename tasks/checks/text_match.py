@@ -1,0 +1,231 @@
+"""Compare intended text with lines that were read: pure functions on strings and boxes.
+
+A string is there when its letters stand in boxes that follow one another as people read. Where a
+line breaks and how wide spaces are does not matter; every letter, figure and sign does.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Signs that differ between keyboards and fonts and mean the same.
+_SAME = str.maketrans(
+    {
+        **dict.fromkeys("‘’‚‛′`´ʼʹ＇", "'"),
+        **dict.fromkeys("“”„‟″«»「」『』〝〞＂", '"'),
+        **dict.fromkeys("‐‑‒–—―−－─━", "-"),
+        **dict.fromkeys("·•∙⋅・･●", "·"),
+        **dict.fromkeys("。｡", "."),
+        **dict.fromkeys("、，､", ","),
+        **dict.fromkeys("【〔［", "["),
+        **dict.fromkeys("】〕］", "]"),
+        "…": "...",
+        "：": ":",
+        "İ": "i",
+        "ı": "i",
+        "×": "x",
+        "€": "€",
+    }
+)
+#: Kana and Han that are drawn alike in most typefaces: a reader cannot tell them apart.
+_DRAWN_ALIKE = str.maketrans("ニハカタトエロヘリベペー〇", "二八力夕卜工口へり" + "べぺ" + "一○")
+_IGNORED = {"Cf", "Cc", "Zs", "Zl", "Zp"}
+
+
+def keys(text: str) -> str:
+    """Return the text as it is compared: no spaces, one form for signs that mean the same.
+
+    Capitals count as their small letters: design sets text in capitals freely, and people asked
+    whether the text is there say yes.
+    """
+    folded = unicodedata.normalize("NFKC", text.translate(_SAME)).translate(_SAME).casefold()
+    folded = unicodedata.normalize("NFC", folded.replace("i̇", "i")).translate(_DRAWN_ALIKE)
+    return "".join(c for c in folded if unicodedata.category(c) not in _IGNORED)
+
+
+def words(text: str) -> tuple[str, frozenset[int]]:
+    """Return the key of a text and the positions in it where a word may begin or end."""
+    key, edges = "", {0}
+    for part in text.split():
+        for char in part:
+            folded = keys(char)
+            if not folded:
+                continue
+            # Signs and scripts without spaces let a string begin or end anywhere.
+            if not folded[0].isalnum() or _unspaced(folded[0]):
+                edges.add(len(key))
+                edges.add(len(key) + len(folded))
+            key += folded
+        edges.add(len(key))
+    whole = keys(text)
+    # Combining marks fold over several characters; then only the ends are sure.
+    return (key, frozenset(edges)) if key == whole else (whole, frozenset({0, len(whole)}))
+
+
+def _unspaced(char: str) -> bool:
+    code = ord(char)
+    return 0x2E80 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF or code >= 0x20000
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One line that was read and where: left, top, right, bottom."""
+
+    text: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+    vertical: bool = False
+
+    @property
+    def height(self) -> float:
+        """Height of the letters."""
+        return max(min(self.bottom - self.top, self.right - self.left)
+                   if self.vertical else self.bottom - self.top, 1.0)  # fmt: skip
+
+    def overlap(self, other: Box) -> float:
+        """Return the shared area as a part of the smaller box."""
+        w = min(self.right, other.right) - max(self.left, other.left)
+        h = min(self.bottom, other.bottom) - max(self.top, other.top)
+        if w <= 0 or h <= 0:
+            return 0.0
+        area = min(
+            (b.right - b.left) * (b.bottom - b.top) for b in (self, other)
+        )
+        return w * h / max(area, 1.0)
+
+    def same_row(self, other: Box) -> bool:
+        """Say whether both stand beside one another."""
+        shared = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return shared > 0.4 * min(self.bottom - self.top, other.bottom - other.top)
+
+    def before(self, other: Box) -> bool:
+        """Say whether a reader may come to ``other`` after this box."""
+        if self.vertical and other.vertical:
+            return True  # Columns run from the right in some languages and from the left in others.
+        if self.same_row(other):
+            return (other.left + other.right) > (self.left + self.right)
+        return (other.top + other.bottom) > (self.top + self.bottom)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a box that holds part of a string: ``text[start:end]`` of the box's key."""
+
+    box: int
+    start: int
+    end: int
+
+
+def find(
+    key: str, boxes: Sequence[Box], used: Sequence[Piece] = (), budget: int = 20_000
+) -> tuple[Piece, ...] | None:
+    """Find a string in boxes, exactly.
+
+    Args:
+        key: What is looked for, by :func:`keys`.
+        boxes: What was read; several readings of one place are several boxes.
+        used: Pieces that other strings already took.
+        budget: Steps after which the search gives up.
+
+    Returns:
+        The pieces in order, or ``None``.
+    """
+    if not key:
+        return ()
+    read = [words(box.text) for box in boxes]
+    steps = [budget]
+
+    def free(piece: Piece, taken: tuple[Piece, ...]) -> bool:
+        mine = boxes[piece.box]
+        for other in (*taken, *used):
+            if other.box == piece.box:
+                if piece.start < other.end and other.start < piece.end:
+                    return False
+            elif mine.overlap(boxes[other.box]) > 0.5:
+                return False
+        return True
+
+    def follow(at: int, taken: tuple[Piece, ...]) -> tuple[Piece, ...] | None:
+        for number, (text, edges) in enumerate(read):
+            steps[0] -= 1
+            if steps[0] < 0:
+                return None
+            if taken and not boxes[taken[-1].box].before(boxes[number]):
+                continue
+            for start in sorted(edges) if not taken else (0,):
+                length = _common(text, start, key, at)
+                if not length:
+                    continue
+                rest = len(key) - at
+                if length == rest and start + length in edges:
+                    piece = Piece(number, start, start + length)
+                    if free(piece, taken):
+                        return (*taken, piece)
+                elif start + length == len(text) and length < rest:
+                    piece = Piece(number, start, len(text))
+                    if free(piece, taken):
+                        found = follow(at + length, (*taken, piece))
+                        if found:
+                            return found
+        return None
+
+    return follow(0, ())
+
+
+def _common(text: str, start: int, key: str, at: int) -> int:
+    length = 0
+    most = min(len(text) - start, len(key) - at)
+    while length < most and text[start + length] == key[at + length]:
+        length += 1
+    return length
+
+
+def doubled(key: str, intended: str, pieces: Sequence[Piece], boxes: Sequence[Box]) -> str | None:
+    """Return the word that stands twice in a row around a found string, if one does."""
+    parts = [keys(w) for w in intended.split()]
+    parts = [p for p in parts if len(p) > 1] or [key]
+    first, last = pieces[0], pieces[-1]
+    before = words(boxes[first.box].text)[0][: first.start]
+    after = words(boxes[last.box].text)[0][last.end :]
+    if len(key) > 1 and (before.endswith(parts[0]) and key.startswith(parts[0])):
+        return parts[0]
+    if len(key) > 1 and (after.startswith(parts[-1]) and key.endswith(parts[-1])):
+        return parts[-1]
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """The stretch of the text read that is nearest to a string."""
+
+    distance: int
+    #: Stretch of the joined key: from, to.
+    start: int
+    end: int
+
+
+def align(key: str, text: str) -> Alignment:
+    """Return the least edit distance of ``key`` to any stretch of ``text`` (Sellers 1980)."""
+    if not text:
+        return Alignment(len(key), 0, 0)
+    columns = len(text) + 1
+    cost = [0] * columns
+    origin = list(range(columns))
+    for i, char in enumerate(key, 1):
+        diagonal, diagonal_origin = cost[0], origin[0]
+        cost[0], origin[0] = i, 0
+        for j in range(1, columns):
+            swap = diagonal + (char != text[j - 1])
+            best, source = swap, diagonal_origin
+            if cost[j] + 1 < best:
+                best, source = cost[j] + 1, origin[j]
+            if cost[j - 1] + 1 < best:
+                best, source = cost[j - 1] + 1, origin[j - 1]
+            diagonal, diagonal_origin = cost[j], origin[j]
+            cost[j], origin[j] = best, source
+    end = min(range(columns), key=lambda j: (cost[j], abs(j - origin[j] - len(key))))
+    return Alignment(cost[end], origin[end], end)

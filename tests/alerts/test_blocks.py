@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.alerts.blocks import (
+    Figure,
+    GateSummary,
+    SlackMessage,
+    TopFailure,
+    change_message,
+    gate_message,
+    metric_figures,
+    table_rows,
+)
+from tasks.alerts.terminal import render
+from tasks.records import Accounts, Arm, ArmMetrics, Metrics, Rate
+
+HOSTILE = (
+    "<!channel> <!here> @here <@U0123> <#C0123> <https://evil.example|click> *b* `c` ```x``` "
+    "\u202egnp\u202c \x1b[2J\x00 \ud800 &lt;!channel&gt; :fire: \n> quote"
+)
+WILD = st.text(st.characters(codec=None), max_size=400)
+
+
+def body(message: SlackMessage) -> dict[str, object]:
+    return {"channel": "C1", "text": message.text, "blocks": list(message.blocks)}
+
+
+def section(message: SlackMessage, start: str) -> str:
+    texts = [b["text"]["text"] for b in message.blocks if b["type"] == "section"]
+    (found,) = [text for text in texts if text.startswith(start)]
+    return str(found)
+
+
+def test_a_message_begins_with_the_verdict_and_says_why(summary: GateSummary) -> None:
+    message = gate_message(summary)
+    assert message.blocks[0]["text"]["text"] == "⛔ ROLLBACK: summer for shop"
+    assert message.text == "⛔ ROLLBACK: summer for shop. failure rate 12.1% is above 2%"
+    assert section(message, "*Why:*") == "*Why:* failure rate 12.1% is above 2%"
+    assert "production serves 'winter' (unchanged)" in section(message, "*Done:*")
+    assert "look at ʼimagegate report run-1ʼ" in section(message, "*Done:*")
+    assert "• typography.legible_text in locale=th: 12 of 40 images" in section(
+        message, "*Failing most*"
+    )
+    assert "slice locale=th fails" in section(message, "*Also*")
+    assert "5 images were not measured" in section(message, "*Warnings*")
+    footer = [element["text"] for element in message.blocks[-1]["elements"]]
+    assert footer == [
+        "Run run-1",
+        "<https://ci.example/report.html?run=1&amp;tab=2|Report>",
+        "Spent $3.50",
+    ]
+
+
+def test_the_table_stands_in_columns(summary: GateSummary) -> None:
+    rows = table_rows(summary)
+    assert rows[1] == "Failure rate            0.4% (0.0% to 1.2%)  →  12.1% (9.0% to 15.8%)"
+    assert rows[2] == "Effective cost / 1,000               $19.11  →  not measured"
+    table = section(gate_message(summary), "*Before → after* (winter → summer)")
+    assert table.count("```") == 2
+    assert rows[1] in table
+
+
+@pytest.mark.parametrize("verdict", ["PROMOTE", "ROLLBACK", "HOLD"])
+def test_every_verdict_is_a_message_that_slack_takes(
+    summary: GateSummary, fake: ModuleType, verdict: str
+) -> None:
+    message = gate_message(replace(summary, verdict=verdict))  # type: ignore[arg-type]
+    assert fake.message_problem(body(message)) is None
+    assert verdict in message.blocks[0]["text"]["text"]
+    assert verdict in message.text
+
+
+def test_a_bare_summary_is_a_message_too(fake: ModuleType) -> None:
+    message = gate_message(GateSummary("HOLD", "shop", "summer", "winter", "run-1", ()))
+    assert fake.message_problem(body(message)) is None
+    assert "no reason was given" in message.text
+    assert section(message, "*Done:*").endswith("*Asked of on-call:* nothing")
+
+
+def hostile_summary(text: str, many: int) -> GateSummary:
+    return GateSummary(
+        verdict="ROLLBACK",
+        product=text,
+        candidate_name=text,
+        baseline_name=text,
+        run_id=text,
+        reasons=(text,) * many,
+        warnings=(text,) * many,
+        top_failures=(TopFailure(text, text, 1, 2),) * many,
+        figures=(Figure(text, text, text),) * many,
+        done=(text,) * many,
+        asked=(text,) * many,
+        report=text,
+        spend_usd=1.0,
+    )
+
+
+@pytest.mark.parametrize("text", [HOSTILE, HOSTILE * 50, "<" * 9000, "👍" * 9000, "&; " * 3000])
+@pytest.mark.parametrize("many", [1, 60])
+def test_hostile_text_pings_nobody_and_breaks_no_limit(
+    fake: ModuleType, text: str, many: int
+) -> None:
+    message = gate_message(hostile_summary(text, many))
+    assert fake.message_problem(body(message)) is None
+    assert fake.markup_of(body(message)) == []
+    json.dumps(message.payload()).encode()
+
+
+@settings(max_examples=60, deadline=None)
+@given(WILD, st.integers(0, 12))
+def test_any_text_makes_a_message_that_slack_takes(text: str, many: int) -> None:
+    message = gate_message(hostile_summary(text, many))
+    seen = json.dumps(body(message), ensure_ascii=False)
+    assert "<" not in seen.replace("<https", "").replace("<http", "")
+    for block in message.blocks:
+        for part in [block["text"]] if "text" in block else block["elements"]:
+            most = 150 if block["type"] == "header" else 3000
+            assert 0 < len(part["text"].encode("utf-16-le")) // 2 <= most
+    assert len(message.blocks) <= 50
+
+
+@pytest.mark.parametrize(
+    ("report", "shown"),
+    [
+        ("/home/ci/runs/r-1/report.html", "Report: /home/ci/runs/r-1/report.html"),
+        ("javascript:alert(1)", "Report: javascript:alert(1)"),
+        ("https://x.example/a|b>c", "<https://x.example/a%7Cb%3Ec|Report>"),
+        ("https://x.example/a b<!channel>", "<https://x.example/a%20b%3C!channel%3E|Report>"),
+        ("https://[broken/", "Report: https:\u2060//[broken/"),
+        ("https://x.example/" + "a" * 4000, None),
+    ],
+)
+def test_only_a_web_address_becomes_a_link(
+    summary: GateSummary, fake: ModuleType, report: str, shown: str | None
+) -> None:
+    message = gate_message(replace(summary, report=report))
+    texts = [element["text"] for element in message.blocks[-1]["elements"]]
+    assert fake.message_problem(body(message)) is None
+    if shown is None:
+        assert not any(text.startswith("<") for text in texts)
+    else:
+        assert shown in texts
+
+
+def test_a_person_is_told_of_a_rollback_by_hand(fake: ModuleType) -> None:
+    message = change_message(
+        title="Rollback",
+        product="shop",
+        mix_name="winter",
+        actor="mia <!here>",
+        reason=HOSTILE,
+        epoch=7,
+        seconds=0.42,
+    )
+    assert fake.message_problem(body(message)) is None
+    assert fake.markup_of(body(message)) == []
+    assert message.blocks[0]["text"]["text"] == "↩️ Rollback: shop serves winter"
+    assert "0.4 s after the command (epoch 7)" in message.blocks[1]["text"]["text"]
+
+
+def arm(name: Arm, rate: Rate, cost: float | None, latency: float | None) -> ArmMetrics:
+    return ArmMetrics(
+        arm=name,
+        mix_digest="sha256:0",
+        images=rate.n,
+        failure_rate=rate,
+        accounts=Accounts(defect=0, refused=0, undelivered=0, unmeasured=0),
+        right_refusals=0,
+        text_unjudged=0,
+        text_cases=0,
+        spend_usd=0,
+        cost_per_1k_usd=None,
+        effective_cost_per_1k_usd=cost,
+        latency_p50_s=None,
+        latency_p95_s=latency,
+        latency_p99_s=None,
+        ttfb_p50_s=None,
+        ttfb_p95_s=None,
+        retries_per_image=0,
+    )
+
+
+def test_figures_say_not_measured_where_nothing_was_measured() -> None:
+    metrics = Metrics(
+        baseline=arm(
+            "baseline", Rate(estimate=0.12, lower=0.09, upper=0.158, n=240, failures=29), 42.0, 1.25
+        ),
+        candidate=arm(
+            "candidate", Rate(estimate=None, lower=0, upper=1, n=0, failures=0), None, None
+        ),
+        slices=(),
+        forecast_usd_per_month=None,
+        baseline_forecast_usd_per_month=None,
+    )
+    figures = {figure.label: (figure.before, figure.after) for figure in metric_figures(metrics)}
+    assert figures == {
+        "Failure rate": ("12.0% (9.0% to 15.8%)", "not measured"),
+        "Effective cost / 1,000": ("$42.00", "not measured"),
+        "p95 latency": ("1.25 s", "not measured"),
+    }
+
+
+def test_the_terminal_says_the_same(summary: GateSummary) -> None:
+    text = render(summary)
+    assert text.splitlines()[0] == "⛔ ROLLBACK: summer for shop"
+    for part in (
+        "failure rate 12.1% is above 2%",
+        "slice locale=th fails",
+        "production serves 'winter' (unchanged)",
+        "look at `imagegate report run-1`",
+        "typography.legible_text in locale=th: 12 of 40 images",
+        "12.1% (9.0% to 15.8%)",
+        "$3.50",
+        "https://ci.example/report.html?run=1&tab=2",
+    ):
+        assert part in text
+
+
+def test_a_bare_summary_asks_nothing_in_the_terminal() -> None:
+    text = render(GateSummary("PROMOTE", "shop", "summer", "winter", "run-1", ()))
+    assert "Done\n  - nothing changed" in text
+    assert "Asked of on-call\n  - nothing" in text
+    assert "Report" not in text
+
+
+@pytest.mark.parametrize("many", [1, 60])
+def test_hostile_text_moves_no_cursor_in_the_terminal(many: int) -> None:
+    text = render(hostile_summary(HOSTILE, many))
+    assert not set(text) & set("\x1b\x00\u202e\u202c\ud800")
+    assert len(text.splitlines()) < 120

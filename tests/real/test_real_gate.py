@@ -1,0 +1,265 @@
+"""The whole gate as people run it: the real command, server, pictures, checks and databases."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, Command
+from tests.fakes.slack_server import CHANNEL, TOKEN, SlackServer
+
+pytestmark = pytest.mark.real
+
+BROKEN = str(ROOT / "deployments" / "mixes" / "candidate-broken.yaml")
+
+
+@pytest.fixture
+def lenient(tmp_path: Path) -> str:
+    """A policy that 48 cases can satisfy, so that these tests stay short."""
+    policy = {
+        "schema_version": 1,
+        "name": "lenient",
+        "failure": {"limit": 0.1, "promote_below": 0.2},
+        "slices": {"limit": 0.5, "critical": []},
+        "limits": [{"measure": "effective_cost_per_1k_usd", "max": 30.0, "on_breach": "hold"}],
+        "sampling": {"cases": 48, "shard_size": 12},
+    }
+    path = tmp_path / "lenient.yaml"
+    path.write_text(yaml.safe_dump(policy), encoding="utf-8")
+    return str(path)
+
+
+def run_folder(home: Path) -> Path:
+    (folder,) = (home / "runs").iterdir()
+    return folder
+
+
+def server_log(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "server-requests.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def billed(folder: Path) -> int:
+    return sum(line["billed_microusd"] for line in server_log(folder))
+
+
+def query(home: Path, sql: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(home / "state.db") as database:
+        return database.execute(sql).fetchall()
+
+
+def routing(home: Path, product: str = "storefront") -> dict[str, Any]:
+    value = json.loads((home / "routing.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = value["products"][product]
+    return found
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until the condition holds; fail when the process ends before that."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "the condition never held"
+        try:
+            process.wait(0.05)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def finished_generations(home: Path) -> int:
+    if not (home / "state.db").exists():
+        return 0
+    try:
+        return int(query(home, "SELECT count(*) FROM journal")[0][0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_promote_then_a_broken_candidate_is_rolled_back(
+    imagegate: Command, lenient: str
+) -> None:
+    first = imagegate("run", "--policy", lenient, "--json")
+    assert first.code == 0, first.err
+    result = first.json
+    assert result["verdict"] == "PROMOTE"
+    assert result["production"] == "candidate"
+    assert result["images"] == 48
+    assert result["effective_cost_per_1k_usd"] < result["baseline_effective_cost_per_1k_usd"]
+    assert Path(result["report"]).is_file()
+    assert routing(imagegate.home)["mix_name"] == "candidate"
+    assert "Traceback" not in first.err
+
+    second = imagegate("run", "--policy", lenient, "--candidate", BROKEN, "--json")
+    assert second.code in (1, 3), second.err
+    judged = second.json
+    # 48 cases are few: a broken build may be HOLD here, but never production.
+    assert judged["verdict"] != "PROMOTE"
+    assert judged["production"] == "candidate"
+    assert judged["failure_rate"]["failures"] > result["failure_rate"]["failures"]
+
+    back = imagegate("rollback", "--reason", "a drill", "--json")
+    assert back.code == 0, back.err
+    assert back.json["mix_name"] == "production"
+    assert routing(imagegate.home)["mix_name"] == "production"
+
+
+def test_the_cap_holds_and_is_never_passed(imagegate: Command) -> None:
+    done = imagegate("run", "--budget-usd", "0.5", "--cases", "120", "--json")
+    assert done.code == 3, done.err
+    result = done.json
+    assert result["verdict"] == "HOLD"
+    assert any("0.50" in reason for reason in result["reasons"])
+    folder = run_folder(imagegate.home)
+    assert 0 < billed(folder) <= 500_000
+    (booked,) = query(
+        imagegate.home, "SELECT sum(coalesce(booked_microusd, reserved_microusd)) FROM ledger"
+    )[0]
+    assert billed(folder) <= booked <= 500_000
+    assert routing(imagegate.home)["mix_name"] == "production"
+
+
+def test_a_killed_run_resumes_to_the_same_verdict_and_pays_nothing_twice(
+    imagegate: Command, tmp_path: Path, lenient: str
+) -> None:
+    calm = Command(tmp_path / "calm", imagegate.env | {"IMAGEGATE_HOME": str(tmp_path / "calm")})
+    undisturbed = calm("run", "--policy", lenient, "--seed", "7", "--json")
+    assert undisturbed.code in (0, 1, 3), undisturbed.err
+
+    process = imagegate.start("run", "--policy", lenient, "--seed", "7", "--json")
+    wait_for(lambda: finished_generations(imagegate.home) >= 20, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    folder = run_folder(imagegate.home)
+    before = {(arm, case) for arm, case in query(imagegate.home, "SELECT arm, case_id FROM journal")}
+    assert 20 <= len(before) < 96
+
+    # The server of the killed run notices and ends; only then is its log complete.
+    lines = len(server_log(folder))
+    resumed = imagegate("run", "--resume", folder.name, "--json")
+    assert resumed.code == undisturbed.code, resumed.err
+    one, other = undisturbed.json, resumed.json
+    for key in ("verdict", "images", "failure_rate", "baseline_failure_rate", "accounts"):
+        assert other[key] == one[key], key
+
+    log = server_log(folder)
+    assert len(log) > lines
+    paid = Counter(line["idempotency_key"] for line in log if line["billed_microusd"])
+    assert max(paid.values()) == 1
+    keys = query(imagegate.home, "SELECT idempotency_key, arm, case_id FROM ledger")
+    repeated = {key for key, arm, case in keys if (arm, case) in before}
+    assert not repeated & {line["idempotency_key"] for line in log[lines:]}
+    (booked,) = query(
+        imagegate.home, "SELECT sum(coalesce(booked_microusd, reserved_microusd)) FROM ledger"
+    )[0]
+    assert billed(folder) <= booked
+
+
+def test_interrupted_once_it_holds_and_can_go_on(imagegate: Command, lenient: str) -> None:
+    process = imagegate.start("run", "--policy", lenient, "--json")
+    wait_for(lambda: finished_generations(imagegate.home) >= 10, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    result = json.loads(out)
+    assert result["verdict"] == "HOLD"
+    assert any("interrupted" in reason for reason in result["reasons"])
+    assert "Traceback" not in err
+    resumed = imagegate("run", "--resume", result["run_id"], "--json")
+    assert resumed.code == 0, resumed.err
+    assert resumed.json["images"] == 48
+
+
+@pytest.fixture
+def slack(tmp_path: Path) -> Iterator[SlackServer]:
+    with SlackServer(0, tmp_path / "slack.jsonl", TOKEN, (CHANNEL,)) as server:
+        yield server
+
+
+def test_slack_is_told_and_an_alert_survives_its_absence(
+    imagegate: Command, lenient: str, slack: SlackServer, tmp_path: Path
+) -> None:
+    env = {
+        "SLACK_BOT_TOKEN": TOKEN,
+        "IMAGEGATE_SLACK_CHANNEL": CHANNEL,
+        "IMAGEGATE_SLACK_URL": slack.base_url,
+    }
+    told = imagegate("run", "--policy", lenient, "--candidate", BROKEN, "--json", **env)
+    assert told.code in (1, 3), told.err
+    assert any("Slack was told" in action for action in told.json["actions"])
+    log = (tmp_path / "slack.jsonl").read_text(encoding="utf-8")
+    assert "chat.postMessage" in log
+    assert told.json["verdict"] in log
+    assert TOKEN not in log
+
+    address = slack.base_url
+    slack.stop()
+    down = imagegate("run", "--policy", lenient, "--candidate", BROKEN, "--json", **env)
+    assert down.code == told.code, down.err
+    assert down.json["production"] == "production"
+    assert routing(imagegate.home)["mix_name"] == "production"
+    waiting = imagegate("alerts", "--json").json["pending"]
+    assert [m["run_id"] for m in waiting] == [down.json["run_id"]]
+    for text in (down.err, json.dumps(waiting)):
+        assert TOKEN not in text
+
+    port = int(address.split(":")[2].split("/")[0])
+    with SlackServer(port, tmp_path / "slack-2.jsonl", TOKEN, (CHANNEL,)):
+        delivered = imagegate("alerts", "deliver", "--json", **env)
+        assert delivered.code == 0, delivered.err
+        assert delivered.json["pending"] == []
+    assert down.json["run_id"] in (tmp_path / "slack-2.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_persons_freeze_stops_the_gate_before_it_spends(
+    imagegate: Command, lenient: str
+) -> None:
+    held = imagegate("run", "--policy", lenient, "--cases", "4", "--json")
+    assert held.code == 3, held.err
+    assert imagegate("thaw").code == 0
+    frozen = imagegate(
+        "freeze", "--reason", "holiday season", "--owner", "kim", "--days", "3", "--json"
+    )
+    assert frozen.code == 0, frozen.err
+    refused = imagegate("run", "--policy", lenient)
+    flat = " ".join(refused.err.split())
+    assert refused.code == 2, refused.err
+    for word in ("kim", "holiday season", frozen.json["until_at"], "imagegate thaw"):
+        assert word in flat
+    assert len(list((imagegate.home / "runs").iterdir())) == 1
+    back = imagegate("rollback", "--to", routing(imagegate.home)["mix_digest"], "--json")
+    assert back.code == 0, back.err
+
+
+def test_a_full_disk_promotes_nothing(imagegate: Command, lenient: str, tmp_path: Path) -> None:
+    """The run's folder is a symlink into a tiny file system that is full when evidence is due."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=220k", "tmpfs", str(small)],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("this machine lets nobody mount a tmpfs")
+    try:
+        imagegate.home.mkdir()
+        (imagegate.home / "runs").symlink_to(small)
+        done = imagegate("run", "--policy", lenient)
+        assert done.code == 4, done.err
+        assert "disk is full" in " ".join(done.err.split())
+        assert routing(imagegate.home)["mix_name"] == "production"
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
