@@ -14,7 +14,6 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from tasks.checks.pool import CheckPool
 
 from flows.artifacts import ProgressArtifact, publish_artifacts
 from flows.opening import open_run, plan_of, serving
@@ -23,6 +22,7 @@ from flows.request import GateRequest, GateResult
 from flows.results import build_result, rate_sentence
 from flows.watcher import Watcher, current_watcher
 from tasks.alerts.task import notify
+from tasks.checks.pool import CheckPool
 from tasks.checks.task import check_images
 from tasks.context import RunContext
 from tasks.evidence.task import publish_evidence, record_evidence

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,8 @@ def write_atomic(target: Path, data: bytes | str) -> Path:
         EvidenceError: The disk is full or the folder cannot be written; the target is as before.
     """
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    # Two threads may store the same picture at once: each writes a file of its own.
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:

@@ -181,12 +181,18 @@ class State:
         self.shown = parsed.render_as_string(hide_password=True)
         self.sqlite = parsed.get_backend_name() == "sqlite"
         if self.sqlite and parsed.database not in (None, "", ":memory:"):
-            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-        self.engine: Engine = sa.create_engine(
-            parsed,
-            connect_args={"timeout": 30} if self.sqlite else {},
-            pool_pre_ping=not self.sqlite,
-        )
+            self._make_folder(Path(str(parsed.database)).parent)
+        try:
+            self.engine: Engine = sa.create_engine(
+                parsed,
+                connect_args={"timeout": 30} if self.sqlite else {},
+                pool_pre_ping=not self.sqlite,
+            )
+        except (sa.exc.SQLAlchemyError, ImportError, TypeError) as error:
+            raise StateError(
+                f"{self.shown}: this kind of state database cannot be used: {error}; install its "
+                "driver or mend IMAGEGATE_STATE_URL"
+            ) from None
         if self.sqlite:
             sa.event.listen(self.engine, "connect", _sqlite_pragmas)
             sa.event.listen(self.engine, "begin", _begin_immediate)
@@ -200,6 +206,15 @@ class State:
             raise StateError(
                 "IMAGEGATE_STATE_URL is not a database URL (expected e.g. sqlite:///state.db or "
                 "postgresql+psycopg://user:password@host/name)"
+            ) from None
+
+    def _make_folder(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StateError(
+                f"{self.shown}: the folder of the state database cannot be made: {error.strerror}; "
+                "set IMAGEGATE_HOME elsewhere"
             ) from None
 
     def _create(self) -> None:

@@ -31,6 +31,8 @@ _SAME = str.maketrans(
 )
 #: Kana and Han that are drawn alike in most typefaces: a reader cannot tell them apart.
 _DRAWN_ALIKE = str.maketrans("ニハカタトエロヘリベペー〇", "二八力夕卜工口へり" + "べぺ" + "一○")
+#: Marks so small that specks and ornaments are read as them.
+_MARKS = frozenset(".,'`\"·:;|_~^-*")
 _IGNORED = {"Cf", "Cc", "Zs", "Zl", "Zp"}
 
 
@@ -137,6 +139,29 @@ def find(
     if not key:
         return ()
     read = [words(box.text) for box in boxes]
+    found = _search(key, boxes, used, read, budget)
+    if found is None:
+        bare = [words(_without_marks(box.text, key)) for box in boxes]
+        if bare != read:
+            found = _search(key, boxes, used, bare, budget)
+    return found
+
+
+def _without_marks(text: str, key: str) -> str:
+    """Leave out small marks that the string nowhere has: ornament, noise, a hyphenated break.
+
+    Marks that the string does have stay, so one that is lost or moved still shows.
+    """
+    return "".join(" " if keys(c) in _MARKS and keys(c) not in key else c for c in text)
+
+
+def _search(
+    key: str,
+    boxes: Sequence[Box],
+    used: Sequence[Piece],
+    read: Sequence[tuple[str, frozenset[int]]],
+    budget: int,
+) -> tuple[Piece, ...] | None:
     steps = [budget]
 
     def free(piece: Piece, taken: tuple[Piece, ...]) -> bool:
@@ -189,8 +214,8 @@ def doubled(key: str, intended: str, pieces: Sequence[Piece], boxes: Sequence[Bo
     parts = [keys(w) for w in intended.split()]
     parts = [p for p in parts if len(p) > 1] or [key]
     first, last = pieces[0], pieces[-1]
-    before = words(boxes[first.box].text)[0][: first.start]
-    after = words(boxes[last.box].text)[0][last.end :]
+    before = keys(boxes[first.box].text)[: first.start]
+    after = keys(boxes[last.box].text)[last.end :]
     if len(key) > 1 and (before.endswith(parts[0]) and key.startswith(parts[0])):
         return parts[0]
     if len(key) > 1 and (after.startswith(parts[-1]) and key.endswith(parts[-1])):

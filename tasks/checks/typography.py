@@ -23,8 +23,13 @@ from tasks.records import Finding, Region
 NOT_COVERED = "not covered:"
 #: Scripts that the recogniser was measured to read; the rest of its dictionary is not trusted.
 READ_SCRIPTS = ("LATIN", "CJK", "HIRAGANA", "KATAKANA", "DIGIT")
-#: Long side of the first look, and of the further ones.
-FIRST_SIDE, FURTHER_SIDES = 640, (960,)
+#: Long sides at which the picture is searched for lines, one after the other. Lines are always
+#: read from the full picture, so a small search misses only letters below about 3 % of it.
+SIDES = (320, 640, 960)
+#: With more letters than this they must be small, and the first search is left out.
+MANY_LETTERS = 90
+#: Two looks that read the same wrong line at least this surely need no third.
+SURE = 0.9
 #: Readings less certain than this are texture, not text.
 MIN_SCORE = 0.5
 #: Natural log of how much less probable than what was read an intended line may be.
@@ -95,6 +100,8 @@ class _Miss:
     distance: int
     kind: str
     boxes: tuple[Box, ...] = ()
+    #: Two looks surely read the same wrong thing: looking again would not change it.
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +122,12 @@ class Text:
         if not judged:
             return self._skip(_uncovered(beyond, expected.language))
         look = _Look(picture.rgb, "".join(keys(s) for s in judged))
-        look.read(_first_side(picture.rgb))
-        misses = _missing(judged, look)
-        for side in FURTHER_SIDES:
-            if misses:
-                look.read(side)
-                misses = _missing(judged, look)
+        misses: list[_Miss] = []
+        for side in SIDES[len(look.alphabet) > MANY_LETTERS :]:
+            look.read(side)
+            misses = _missing(judged, look)
+            if all(miss.settled for miss in misses):
+                break
         if misses:
             misses = [miss for miss in misses if not _confirmed(miss, look)]
         picture.notes["read_text"] = tuple(look.boxes[i].text for i in look.span(0))
@@ -151,10 +158,6 @@ class Text:
             message="; ".join(told) + more,
             region=_region(misses, picture),
         )
-
-
-def _first_side(rgb: Any) -> int:
-    return FIRST_SIDE
 
 
 def _uncovered(strings: Sequence[str], language: str) -> str:
@@ -194,24 +197,38 @@ def _missing(strings: Sequence[str], look: _Look) -> list[_Miss]:
 def _nearest(text: str, look: _Look) -> _Miss:
     """Return the nearest stretch of text in the best pass, and what is wrong with it."""
     key = keys(text)
-    best: tuple[int, tuple[int, ...], str] = (len(key), (), "")
-    for number in range(len(look.passes)):
-        span = [i for i in look.span(number)]
-        joined = "".join(keys(look.boxes[i].text) for i in span)
-        found = align(key, joined[:4000])
-        if found.distance < best[0]:
-            at, touched = 0, []
-            for i in span:
-                end = at + len(keys(look.boxes[i].text))
-                if at < found.end and found.start < end:
-                    touched.append(i)
-                at = end
-            read = joined[found.start : found.end]
-            best = (found.distance, tuple(touched), read)
-    distance, touched_boxes, read = best
-    boxes = tuple(look.boxes[i] for i in touched_boxes)
-    shown = " ".join(box.text for box in boxes)
-    return _Miss(text, shown, distance, _kind(key, read, distance), boxes)
+    tries = [_stretch(key, look, number) for number in range(len(look.passes))]
+    distance, touched, read = min(tries, key=lambda one: one[0])
+    again = sum(other[2] == read for other in tries)
+    sure = all(look.lines[i].reading.score >= SURE for i in touched)
+    boxes = tuple(look.boxes[i] for i in touched)
+    return _Miss(
+        text=text,
+        read=" ".join(box.text for box in boxes),
+        distance=distance,
+        kind=_kind(key, read, distance),
+        boxes=boxes,
+        settled=bool(touched) and sure and again > 1 and distance <= _near(key),
+    )
+
+
+def _near(key: str) -> int:
+    """Return how many letters may be wrong for a line to count as the string meant."""
+    return max(2, len(key) // 4)
+
+
+def _stretch(key: str, look: _Look, number: int) -> tuple[int, tuple[int, ...], str]:
+    """Return distance, boxes and letters of the stretch of one pass that is nearest to a key."""
+    span = list(look.span(number))
+    joined = "".join(keys(look.boxes[i].text) for i in span)[:4000]
+    found = align(key, joined)
+    at, touched = 0, []
+    for i in span:
+        end = at + len(keys(look.boxes[i].text))
+        if at < found.end and found.start < end:
+            touched.append(i)
+        at = end
+    return found.distance, tuple(touched), joined[found.start : found.end]
 
 
 def _kind(key: str, read: str, distance: int) -> str:
@@ -245,7 +262,7 @@ def opinion(miss: _Miss, look: _Look) -> float:
     from tasks.checks import ocr
 
     key = keys(miss.text)
-    if miss.kind in {"missing", "doubled"} or miss.distance > max(2, len(key) // 4):
+    if miss.kind in {"missing", "doubled"} or miss.distance > _near(key):
         return float("-inf")
     lines = [look.lines[look.boxes.index(box)] for box in miss.boxes]
     read = [keys(line.text) for line in lines]

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: Longest side of a thumbnail and of a marked part, in pixels.
-SIDE = 208
+#: Longest side of a thumbnail in pixels: when there are few, and when there are many.
+SIDE, SMALL_SIDE = 320, 208
+FEW = 200
+#: Largest marked part.
 CROP = (380, 150)
 #: Bytes of all thumbnails together; base64 makes a third more of them in the report.
 BUDGET = 3_500_000
 #: Below this many pictures starting worker processes costs more than it saves.
-_WORTH_A_POOL = 24
+_WORTH_A_POOL = 120
 _MARGIN = 10
 _HEAD = 32
 
@@ -51,7 +53,7 @@ def draw_thumbs(
         budget: Bytes of all thumbnails together.
         workers: Processes; by default one a core, at most four, none for a handful of pictures.
     """
-    jobs = _jobs(wanted, images)
+    jobs = _jobs(wanted, images, SIDE if len(wanted) <= FEW else SMALL_SIDE)
     number = min(4, os.cpu_count() or 1) if workers is None else workers
     results = (
         map(_draw, jobs) if number < 1 or len(jobs) < _WORTH_A_POOL else _in_pool(jobs, number)
@@ -77,16 +79,16 @@ def draw_thumbs(
     return kept
 
 
-Job = tuple[str, str, tuple[Region | None, ...]]
+Job = tuple[str, str, tuple[Region | None, ...], int]
 Drawn = list[tuple[str, Thumb]]
 
 
-def _jobs(wanted: Iterable[Wanted], images: ImageStore) -> list[Job]:
+def _jobs(wanted: Iterable[Wanted], images: ImageStore, side: int) -> list[Job]:
     """Return one job a file, so that every file is decoded once."""
     parts: dict[str, list[Region | None]] = {}
     for picture in wanted:
         parts.setdefault(picture.digest, []).append(picture.region)
-    return [(str(images.root), digest, tuple(regions)) for digest, regions in parts.items()]
+    return [(str(images.root), digest, tuple(regions), side) for digest, regions in parts.items()]
 
 
 def _in_pool(jobs: Sequence[Job], workers: int) -> Iterator[Drawn]:
@@ -122,7 +124,7 @@ def _result(job: Job, future: Future[Drawn]) -> Drawn:
 
 
 def _draw(job: Job) -> Drawn:
-    root, digest, regions = job
+    root, digest, regions, side = job
     store = ImageStore(Path(root))
     try:
         data = store.get(digest)
@@ -138,21 +140,23 @@ def _draw(job: Job) -> Drawn:
         why = next((f.message for f in decoded.findings if f.verdict == "fail"), "")
         return _placeholder(job, why or "the file does not decode", data)
     rgb = decoded.picture.rgb
-    return [(picture_key(digest, region), Thumb(data=_webp(rgb, region))) for region in regions]
+    return [
+        (picture_key(digest, region), Thumb(data=_webp(rgb, region, side))) for region in regions
+    ]
 
 
 def _placeholder(job: Job, problem: str, data: bytes) -> Drawn:
-    _, digest, regions = job
+    _, digest, regions, _ = job
     thumb = Thumb(problem=problem, head=data[:_HEAD].hex(" "))
     # A part of a picture that does not exist is not shown at all.
     return [(picture_key(digest), thumb)] if None in regions else []
 
 
-def _webp(rgb: NDArray[np.uint8], region: Region | None) -> bytes:
+def _webp(rgb: NDArray[np.uint8], region: Region | None, side: int) -> bytes:
     """Return the picture, or what a region marks with a margin, as a small WebP."""
     from PIL import Image
 
-    most = (SIDE, SIDE)
+    most = (side, side)
     if region is not None:
         height, width = rgb.shape[:2]
         margin = _MARGIN + max(region.width, region.height) // 12

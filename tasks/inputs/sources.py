@@ -3,7 +3,9 @@
 ``--inputs`` is a path, by its suffix:
 
 - ``.txt``: one prompt a line, blank lines skipped;
-- ``.csv``, ``.tsv``: with a header, quoted as spreadsheets do; ``,`` ``;`` or tab between fields;
+- ``.csv``: with a header, quoted as spreadsheets do, ``,`` ``;`` or tab between fields;
+- ``.tsv``: with a header, tabs between fields; quotes are part of the text, save in a field that
+  was plainly written by a CSV writer (``"say ""hi"" twice"``), and no field holds a line break;
 - ``.jsonl``, ``.ndjson``: one JSON object a line;
 - ``.parquet``, ``.pq``;
 
@@ -21,7 +23,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from tasks.errors import ConfigError, DataError
 from tasks.inputs.rows import FIELDS, BadRow, RawRow, map_columns
@@ -126,6 +128,9 @@ def _read_csv(path: Path) -> Iterator[RawRow | BadRow]:
         if header is None:
             return
         separator = _separator(header, path)
+        # Tab-separated files have no quoting of their own, and prompts often begin with a quote.
+        tabs = separator == "\t"
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
         try:
             names = next(csv.reader([header], delimiter=separator))
         except csv.Error as error:
@@ -133,7 +138,7 @@ def _read_csv(path: Path) -> Iterator[RawRow | BadRow]:
         places = map_columns(names, str(path))
         # The header is row 1, as in a spreadsheet; a text with line breaks is still one row.
         number = 1
-        records = csv.reader(stream, delimiter=separator, strict=True)
+        records = csv.reader(stream, delimiter=separator, quoting=quoting, strict=True)
         lines.broken = False
         while True:
             try:
@@ -153,7 +158,19 @@ def _read_csv(path: Path) -> Iterator[RawRow | BadRow]:
             elif len(record) != len(names):
                 yield BadRow(number, None, f"has {len(record)} fields, the header has {len(names)}")
             else:
+                if tabs:
+                    record = [_unquoted(field) for field in record]
                 yield number, [None if place is None else record[place] for place in places]
+
+
+def _unquoted(field: str) -> str:
+    """Return a field of a tab-separated file without the quoting that a CSV writer put on it."""
+    inner = field[1:-1]
+    if len(field) > 3 and field[0] == field[-1] == '"' and '""' in inner:
+        plain = inner.replace('""', "")
+        if '"' not in plain:
+            return inner.replace('""', '"')
+    return field
 
 
 def _separator(header: str, path: Path) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from tasks.errors import ConfigError, DataError, known
 from tasks.inputs.brands import brand_names
-from tasks.inputs.rows import MAX_PROMPT, clean
+from tasks.inputs.rows import MAX_PROMPT
 from tasks.inputs.uploads import upload_problem
 from tasks.policy import Strict
 from tasks.records import Case, Origin, Subtask
@@ -72,10 +72,7 @@ def load_stress(datasets: Path) -> tuple[Case, ...]:
             problem = None if row.upload is None else upload_problem(row.upload, datasets)
             if problem is not None:
                 raise DataError(path, number, "upload", problem)
-            fields = row.model_dump()
-            fields["prompt"] = clean(row.prompt)
-            fields["expected_text"] = tuple(map(clean, row.expected_text))
-            cases.append(Case(**fields, stratum=f"{row.theme}/{row.locale}"))
+            cases.append(Case(**row.model_dump(), stratum=f"{row.theme}/{row.locale}"))
     return tuple(cases)
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,9 +20,15 @@ from tasks.settings import DATASETS
 
 #: What the embedded models refuse; see tasks/providers/embedded.
 UNSAFE = (
-    "how to build a bomb|graphic gore|explicit nudity|credit card forgery|child in danger"
-    "|hate symbol|self-harm instructions|counterfeit banknote"
-).split("|")
+    "how to build a bomb",
+    "graphic gore",
+    "explicit nudity",
+    "credit card forgery",
+    "child in danger",
+    "hate symbol",
+    "self-harm instructions",
+    "counterfeit banknote",
+)
 
 
 def script(name):
@@ -33,8 +40,8 @@ def script(name):
 
 
 def opened(path):
-    image = Image.open(path)  # noqa: TID251 - our own files; what a viewer makes of them
-    return ImageOps.exif_transpose(image)
+    with Image.open(path) as image:  # noqa: TID251 - our own files, as a viewer shows them
+        return ImageOps.exif_transpose(image)
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +93,13 @@ def test_production_log_is_made_again():
     assert made.equals(pq.read_table(DATASETS / "production_log.parquet"))
 
 
-def test_scripts_run_as_programs():
-    # Where it stands it rewrites the same files, so the checkout stays as it is.
-    before = {path: path.read_bytes() for path in (DATASETS / "stress").iterdir()}
-    subprocess.run([sys.executable, str(DATASETS / "make_stress.py")], check=True)
-    assert {path: path.read_bytes() for path in (DATASETS / "stress").iterdir()} == before
+def test_a_script_runs_as_a_program(tmp_path):
+    for name in ("make_stress.py", "words.json"):
+        shutil.copy(DATASETS / name, tmp_path / name)
+    shutil.copytree(DATASETS / "stress_source", tmp_path / "stress_source")
+    subprocess.run([sys.executable, str(tmp_path / "make_stress.py")], check=True)
+    made = {path.name: path.read_bytes() for path in (tmp_path / "stress").iterdir()}
+    assert made == {path.name: path.read_bytes() for path in (DATASETS / "stress").iterdir()}
 
 
 def test_stress_set_is_large_and_varied(cases):
@@ -149,9 +158,9 @@ def test_uploads_are_small_and_all_used(cases):
 
 def test_a_turned_upload_stands_upright_only_by_its_tag():
     path = DATASETS / "uploads" / "turned-mug.jpg"
-    raw = Image.open(path)  # noqa: TID251 - the stored orientation is what is looked at
-    assert raw.getexif()[0x0112] == 6
-    assert opened(path).size == raw.size[::-1]
+    with Image.open(path) as raw:  # noqa: TID251 - the stored orientation is what is looked at
+        assert raw.getexif()[0x0112] == 6
+        assert opened(path).size == raw.size[::-1]
 
 
 @pytest.mark.parametrize("name", brand_names(DATASETS))

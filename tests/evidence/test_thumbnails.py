@@ -105,10 +105,10 @@ def test_worker_processes_change_nothing(store: ImageStore, builders: ModuleType
     draw = random.Random(5)
     case = builders.a_case(draw, 0)
     wanted = []
-    for number in range(30):
+    for number in range(125):
         data = builders.picture(draw, case, f"text {number}", 64, cast=False)
         digest = store.put(data if number % 7 else data[:100])
         wanted += [Wanted(digest), Wanted(digest, builders.text_box(case, 64))]
     alone = draw_thumbs(wanted, store, workers=0)
     assert draw_thumbs(wanted, store, workers=2) == alone
-    assert len(alone) > 30
+    assert len(alone) > 125

@@ -101,6 +101,12 @@ def test_other_separators(tmp_path, separator, name):
     assert (row.prompt, row.locale) == ("a cat, grey", "fr")
 
 
+def test_quotes_in_tab_separated_files_are_text_unless_a_writer_put_them_there(tmp_path):
+    lines = ['"Open" sign\ta', '"Shut"\tb', '"a ""red"" door"\tc', 'say ""\td', '""""\te']
+    path = write(tmp_path, "log.tsv", "prompt\tid\n" + "\n".join(lines) + "\n")
+    assert prompts(path) == ['"Open" sign', '"Shut"', 'a "red" door', 'say ""', '"']
+
+
 @pytest.mark.parametrize(
     ("body", "match"),
     [

@@ -105,7 +105,7 @@ def test_failing_queries_say_why(database, query):
 def test_a_file_that_is_no_database(tmp_path):
     (tmp_path / "x.db").write_bytes(b"not a database" * 100)
     with pytest.raises(ConfigError, match="not a database"):
-        read(f"sqlite:///{tmp_path}/x.db::SELECT prompt FROM log")
+        read(source_of(tmp_path / "x.db", "SELECT prompt FROM log"))
 
 
 @pytest.mark.parametrize(

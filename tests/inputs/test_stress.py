@@ -39,12 +39,12 @@ def write(datasets, *rows, name="a.jsonl"):
 
 
 def test_a_good_line_becomes_a_case(datasets):
-    write(datasets, GOOD, "", GOOD | {"case_id": "short-en-02", "prompt": "x\ud800"})
+    write(datasets, GOOD, "", GOOD | {"case_id": "short-en-02", "prompt": "x\x00\u202e"})
     first, second = load_stress(datasets)
     assert first.expected_text == ("Open",)
     assert first.stratum == "short text/en"
     assert first.weight == 1.0
-    assert second.prompt == "x\ufffd"
+    assert second.prompt == "x\x00\u202e"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,7 @@ def test_a_good_line_becomes_a_case(datasets):
     [
         ({"case_id": "../x"}, "case_id"),
         ({"prompt": ""}, "prompt"),
+        ({"prompt": "half a pair \ud800"}, "prompt"),
         ({"prompt": "x" * 32_001}, "prompt"),
         ({"subtask": "paint"}, "subtask"),
         ({"locale": "English"}, "locale"),

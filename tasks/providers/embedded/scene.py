@@ -68,11 +68,15 @@ def palette(rng: np.random.Generator, brand: Sequence[str] = ()) -> Palette:
         return Palette(*colours[:4])
     hue = float(rng.random())
     dark = rng.random() < 0.4
-    low, high = (0.22, 0.45) if dark else (0.6, 0.92)
+    low, high = (0.24, 0.5) if dark else (0.62, 0.94)
     apart = float(rng.choice([0.5, 0.42, 0.58, 0.33]))
+    # One of the two grounds is grey: a picture needs something neutral to show its white balance.
+    tinted = _hsv(hue, rng.uniform(0.12, 0.45), rng.uniform(low, high))
+    grey = _hsv(hue, rng.uniform(0.0, 0.02), rng.uniform(low + 0.04, high + 0.04))
+    grounds = (tinted, grey) if rng.random() < 0.5 else (grey, tinted)
     return Palette(
-        ground=_hsv(hue, rng.uniform(0.12, 0.4), rng.uniform(low, high)),
-        second=_hsv(hue + apart, rng.uniform(0.08, 0.35), rng.uniform(low, high)),
+        ground=grounds[0],
+        second=grounds[1],
         subject=_hsv(hue + apart + rng.uniform(-0.05, 0.05), rng.uniform(0.45, 0.75), 0.78),
         accent=_hsv(hue + rng.uniform(-0.08, 0.08), rng.uniform(0.4, 0.7), 0.85),
     )
@@ -173,9 +177,9 @@ def background(rng: np.random.Generator, width: int, height: int, colours: Palet
     small_w, small_h = (width + 1) // 2, (height + 1) // 2
     x, y = _grid(small_w, small_h)
     mix = _GROUNDS[int(rng.integers(len(_GROUNDS)))](rng, x, y)
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         other = _GROUNDS[int(rng.integers(len(_GROUNDS)))](rng, x, y)
-        mix = mix * 0.65 + other * 0.35
+        mix = np.clip(mix * 0.8 + other * 0.4 - 0.1, 0, 1)
     one, two = (np.asarray(c, np.float32) for c in (colours.ground, colours.second))
     picture = one + (two - one) * mix[..., None]
     # Uneven light: a coarse random field, so that no two pictures share their large shapes.
