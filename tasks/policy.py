@@ -178,7 +178,7 @@ class Policy(Strict):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML's plain values only, and every key once: a second ``run_usd`` must not win in silence."""
+    """Plain values only, and every key once: a second ``run_usd`` must not win in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Build a mapping after looking at its keys; merged (``<<``) keys may be overruled."""
@@ -241,9 +241,10 @@ def _problems(error: ValidationError, source: Path | str) -> list[str]:
         if item["type"] == "extra_forbidden":
             message = "unknown field; check the spelling or remove it"
         got = item.get("input")
-        shown = (
-            "" if isinstance(got, dict | list) or item["type"] == "missing" else f", got {got!r}"
-        )
+        # A key pasted where its variable's name belongs, or in an address, must not be repeated.
+        secret = field.endswith("key_env") or (isinstance(got, str) and "@" in got)
+        silent = secret or isinstance(got, dict | list) or item["type"] == "missing"
+        shown = "" if silent else f", got {got!r}"
         lines.append(f"{source}: field {field!r}: {message}{shown[:120]}")
     return lines
 

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from PIL import Image, ImageOps
 
 from tasks.checks import containers
 from tasks.checks.base import Expected, Picture
+from tasks.errors import ConfigError
 from tasks.records import Finding
 
 VERSION = "1"
@@ -270,3 +272,17 @@ def _scaled(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     scale = 255.0 if top <= 1.0 else 1.0 if top <= 255 else 255 / 65_535 if top <= 65_535 else 255 / top
     grey = np.clip(finite * scale, 0, 255).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def load_rgba(path: Path) -> NDArray[np.uint8]:
+    """Return one of our own pictures (a logo) with its transparency, height × width × 4.
+
+    Raises:
+        ConfigError: It cannot be decoded completely.
+    """
+    data = path.read_bytes()
+    found = decode(data, Expected()).findings[0]
+    if found.verdict != "pass":
+        raise ConfigError(f"{path}: {found.message}")
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGBA"), dtype=np.uint8)

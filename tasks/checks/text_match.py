@@ -233,8 +233,15 @@ class Alignment:
     end: int
 
 
-def align(key: str, text: str) -> Alignment:
-    """Return the least edit distance of ``key`` to any stretch of ``text`` (Sellers 1980)."""
+def align(key: str, text: str, breaks: Sequence[int] = ()) -> Alignment:
+    """Return the least edit distance of ``key`` to any stretch of ``text`` (Sellers 1980).
+
+    Args:
+        key: What is looked for.
+        text: Where.
+        breaks: Places in ``text`` where one line ends and the next begins; among equally near
+            stretches the one across the fewest lines is taken.
+    """
     if not text:
         return Alignment(len(key), 0, 0)
     columns = len(text) + 1
@@ -252,5 +259,10 @@ def align(key: str, text: str) -> Alignment:
                 best, source = cost[j - 1] + 1, origin[j - 1]
             diagonal, diagonal_origin = cost[j], origin[j]
             cost[j], origin[j] = best, source
-    end = min(range(columns), key=lambda j: (cost[j], abs(j - origin[j] - len(key))))
+
+    def rank(j: int) -> tuple[int, int, int]:
+        across = sum(origin[j] < b < j for b in breaks)
+        return cost[j], across, abs(j - origin[j] - len(key))
+
+    end = min(range(columns), key=rank)
     return Alignment(cost[end], origin[end], end)

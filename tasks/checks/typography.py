@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -220,8 +221,9 @@ def _near(key: str) -> int:
 def _stretch(key: str, look: _Look, number: int) -> tuple[int, tuple[int, ...], str]:
     """Return distance, boxes and letters of the stretch of one pass that is nearest to a key."""
     span = list(look.span(number))
-    joined = "".join(keys(look.boxes[i].text) for i in span)[:4000]
-    found = align(key, joined)
+    parts = [keys(look.boxes[i].text) for i in span]
+    joined = "".join(parts)[:4000]
+    found = align(key, joined, list(accumulate(map(len, parts))))
     at, touched = 0, []
     for i in span:
         end = at + len(keys(look.boxes[i].text))
@@ -271,6 +273,8 @@ def opinion(miss: _Miss, look: _Look) -> float:
     for line, got, want in zip(lines, read, wanted, strict=True):
         if got == want:
             continue
+        if 2 * align(want, got).distance > len(want):
+            return float("-inf")  # Something else stands there.
         crops = variants(look.rgb, line.quad)
         readings = ocr.reader().recognise(crops, want + got)
         ratios = []

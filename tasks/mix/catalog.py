@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -17,12 +18,22 @@ EMBEDDED = "embedded"
 
 
 def _endpoint(value: str) -> str:
-    if value != EMBEDDED and not value.startswith(
-        ("https://", "http://127.0.0.1", "http://localhost")
-    ):
+    if value == EMBEDDED:
+        return value
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname
+        _ = parts.port  # raises for a port that is no number
+    except ValueError:
+        host = None
+    # Compared as a host, not as the start of a text: http://127.0.0.1.example is no loopback.
+    local = host in ("127.0.0.1", "::1", "localhost")
+    if host is None or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         raise ValueError(
             "must be 'embedded', an https:// address, or http:// on this machine's loopback"
         )
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user or password; name the key's variable in key_env")
     return value
 
 

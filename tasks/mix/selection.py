@@ -88,7 +88,6 @@ def select(
     return Selection(policy=rules, candidate=asks, baseline=serves)
 
 
-
 def selection_of(plan: RunPlan) -> Selection:
     """Return the selection that a plan was made of; a resumed run keeps it."""
     return Selection(policy=plan.policy, candidate=plan.candidate, baseline=plan.baseline)
