@@ -19,12 +19,13 @@ from flows.artifacts import ProgressArtifact, publish_artifacts
 from flows.opening import open_run, plan_of, serving
 from flows.progress import ARMS, GateProgress
 from flows.request import GateRequest, GateResult
-from flows.results import build_result, rate_sentence
+from flows.results import build_result, production_sentence, rate_sentence
 from flows.watcher import Watcher, current_watcher
 from tasks.alerts.task import notify
 from tasks.checks.pool import CheckPool
 from tasks.checks.task import check_images
 from tasks.context import RunContext
+from tasks.errors import FencedError, FrozenError
 from tasks.evidence.task import publish_evidence, record_evidence
 from tasks.expectations.task import validate_expectations
 from tasks.harness.task import recover_spend, run_harness
@@ -81,7 +82,7 @@ def release_gate(request: GateRequest) -> State[GateResult]:
         verdict = decide(plan, measured, expectations, context.stopped)
         watcher.step("decide", verdict.verdict)
 
-        actions = act(context, plan, measured, expectations, verdict)
+        verdict, actions = act(context, plan, measured, expectations, verdict)
         watcher.step("promote / roll_back", "; ".join(actions))
 
         told = notify(context, plan, measured, verdict, actions)
@@ -154,28 +155,30 @@ def act(
     measured: Measured,
     expectations: tuple[ExpectationResult, ...],
     verdict: Verdict,
-) -> tuple[str, ...]:
-    """Do what the verdict says and return it in sentences.
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Do what the verdict says; return what came of it and what was done, in sentences.
 
-    A promotion waits for the evidence to be kept; a rollback waits for nothing.
+    A promotion waits for the evidence to be kept, and becomes a HOLD when people froze or changed
+    production meanwhile. A rollback waits for nothing.
     """
     why = verdict.reasons[0]
     if verdict.verdict == "ROLLBACK":
         done = roll_back(context, plan, why)
         record_evidence(context, plan, measured, expectations, verdict)
-        return (
-            f"production of {plan.product} is {done.mix_name}, "
-            f"verified at the router in {done.seconds:.2f} s",
-        )
+        return verdict, (production_sentence(done),)
     record_evidence(context, plan, measured, expectations, verdict)
     if verdict.verdict == "PROMOTE":
-        done = promote(context, plan, why)
-        return (
-            f"production of {plan.product} is {done.mix_name} now, "
-            f"verified at the router in {done.seconds:.2f} s",
-        )
+        promoted = promote(context, plan, why, return_state=True)
+        try:
+            return verdict, (production_sentence(promoted.result()),)
+        except (FrozenError, FencedError) as error:
+            verdict = Verdict(
+                verdict="HOLD",
+                reasons=(f"The figures allow a promotion, but {error}", *verdict.reasons),
+                warnings=verdict.warnings,
+            )
     serves = production_mix(context.state, plan.product).mix.name
-    return (f"production of {plan.product} stays {serves} and frozen",)
+    return verdict, (f"Production of {plan.product} stays {serves}, and frozen.",)
 
 
 def run_gate(request: GateRequest) -> GateResult:

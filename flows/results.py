@@ -8,6 +8,7 @@ from pathlib import Path
 from flows.request import GateResult
 from tasks.plan import RunPlan
 from tasks.records import Metrics, Verdict
+from tasks.rollout.change import RolloutResult
 
 
 def build_result(
@@ -72,3 +73,12 @@ def rate_sentence(metrics: Metrics) -> str:
 
     before, after = metrics.baseline.failure_rate, metrics.candidate.failure_rate
     return f"failures {percent(before.estimate)} before, {percent(after.estimate)} after"
+
+
+def production_sentence(done: RolloutResult) -> str:
+    """Return what serves now and how soon that was verified."""
+    now = "is now" if done.changed else "stays"
+    return (
+        f"Production of {done.product} {now} {done.mix_name}, verified at the router "
+        f"in {done.seconds:.2f} s."
+    )

@@ -35,9 +35,9 @@ def deliver_pending(state: State, settings: Settings, key: str) -> tuple[str, bo
         # A wrong Slack setting must not undo a verdict that was carried out already.
         report = DeliveryReport(failed={"slack": str(error)})
     if key in report.delivered:
-        return f"Slack was told in {settings.slack_channel}", True
+        return f"Slack was told in {settings.slack_channel}.", True
     why = report.failed.get(key) or report.failed.get("slack") or "it did not answer in time"
     return (
-        f"Slack was not told ({why}); the message is kept, send it with `imagegate alerts deliver`",
+        f"Slack was not told ({why}); the message is kept, send it with `imagegate alerts deliver`.",
         False,
     )

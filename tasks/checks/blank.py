@@ -34,16 +34,16 @@ def drawn_share(rgb: NDArray[np.uint8]) -> float:
     return float(far.mean())
 
 
-def sharpness(rgb: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return how much of the contrast is detail, and the strongest detail in grey levels.
+def sharpness(rgb: NDArray[np.uint8]) -> float:
+    """Return the steepest edges of the reduced picture, per pixel, as a share of its contrast.
 
-    The first is the standard deviation of what a Gaussian of 2 pixels (at 128) takes away,
-    divided by that of the picture: relative, so that dark and pale pictures count alike.
+    A hard edge gives 0.5 and more at 128 pixels, a Gaussian blur of a sixteenth of the picture
+    less than 0.07 whatever it shows.
     """
     grey = cv2.cvtColor(reduced(rgb, _SIDE), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    detail = grey - cv2.GaussianBlur(grey, (0, 0), 2)
-    share = float(detail.std() / max(float(grey.std()), 1.0))
-    return share, float(np.quantile(np.abs(detail), 0.998))
+    low, high = np.quantile(grey, (0.01, 0.99))
+    across, down = np.diff(grey, axis=1)[:-1, :], np.diff(grey, axis=0)[:, :-1]
+    return float(np.quantile(np.hypot(across, down), 0.995) / (high - low + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +75,15 @@ class Blank:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A picture blurred beyond recognition: how some providers refuse under HTTP 200.
+    """A picture blurred beyond recognition: how some providers refuse under HTTP 200."""
 
-    Both limits must be undercut; soft real pictures stay far above at least one of them.
-    """
-
-    limit: float = 0.06
-    #: Strongest detail in grey levels.
-    detail: float = 7.0
+    limit: float = 0.11
     name: str = "safety.refusal"
     version: str = "1"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:  # noqa: ARG002 - one protocol
-        """Score: share of the contrast that is detail."""
+        """Score: steepest edges as a share of the contrast."""
         if min(picture.rgb.shape[:2]) < MIN_SIDE:
             return Finding(
                 check=self.name, version=self.version, verdict="skip", message="too small to judge"
@@ -97,15 +92,13 @@ class Refusal:
             return Finding(
                 check=self.name, version=self.version, verdict="skip", message="blank, not blurred"
             )
-        share, strongest = sharpness(picture.rgb)
-        blurred = share < self.limit and strongest < self.detail
+        score = sharpness(picture.rgb)
+        good = score >= self.limit
         return Finding(
             check=self.name,
             version=self.version,
-            verdict="fail" if blurred else "pass",
-            score=round(share, 4),
+            verdict="pass" if good else "fail",
+            score=round(score, 4),
             limit=self.limit,
-            message="the whole picture is blurred: a refusal without a finish reason"
-            if blurred
-            else "",
+            message="" if good else "the whole picture is blurred: a refusal without a reason",
         )

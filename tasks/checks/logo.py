@@ -69,7 +69,7 @@ class Logo:
         kit, logo = brand_logo(expected.brand, self.datasets)
         height, width = picture.rgb.shape[:2]
         wanted = kit.logo_region(width, height, logo.shape[1] / logo.shape[0])
-        near = _search_near(picture.rgb, logo, wanted)
+        near = self.best(picture, kit, logo)
         far = _search_far(picture.rgb, logo, wanted)
         hit = near if near.score >= self.limit else max([near, *far])
         problem = self._problem(hit, far, kit, (width, height))
@@ -82,6 +82,12 @@ class Logo:
             message=problem,
             region=_shown(hit, width, height) if hit.score >= self.limit else wanted,
         )
+
+    def best(self, picture: Picture, kit: BrandKit, logo: Pixels) -> Hit:
+        """Return the place around the logo's own corner that is most like it."""
+        height, width = picture.rgb.shape[:2]
+        wanted = kit.logo_region(width, height, logo.shape[1] / logo.shape[0])
+        return _search_near(picture.rgb, logo, wanted)
 
     def _problem(
         self, hit: Hit, far: list[Hit], kit: BrandKit, size: tuple[int, int]
@@ -116,6 +122,32 @@ class Logo:
         return f"the logo of {kit.name!r} stands {len(others) + 1} times" if others else ""
 
 
+def find_near(rgb: Pixels, logo: Pixels, wanted: Region) -> Region | None:
+    """Return where the logo stands around its own place, ``None`` when nothing looks like it."""
+    hit = _search_near(rgb, logo, wanted)
+    height, width = rgb.shape[:2]
+    whole = hit.x >= 0 and hit.y >= 0 and hit.x + hit.width <= width and hit.y + hit.height <= height
+    return _shown(hit, width, height) if hit.score >= 0.6 and whole else None
+
+
+def logo_pixels(
+    rgb: Pixels, logo: Pixels, hit: Hit
+) -> tuple[Pixels, Pixels, NDArray[np.float32]]:
+    """Return the logo as the picture shows it, as it was drawn, and the weight of each pixel.
+
+    Both are height × width × 3 at the size of the place found; edges weigh nothing, so that a
+    place that is half a pixel off does not look like another colour.
+    """
+    place = _shown(hit, rgb.shape[1], rgb.shape[0])
+    shown = rgb[place.y : place.y + place.height, place.x : place.x + place.width]
+    drawn = cv2.resize(logo, (place.width, place.height), interpolation=cv2.INTER_AREA)
+    opaque = cv2.erode((drawn[:, :, 3] > 250).astype(np.uint8), np.ones((3, 3), np.uint8))
+    grey = cv2.cvtColor(drawn[:, :, :3], cv2.COLOR_RGB2GRAY)
+    flat = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) < 12
+    weight = opaque.astype(np.float32) * flat.astype(np.float32)
+    return shown, np.asarray(drawn[:, :, :3], np.uint8), weight
+
+
 def _shown(hit: Hit, width: int, height: int) -> Region:
     left, top = max(0, round(hit.x)), max(0, round(hit.y))
     right = min(width, round(hit.x + hit.width))
@@ -134,7 +166,7 @@ def _search_near(rgb: Pixels, logo: Pixels, wanted: Region) -> Hit:
         found = _match(part, logo, wanted, ratio, scale)
         if found:
             hits.append(found[0]._replace(x=found[0].x + left, y=found[0].y + top))
-            if hits[-1].score > 0.95:
+            if hits[-1].score > 0.9:
                 break
     return max(hits, default=Hit(0.0, wanted.x, wanted.y, wanted.width, wanted.height))
 
@@ -145,12 +177,14 @@ def _search_far(rgb: Pixels, logo: Pixels, wanted: Region) -> list[Hit]:
     ratio = min(1.0, _FAR_WIDTH / wanted.width)
     height, width = rgb.shape[:2]
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    small = cv2.cvtColor(
+        cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY
+    )[:, :, None]
     edge = max(1, round(pad * ratio))
-    padded = cv2.copyMakeBorder(small, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
+    padded = np.pad(small, ((edge, edge), (edge, edge), (0, 0)), mode="edge")
     hits: list[Hit] = []
     for scale in _FAR_SCALES:
-        for hit in _match_scaled(np.asarray(padded, np.uint8), logo, wanted, ratio, scale, most=3):
+        for hit in _match_scaled(padded, logo, wanted, ratio, scale, most=3):
             moved = hit._replace(x=hit.x - edge / ratio, y=hit.y - edge / ratio)
             if not any(
                 abs(moved.x - h.x) < h.width / 2 and abs(moved.y - h.y) < h.height / 2
@@ -183,12 +217,12 @@ def _match_scaled(
     if rows > small.shape[0] or columns > small.shape[1]:
         return []
     template = cv2.resize(logo, (columns, rows), interpolation=cv2.INTER_AREA)
-    mask = (template[:, :, 3].astype(np.float32) / 255)[:, :, None].repeat(3, axis=2)
+    drawn = template[:, :, :3]
+    if small.shape[2] == 1:
+        drawn = cv2.cvtColor(drawn, cv2.COLOR_RGB2GRAY)[:, :, None]
+    mask = (template[:, :, 3:4].astype(np.float32) / 255).repeat(drawn.shape[2], axis=2)
     scores = cv2.matchTemplate(
-        small.astype(np.float32),
-        template[:, :, :3].astype(np.float32),
-        cv2.TM_CCOEFF_NORMED,
-        mask=np.ascontiguousarray(mask),
+        small.astype(np.float32), drawn.astype(np.float32), cv2.TM_CCOEFF_NORMED, mask=mask
     )
     # A flat patch has no correlation: 0 / 0.
     scores = np.where(np.isfinite(scores) & (np.abs(scores) <= 1.001), scores, 0)

@@ -122,12 +122,15 @@ def _duplicates(
     generations: list[Generation],
     reports: Mapping[tuple[Arm, str], ImageReport],
 ) -> dict[str, Finding]:
-    """Return the near-duplicates of an arm among different prompts, by case."""
-    prompts = {case.case_id: case.prompt for case in plan.cases}
+    """Return the near-duplicates of an arm among different prompts, by case.
+
+    Edits are left out: two edits of one upload are meant to look alike.
+    """
+    prompts = {case.case_id: case.prompt for case in plan.cases if case.subtask != "edit"}
     return find_duplicates(
         [
             (g.case_id, prompts[g.case_id], report.fingerprint)
             for g in generations
-            if (report := reports.get((arm, g.case_id))) is not None
+            if g.case_id in prompts and (report := reports.get((arm, g.case_id))) is not None
         ]
     )
