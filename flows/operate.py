@@ -174,7 +174,7 @@ def render_history(rows: list[dict[str, Any]]) -> str:
         cells.append(
             (
                 row["at"][:19].replace("T", " "),
-                row["run_id"] or "change by a person",
+                row["run_id"] or f"change by {row['changes'][0]['actor']}",
                 row["verdict"] or row["status"],
                 row["candidate"],
                 row["baseline"],

@@ -13,8 +13,8 @@ from tasks.records import Finding
 
 #: Both checks look at the picture at this size: noise averages out, shapes stay.
 _SIDE = 128
-#: Below this nothing can be said: icons are flat and small pictures have no detail.
-MIN_SIDE = 48
+#: Below this nothing is said: icons are flat, thumbnails are soft, and no model draws so small.
+MIN_SIDE = 128
 
 
 def reduced(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -75,15 +75,23 @@ class Blank:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A picture blurred beyond recognition: how some providers refuse under HTTP 200."""
+    """A picture blurred beyond recognition: how some providers refuse under HTTP 200.
+
+    Only where something is known to have been asked for: a soft gradient may be what was wanted.
+    """
 
     limit: float = 0.11
     name: str = "safety.refusal"
     version: str = "1"
     higher_is_better: bool = True
 
-    def run(self, picture: Picture, expected: Expected) -> Finding:  # noqa: ARG002 - one protocol
+    def run(self, picture: Picture, expected: Expected) -> Finding:
         """Score: steepest edges as a share of the contrast."""
+        asked = expected.prompt, expected.subtask, expected.intended_text, expected.brand
+        if not any(asked):
+            return Finding(
+                check=self.name, version=self.version, verdict="skip", message="no request is known"
+            )
         if min(picture.rgb.shape[:2]) < MIN_SIDE:
             return Finding(
                 check=self.name, version=self.version, verdict="skip", message="too small to judge"

@@ -86,9 +86,10 @@ class Light:
     ceiling: float
     #: Level that the strongest channel reaches, 0 to 255.
     top: float
-    #: Share of grey pixels as they are, and with the light taken out.
+    #: Share of grey pixels as they are, with the light taken out, and then among the bright ones.
     grey: float
     grey_undone: float
+    bright_grey: float
     #: Chroma of the most coloured twentieth with the light taken out.
     colourful: float
 
@@ -105,6 +106,7 @@ def light(rgb: NDArray[np.uint8]) -> Light:
     undone = np.clip(small / gain, 0, 255).astype(np.uint8)
     before, after = lab(small), lab(undone)
     seen = before[:, 0] > 8  # Near black everything is grey.
+    bright = before[:, 0] > 60
     chroma = np.hypot(before[:, 1], before[:, 2])
     chroma_undone = np.hypot(after[:, 1], after[:, 2])
     return Light(
@@ -112,6 +114,7 @@ def light(rgb: NDArray[np.uint8]) -> Light:
         top=float(high.max()),
         grey=float((chroma < 5)[seen].mean()) if seen.any() else 0.0,
         grey_undone=float((chroma_undone < 5)[seen].mean()) if seen.any() else 0.0,
+        bright_grey=float((chroma_undone < 5)[bright].mean()) if bright.any() else 0.0,
         colourful=float(np.quantile(chroma_undone, 0.95)),
     )
 
@@ -151,8 +154,9 @@ class Cast:
         seen = light(picture.rgb)
         bad = (
             seen.ceiling <= self.limit
-            and seen.top >= 247
-            and seen.grey_undone >= max(0.05, 2 * seen.grey)
+            and seen.top >= 253
+            and seen.grey_undone >= max(0.02, 1.2 * seen.grey)
+            and seen.bright_grey >= 0.1
             and seen.colourful >= 6
         )
         mean = lab(reduced(picture.rgb, 64)).reshape(-1, 3).mean(axis=0)[1:]

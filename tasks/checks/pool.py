@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -31,6 +32,11 @@ START_S = 60.0
 _THREADS = dict.fromkeys(
     ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
+_STARTING = threading.Lock()
+#: Bytes of address space for a worker: models and the largest picture allowed fit several times.
+_MEMORY = 6 * 2**30
+#: Longest report that is taken from a worker.
+_MAX_REPORT = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,8 @@ class _Worker:
             if not self._pipe.poll(patience):
                 self.kill()
                 return _fault(f"the checks did not end within {patience:.0f} s")
-            report = self._pipe.recv()
+            # Bytes, not objects: a worker that a picture took over must not reach further.
+            report = self._pipe.recv_bytes(_MAX_REPORT)
         except (EOFError, OSError):
             self.kill()
             code = self._process.exitcode
@@ -158,18 +165,20 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _single_threaded():  # type: ignore[no-untyped-def]
+def _single_threaded() -> Iterator[None]:
     """Let a child inherit one thread for its numeric libraries, read when they load."""
-    before = {name: os.environ.get(name) for name in _THREADS}  # noqa: TID251 - handed to a child
-    os.environ.update(_THREADS)  # noqa: TID251
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)  # noqa: TID251
-            else:
-                os.environ[name] = value  # noqa: TID251
+    # Several threads start workers; the environment is one, and must end as it was.
+    with _STARTING:
+        before = {n: os.environ.get(n) for n in _THREADS}  # noqa: TID251 - handed to a child
+        os.environ.update(_THREADS)  # noqa: TID251
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)  # noqa: TID251
+                else:
+                    os.environ[name] = value  # noqa: TID251
 
 
 def _fault(message: str) -> ImageReport:
@@ -182,6 +191,7 @@ def _work(pipe: Connection) -> None:
     """Check pictures until the pipe closes, which it also does when the parent is killed."""
     # Ctrl-C is for the parent, which ends its workers by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _confine()
     from tasks.checks.suite import check_picture
 
     while True:
@@ -193,4 +203,20 @@ def _work(pipe: Connection) -> None:
             report = check_picture(path.read_bytes(), expected)
         except Exception as error:  # noqa: BLE001 - a fault of this picture's check
             report = _fault(f"the checks broke: {type(error).__name__}: {error}"[:300])
-        pipe.send(report.model_dump_json())
+        try:
+            pipe.send_bytes(report.model_dump_json().encode("utf-8", "backslashreplace"))
+        except OSError:
+            return  # The parent is gone.
+
+
+def _confine() -> None:
+    """Bound this worker's memory and keep what image libraries print off the terminal."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        most = _MEMORY if hard == resource.RLIM_INFINITY else min(_MEMORY, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)

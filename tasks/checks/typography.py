@@ -209,8 +209,16 @@ def _nearest(text: str, look: _Look) -> _Miss:
         distance=distance,
         kind=_kind(key, read, distance),
         boxes=boxes,
-        settled=bool(touched) and sure and again > 1 and distance <= _near(key),
+        settled=sure and again > 1 and distance <= _near(key) and _inside(key, read, boxes),
     )
+
+
+def _inside(key: str, read: str, boxes: Sequence[Box]) -> bool:
+    """Say whether the wrong letters stand inside lines that were found.
+
+    Letters that lack between two lines may stand in a line of their own that no look has found.
+    """
+    return len(boxes) == 1 or (bool(boxes) and len(read) >= len(key))
 
 
 def _near(key: str) -> int:

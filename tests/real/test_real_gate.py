@@ -40,6 +40,20 @@ def lenient(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.fixture
+def strict(tmp_path: Path) -> str:
+    """A policy by which 48 cases of a broken build are proof enough."""
+    policy = {
+        "schema_version": 1,
+        "name": "strict",
+        "failure": {"limit": 0.005, "promote_below": 0.01, "alpha": 0.2},
+        "sampling": {"cases": 48, "shard_size": 12},
+    }
+    path = tmp_path / "strict.yaml"
+    path.write_text(yaml.safe_dump(policy), encoding="utf-8")
+    return str(path)
+
+
 def run_folder(home: Path) -> Path:
     (folder,) = (home / "runs").iterdir()
     return folder
@@ -86,9 +100,7 @@ def finished_generations(home: Path) -> int:
         return 0
 
 
-def test_promote_then_a_broken_candidate_is_rolled_back(
-    imagegate: Command, lenient: str
-) -> None:
+def test_promote_then_a_broken_candidate_is_rolled_back(imagegate: Command, lenient: str) -> None:
     first = imagegate("run", "--policy", lenient, "--json")
     assert first.code == 0, first.err
     result = first.json
@@ -100,13 +112,13 @@ def test_promote_then_a_broken_candidate_is_rolled_back(
     assert routing(imagegate.home)["mix_name"] == "candidate"
     assert "Traceback" not in first.err
 
-    second = imagegate("run", "--policy", lenient, "--candidate", BROKEN, "--json")
-    assert second.code in (1, 3), second.err
+    second = imagegate("run", "--cases", "120", "--candidate", BROKEN, "--json")
+    assert second.code == 1, second.err
     judged = second.json
-    # 48 cases are few: a broken build may be HOLD here, but never production.
-    assert judged["verdict"] != "PROMOTE"
+    assert judged["verdict"] == "ROLLBACK"
     assert judged["production"] == "candidate"
-    assert judged["failure_rate"]["failures"] > result["failure_rate"]["failures"]
+    assert any(" failed " in r and "subtask=" in r for r in judged["reasons"]), judged["reasons"]
+    assert routing(imagegate.home)["mix_name"] == "candidate"
 
     back = imagegate("rollback", "--reason", "a drill", "--json")
     assert back.code == 0, back.err
@@ -141,7 +153,7 @@ def test_a_killed_run_resumes_to_the_same_verdict_and_pays_nothing_twice(
     process.send_signal(signal.SIGKILL)
     process.wait()
     folder = run_folder(imagegate.home)
-    before = {(arm, case) for arm, case in query(imagegate.home, "SELECT arm, case_id FROM journal")}
+    before = set(query(imagegate.home, "SELECT arm, case_id FROM journal"))
     assert 20 <= len(before) < 96
 
     # The server of the killed run notices and ends; only then is its log complete.
@@ -187,15 +199,15 @@ def slack(tmp_path: Path) -> Iterator[SlackServer]:
 
 
 def test_slack_is_told_and_an_alert_survives_its_absence(
-    imagegate: Command, lenient: str, slack: SlackServer, tmp_path: Path
+    imagegate: Command, strict: str, slack: SlackServer, tmp_path: Path
 ) -> None:
     env = {
         "SLACK_BOT_TOKEN": TOKEN,
         "IMAGEGATE_SLACK_CHANNEL": CHANNEL,
         "IMAGEGATE_SLACK_URL": slack.base_url,
     }
-    told = imagegate("run", "--policy", lenient, "--candidate", BROKEN, "--json", **env)
-    assert told.code in (1, 3), told.err
+    told = imagegate("run", "--policy", strict, "--candidate", BROKEN, "--json", **env)
+    assert told.code == 1, told.err
     assert any("Slack was told" in action for action in told.json["actions"])
     log = (tmp_path / "slack.jsonl").read_text(encoding="utf-8")
     assert "chat.postMessage" in log
@@ -204,8 +216,9 @@ def test_slack_is_told_and_an_alert_survives_its_absence(
 
     address = slack.base_url
     slack.stop()
-    down = imagegate("run", "--policy", lenient, "--candidate", BROKEN, "--json", **env)
-    assert down.code == told.code, down.err
+    down = imagegate("run", "--policy", strict, "--candidate", BROKEN, "--json", **env)
+    assert down.code == 1, down.err
+    assert down.json["verdict"] == "ROLLBACK"
     assert down.json["production"] == "production"
     assert routing(imagegate.home)["mix_name"] == "production"
     waiting = imagegate("alerts", "--json").json["pending"]
@@ -221,9 +234,7 @@ def test_slack_is_told_and_an_alert_survives_its_absence(
     assert down.json["run_id"] in (tmp_path / "slack-2.jsonl").read_text(encoding="utf-8")
 
 
-def test_a_persons_freeze_stops_the_gate_before_it_spends(
-    imagegate: Command, lenient: str
-) -> None:
+def test_a_persons_freeze_stops_the_gate_before_it_spends(imagegate: Command, lenient: str) -> None:
     held = imagegate("run", "--policy", lenient, "--cases", "4", "--json")
     assert held.code == 3, held.err
     assert imagegate("thaw").code == 0

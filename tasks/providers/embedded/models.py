@@ -169,7 +169,7 @@ def _third(
         latency_s=seconds,
         grain=1.4,
         softness=0.6,
-        defect_rate=0.12,
+        defect_rate=0.15,
         defects=_THIRD_DEFECTS,
         transients=_THIRD_TRANSIENTS,
     )

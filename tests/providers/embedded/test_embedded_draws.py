@@ -25,7 +25,7 @@ from tasks.providers.embedded.models import (
 
 DRAWS = 20_000
 #: Failure rates that the three generations are made for.
-PROMISED = {"1": (0.13, 0.165), "2": (0.002, 0.006), "3": (0.105, 0.135)}
+PROMISED = {"1": (0.13, 0.165), "2": (0.002, 0.006), "3": (0.135, 0.165)}
 
 
 def end_of_case(spec, prompt, seed, text, brand):

@@ -1,0 +1,232 @@
+"""Which pictures to check and what each should be: paths given directly, or a manifest.
+
+A manifest is CSV (with a header) or JSONL. ``file`` is needed, relative to the manifest's folder;
+``id``, ``intended_text`` (strings separated by ``|``), ``language``, ``width``, ``height``,
+``aspect`` (``16:9`` or ``1.78``), ``brand``, ``subtask`` and ``mime`` may follow. Other columns
+are ignored.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.checks.base import Expected
+from tasks.errors import DataError, known
+from tasks.inputs.brands import brand_names
+from tasks.records import SUBTASKS
+
+#: File names that count as pictures when a folder is given.
+EXTENSIONS = frozenset(
+    ".png .jpg .jpeg .webp .gif .avif .bmp .tif .tiff .jp2 .j2k .ppm .pgm .tga .ico".split()
+)
+MAX_SIDE = 100_000
+MAX_TEXTS = 64
+_RATIO = re.compile(r"\s*(\d{1,5}(?:\.\d{1,6})?)\s*[:/x×]\s*(\d{1,5}(?:\.\d{1,6})?)\s*\Z")
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8}){0,3}\Z")
+#: Missing files that an error names.
+_MOST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One picture to check."""
+
+    id: str
+    #: As the manifest or the command line names it.
+    file: str
+    path: Path
+    expected: Expected
+
+
+def from_paths(paths: Iterable[Path]) -> list[Entry]:
+    """Return the pictures at the paths; folders give the pictures in them, sorted, at any depth.
+
+    Raises:
+        DataError: A path does not exist, or a folder holds no picture.
+    """
+    entries: list[Entry] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file()
+            )
+            if not inside:
+                raise DataError(path, None, None, "the folder holds no picture " + _extensions())
+            entries += [Entry(str(p), str(p), p, Expected()) for p in inside]
+        elif path.is_file():
+            entries.append(Entry(str(path), str(path), path, Expected()))
+        else:
+            raise DataError(path, None, None, "no such file or folder")
+    return entries
+
+
+def _extensions() -> str:
+    return known(EXTENSIONS, 99)
+
+
+def read_manifest(path: Path, datasets: Path) -> list[Entry]:
+    """Read a manifest.
+
+    Args:
+        path: CSV, or JSONL when the name ends in ``.jsonl`` or ``.ndjson``.
+        datasets: Folder that holds ``brands/``.
+
+    Raises:
+        DataError: With file, row and field; or the files that are missing.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(path, None, None, "no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(path, None, None, f"cannot be read as UTF-8 text: {error}") from None
+    lines = _jsonl(text, path) if path.suffix.lower() in {".jsonl", ".ndjson"} else _csv(text, path)
+    brands = brand_names(datasets)
+    entries = [_entry(row, number, path, brands) for number, row in lines]
+    if not entries:
+        raise DataError(path, None, None, "the manifest holds no picture")
+    _all_there(entries, path)
+    return entries
+
+
+def _csv(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the line on which each row begins, and the row."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if "file" not in header:
+            raise DataError(path, 1, "file", f"the header lacks this column; it has {header[:20]}")
+        twice = sorted({name for name in header if name and header.count(name) > 1})
+        if twice:
+            raise DataError(path, 1, twice[0], "the header names this column twice")
+        began = reader.line_num + 1
+        for cells in reader:
+            number, began = began, reader.line_num + 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) > len(header):
+                raise DataError(
+                    path, number, None, f"{len(cells)} cells, the header has {len(header)}"
+                )
+            yield number, dict(zip(header, cells, strict=False))
+    except csv.Error as error:
+        raise DataError(path, reader.line_num, None, f"not valid CSV: {error}") from None
+
+
+def _jsonl(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    # Not splitlines: JSON strings may hold U+2028 and its kin.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(path, number, None, f"not valid JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise DataError(path, number, None, f"expected an object, got {type(row).__name__}")
+        yield number, row
+
+
+def _entry(row: Mapping[str, Any], number: int, path: Path, brands: Sequence[str]) -> Entry:
+    def text(field: str) -> str | None:
+        value = row.get(field)
+        if value is None:
+            return None
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise DataError(path, number, field, f"expected text, got {value!r:.60}")
+        return str(value).strip() or None
+
+    file = text("file")
+    if file is None or "\0" in file:
+        raise DataError(path, number, "file", "expected the path of a picture, got nothing")
+    brand, subtask = text("brand"), text("subtask")
+    if brand is not None and brand not in brands:
+        raise DataError(path, number, "brand", f"{brand!r} has no brand kit {known(brands)}")
+    if subtask is not None and subtask not in SUBTASKS:
+        raise DataError(path, number, "subtask", f"{subtask!r} is unknown {known(SUBTASKS)}")
+    expected = Expected(
+        intended_text=_strings(row.get("intended_text"), number, path),
+        language=_language(text("language"), number, path),
+        width=_side(text("width"), "width", number, path),
+        height=_side(text("height"), "height", number, path),
+        aspect=_aspect(text("aspect"), number, path),
+        brand=brand,
+        subtask=subtask,
+        declared_mime=text("mime"),
+    )
+    return Entry(text("id") or file, file, path.parent / file, expected)
+
+
+def _strings(value: Any, number: int, path: Path) -> tuple[str, ...]:
+    """Return the strings of ``intended_text``: a text with ``|`` between them, or a list."""
+    parts = value.split("|") if isinstance(value, str) else [] if value is None else value
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise DataError(
+            path, number, "intended_text", f"expected strings separated by '|', got {value!r:.60}"
+        )
+    found = tuple(part.strip() for part in parts if part.strip())
+    if len(found) > MAX_TEXTS:
+        raise DataError(
+            path, number, "intended_text", f"{len(found)} strings; at most {MAX_TEXTS} are allowed"
+        )
+    return found
+
+
+def _language(value: str | None, number: int, path: Path) -> str:
+    if value is None or value == "-":
+        return "und"
+    if not _LANGUAGE.match(value):
+        raise DataError(
+            path, number, "language", f"expected a tag such as 'en' or 'pt-BR', got {value!r:.60}"
+        )
+    return value.replace("_", "-")
+
+
+def _side(value: str | None, field: str, number: int, path: Path) -> int | None:
+    if value is None:
+        return None
+    try:
+        side = float(value)
+    except ValueError:
+        side = math.nan
+    if not (1 <= side <= MAX_SIDE and side == int(side)):
+        raise DataError(
+            path, number, field, f"expected whole pixels from 1 to {MAX_SIDE}, got {value!r:.60}"
+        )
+    return int(side)
+
+
+def _aspect(value: str | None, number: int, path: Path) -> float | None:
+    if value is None:
+        return None
+    match = _RATIO.match(value)
+    try:
+        if match:
+            ratio = float(match[1]) / float(match[2])
+        else:
+            ratio = float(value)
+    except (ValueError, ZeroDivisionError):
+        ratio = math.nan
+    if not 0.01 <= ratio <= 100:
+        raise DataError(
+            path, number, "aspect", f"expected '16:9' or '1.78' (0.01 to 100), got {value!r:.60}"
+        )
+    return ratio
+
+
+def _all_there(entries: Sequence[Entry], path: Path) -> None:
+    missing = [entry.file for entry in entries if not entry.path.is_file()]
+    if missing:
+        more = f" and {len(missing) - _MOST} more" if len(missing) > _MOST else ""
+        shown = ", ".join(repr(name) for name in missing[:_MOST])
+        raise DataError(
+            path, None, "file", f"{len(missing)} of {len(entries)} files are missing: {shown}{more}"
+        )
