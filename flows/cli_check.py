@@ -83,9 +83,7 @@ def check(
     raise typer.Exit(1 if tally["fail"] else worst)
 
 
-def _in_order(
-    entries: Sequence[Entry], pool: CheckPool
-) -> Iterator[tuple[Entry, ImageReport]]:
+def _in_order(entries: Sequence[Entry], pool: CheckPool) -> Iterator[tuple[Entry, ImageReport]]:
     """Yield the reports in the order of the entries, with a bounded number under way."""
     waiting: deque[tuple[Entry, Future[ImageReport]]] = deque()
     for entry in entries:

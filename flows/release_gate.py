@@ -7,11 +7,14 @@ promote or roll back → tell on-call → publish the evidence.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import cast
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -20,7 +23,7 @@ from flows.opening import open_run, plan_of, serving
 from flows.progress import ARMS, GateProgress
 from flows.request import GateRequest, GateResult
 from flows.results import build_result, production_sentence, rate_sentence
-from flows.watcher import Watcher, current_watcher
+from flows.watcher import LoggedWatcher, Watcher, current_watcher
 from tasks.alerts.task import notify
 from tasks.checks.pool import CheckPool
 from tasks.checks.task import check_images
@@ -43,10 +46,18 @@ from tasks.verdict.task import decide
 PARALLEL = 4
 
 
+def flow_run_name() -> str:
+    """Return what Prefect's UI calls the run: the candidate's file, or the run that goes on."""
+    request = GateRequest.model_validate(flow_run.parameters["request"])
+    if request.resume is not None:
+        return f"resume {request.resume}"
+    return f"judge {Path(request.candidate).stem}"
+
+
 @flow(
     name="release-gate",
     description="Judge a candidate mix against production; promote it, or roll back.",
-    flow_run_name="release-gate {request.candidate}",
+    flow_run_name=flow_run_name,
     # Prefect types its runners by their own future class, its flows by the base class.
     task_runner=cast("TaskRunner[PrefectFuture[object]]", ThreadPoolTaskRunner(PARALLEL)),
     persist_result=False,
@@ -54,7 +65,7 @@ PARALLEL = 4
 def release_gate(request: GateRequest) -> State[GateResult]:
     """Return a completed state named after the verdict, with the :class:`GateResult` as data."""
     began = time.monotonic()
-    watcher = current_watcher()
+    watcher = LoggedWatcher(current_watcher(), get_run_logger())
     with open_run(request, watcher) as (context, selection):
         watcher.step("run", context.run_id)
         until = freeze_mix(context, selection, request.owner)

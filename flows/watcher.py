@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from logging import Logger, LoggerAdapter
 from typing import Any
 
 
@@ -28,6 +29,34 @@ class Watcher:
 
     def message(self, title: str, text: str) -> None:
         """A message that people did not get otherwise."""
+
+
+class LoggedWatcher(Watcher):
+    """Hands everything on to another watcher, and each step to the log of the flow run as well.
+
+    Args:
+        other: The watcher that is told; its stop signal is shared.
+        logger: The flow run's logger.
+    """
+
+    def __init__(self, other: Watcher, logger: Logger | LoggerAdapter[Logger]) -> None:
+        super().__init__(other.stop)
+        self._other = other
+        self._logger = logger
+
+    def step(self, name: str, detail: str) -> None:
+        """Log the step and pass it on."""
+        self._logger.info("%s: %s", name, detail)
+        self._other.step(name, detail)
+
+    def progress(self, snapshot: Any) -> None:
+        """Pass the progress on; the progress artifact has it too."""
+        self._other.progress(snapshot)
+
+    def message(self, title: str, text: str) -> None:
+        """Log the message and pass it on."""
+        self._logger.info("%s\n%s", title, text)
+        self._other.message(title, text)
 
 
 _CURRENT: ContextVar[Watcher | None] = ContextVar("imagegate_watcher", default=None)

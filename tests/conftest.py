@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,12 +83,67 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "prefect"
 
 
+@pytest.fixture(scope="session")
+def prefect_server(prefect_home: Path) -> Iterator[str]:
+    """A real Prefect server for all gates of the tests: each starts sooner than with its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = clean_environment() | {"PREFECT_HOME": str(prefect_home), "DO_NOT_TRACK": "1"}
+    arguments = ["server", "start", "--port", str(port), "--no-ui"]
+    log = prefect_home / "server.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", *arguments],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=env,
+            cwd=prefect_home,
+        )
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        deadline = time.monotonic() + 180
+        while not _answers(url):
+            assert process.poll() is None, log.read_text(encoding="utf-8", errors="replace")
+            assert time.monotonic() < deadline, "Prefect's server did not start within 180 s"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
 @pytest.fixture
-def imagegate(tmp_path: Path, prefect_home: Path) -> Command:
-    """The command, for gates that run through Prefect."""
+def imagegate(tmp_path: Path, prefect_home: Path, prefect_server: str) -> Command:
+    """The command, for gates that run against a Prefect server."""
     home = tmp_path / "home"
-    env = clean_environment() | {"IMAGEGATE_HOME": str(home), "PREFECT_HOME": str(prefect_home)}
-    return Command(home, env)
+    env = {
+        "IMAGEGATE_HOME": str(home),
+        "PREFECT_HOME": str(prefect_home),
+        "PREFECT_API_URL": prefect_server,
+    }
+    return Command(home, clean_environment() | env)
+
+
+@pytest.fixture
+def ephemeral_imagegate(tmp_path: Path, prefect_home: Path) -> Command:
+    """The command as on a newcomer's machine: each gate brings its own Prefect server."""
+    home = tmp_path / "home"
+    env = {"IMAGEGATE_HOME": str(home), "PREFECT_HOME": str(prefect_home)}
+    return Command(home, clean_environment() | env)
 
 
 @pytest.fixture

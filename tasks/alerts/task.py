@@ -35,7 +35,7 @@ class Told:
     delivered: bool
 
 
-@task(name="notify", cache_policy=NO_CACHE)
+@task(name="notify", task_run_name="notify", cache_policy=NO_CACHE)
 def notify(
     context: RunContext,
     plan: RunPlan,

@@ -55,7 +55,7 @@ class Blank:
     version: str = "1"
     higher_is_better: bool = True
 
-    def run(self, picture: Picture, expected: Expected) -> Finding:  # noqa: ARG002 - one protocol
+    def run(self, picture: Picture, expected: Expected) -> Finding:
         """Score: share of the picture that is not its median colour."""
         if min(picture.rgb.shape[:2]) < MIN_SIDE:
             return Finding(

@@ -60,9 +60,7 @@ def ciede2000(one: Floats, two: Floats) -> Floats:
     turn = np.radians(60 * np.exp(-(((mh - 275) / 25) ** 2)))
     rt = -2 * np.sqrt(mc**7 / (mc**7 + 25.0**7)) * np.sin(turn)
     return np.asarray(
-        np.sqrt(
-            (dl / sl) ** 2 + (dc / sc) ** 2 + (dbig / sh) ** 2 + rt * (dc / sc) * (dbig / sh)
-        ),
+        np.sqrt((dl / sl) ** 2 + (dc / sc) ** 2 + (dbig / sh) ** 2 + rt * (dc / sc) * (dbig / sh)),
         dtype=np.float64,
     )
 
@@ -86,10 +84,9 @@ class Light:
     ceiling: float
     #: Level that the strongest channel reaches, 0 to 255.
     top: float
-    #: Share of grey pixels as they are, with the light taken out, and then among the bright ones.
+    #: Share of grey pixels as they are, and with the light taken out.
     grey: float
     grey_undone: float
-    bright_grey: float
     #: Chroma of the most coloured twentieth with the light taken out.
     colourful: float
 
@@ -106,7 +103,6 @@ def light(rgb: NDArray[np.uint8]) -> Light:
     undone = np.clip(small / gain, 0, 255).astype(np.uint8)
     before, after = lab(small), lab(undone)
     seen = before[:, 0] > 8  # Near black everything is grey.
-    bright = before[:, 0] > 60
     chroma = np.hypot(before[:, 1], before[:, 2])
     chroma_undone = np.hypot(after[:, 1], after[:, 2])
     return Light(
@@ -114,7 +110,6 @@ def light(rgb: NDArray[np.uint8]) -> Light:
         top=float(high.max()),
         grey=float((chroma < 5)[seen].mean()) if seen.any() else 0.0,
         grey_undone=float((chroma_undone < 5)[seen].mean()) if seen.any() else 0.0,
-        bright_grey=float((chroma_undone < 5)[bright].mean()) if bright.any() else 0.0,
         colourful=float(np.quantile(chroma_undone, 0.95)),
     )
 
@@ -123,14 +118,18 @@ def light(rgb: NDArray[np.uint8]) -> Light:
 class Cast:
     """No coloured light lies over the whole picture.
 
-    With a brand the logo's own colours are the reference. Without one, only what the highlights
-    and the greys together prove is called a cast: a picture that simply is blue or sepia is not.
+    A cast can only be told from a coloured scene where something is known to be neutral or to have
+    a colour of its own. With a brand the logo's colours are the reference. With set type, whose
+    letters or ground are nearly always neutral, the highlights and the greys must agree. Anything
+    else is skipped: measured on photographs, blue sky alone passes for a cast.
     """
 
     #: Mean shift of the logo in a*b* above which there is a cast.
     shift: float = 6.0
-    #: Highest ceiling of the weakest channel under a cast.
+    #: Highest ceiling of the weakest channel under a cast; below the lowest nothing neutral would
+    #: show any more, and the tint is the picture's own.
     limit: float = 0.8
+    lowest: float = 0.6
     datasets: Path = DATASETS
     name: str = "colour.cast"
     version: str = "1"
@@ -151,12 +150,18 @@ class Cast:
                     limit=1 - self.shift / 100,
                     message=f"the logo's colours are moved towards {_towards(moved)}",
                 )
+        if not expected.intended_text and not expected.brand:
+            return Finding(
+                check=self.name,
+                version=self.version,
+                verdict="skip",
+                message="no reference: neither a logo nor set type",
+            )
         seen = light(picture.rgb)
         bad = (
-            seen.ceiling <= self.limit
-            and seen.top >= 253
-            and seen.grey_undone >= max(0.02, 1.2 * seen.grey)
-            and seen.bright_grey >= 0.1
+            self.lowest <= seen.ceiling <= self.limit
+            and seen.top >= 250
+            and seen.grey_undone >= max(0.01, 0.5 * seen.grey)
             and seen.colourful >= 6
         )
         mean = lab(reduced(picture.rgb, 64)).reshape(-1, 3).mean(axis=0)[1:]

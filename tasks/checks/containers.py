@@ -13,16 +13,26 @@ import zlib
 from dataclasses import dataclass
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Chunks or segments of one file; each costs time, and no honest file comes near.
+_MAX_SEGMENTS = 100_000
 #: A JPEG marker inside entropy-coded data: not a stuffed zero, not a restart, not a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 #: Samples a pixel by PNG colour type.
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 #: Chunks that may stand once at most, and those that must come before the pixels.
 _PNG_SINGLE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"IEND"})
-_PNG_EARLY = frozenset({b"PLTE", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"tRNS", b"acTL"})
+_PNG_EARLY = frozenset({b"PLTE", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"tRNS"})
 
 
 class Damaged(Exception):  # noqa: N818 - says what the file is
@@ -119,54 +129,60 @@ def _bounded(width: int, height: int, max_pixels: int, what: str = "picture") ->
 
 def _png(data: bytes, max_pixels: int) -> Shape:
     """Walk the chunks (W3C PNG, third edition): order, CRC, one IHDR, IDAT run, IEND, zlib."""
-    at, names, idat = 8, [], []
-    header = b""
-    frames, controls, bodies = None, 0, 0
-    while True:
-        if len(data) - at < 12:
-            raise Damaged(f"PNG: cut short after {names[-1].decode('latin-1') if names else 'the signature'}")
-        length, name = struct.unpack_from(">I4s", data, at)
-        end = at + 12 + length
-        if length > 0x7FFF_FFFF or end > len(data):
-            raise Damaged(f"PNG: chunk {name!r} reaches beyond the end of the file")
-        body = memoryview(data)[at + 8 : end - 4]
-        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise Damaged(f"PNG: wrong checksum (CRC) of chunk {name!r}")
-        _png_order(name, names)
+    at, last = 8, b"the signature"
+    seen: dict[bytes, int] = {}
+    idat: list[memoryview] = []
+    header, declared, first_is_still = b"", None, True
+    while last != b"IEND":
+        body, name, at = _png_chunk(data, at, last)
+        _png_order(name, last, seen)
+        seen[name] = seen.get(name, 0) + 1
+        if sum(seen.values()) > _MAX_SEGMENTS:
+            raise Damaged(f"PNG: more than {_MAX_SEGMENTS:,} chunks")
         if name == b"IHDR":
             header = bytes(body)
             _png_header(header, max_pixels)
         elif name == b"IDAT":
             idat.append(body)
-        elif name == b"acTL" and frames is None:
-            frames = int.from_bytes(body[:4], "big")
+            first_is_still = b"fcTL" not in seen
+        elif name == b"acTL" and declared is None:
+            declared = int.from_bytes(body[:4], "big")
         elif name == b"fcTL":
-            controls += 1
             width, height = struct.unpack_from(">4xII", body)
             _bounded(width, height, max_pixels, "frame")
-        elif name == b"fdAT":
-            bodies += 1
-        names.append(name)
-        at = end
-        if name == b"IEND":
-            break
+        last = name
     if at != len(data):
         raise Damaged(f"PNG: {len(data) - at} bytes after the end chunk")
     if not idat:
         raise Damaged("PNG: no pixel data (IDAT)")
     _png_stream(header, idat)
+    drawn = seen.get(b"fdAT", 0) + (0 if first_is_still else 1)
     width, height = struct.unpack_from(">II", header)
-    return Shape(width, height, _png_frames(frames, controls, bodies, names))
+    return Shape(width, height, _png_frames(declared, seen.get(b"fcTL", 0), drawn))
 
 
-def _png_order(name: bytes, names: list[bytes]) -> None:
-    if not names and name != b"IHDR":
+def _png_chunk(data: bytes, at: int, last: bytes) -> tuple[memoryview, bytes, int]:
+    """Return body and name of the chunk at an offset, and where the next one begins."""
+    if len(data) - at < 12:
+        raise Damaged(f"PNG: cut short after {last.decode('latin-1')}")
+    length, name = struct.unpack_from(">I4s", data, at)
+    end = at + 12 + length
+    if length > 0x7FFF_FFFF or end > len(data):
+        raise Damaged(f"PNG: chunk {name!r} reaches beyond the end of the file")
+    view = memoryview(data)
+    if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+        raise Damaged(f"PNG: wrong checksum (CRC) of chunk {name!r}")
+    return view[at + 8 : end - 4], name, end
+
+
+def _png_order(name: bytes, last: bytes, seen: dict[bytes, int]) -> None:
+    if not seen and name != b"IHDR":
         raise Damaged(f"PNG: begins with chunk {name!r} instead of IHDR")
-    if name in _PNG_SINGLE and name in names:
+    if name in _PNG_SINGLE and name in seen:
         raise Damaged(f"PNG: second chunk {name!r}")
-    if name in _PNG_EARLY and b"IDAT" in names and name != b"acTL":
+    if name in _PNG_EARLY and b"IDAT" in seen:
         raise Damaged(f"PNG: chunk {name!r} after the pixels")
-    if name == b"IDAT" and b"IDAT" in names and names[-1] != b"IDAT":
+    if name == b"IDAT" and b"IDAT" in seen and last != b"IDAT":
         raise Damaged("PNG: the pixel chunks (IDAT) do not follow one another")
     if not name[0] & 0x20 and name not in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
         raise Damaged(f"PNG: unknown critical chunk {name!r}")
@@ -215,17 +231,15 @@ def _png_stream(header: bytes, idat: list[memoryview]) -> None:
         raise Damaged("PNG: more pixel data after the end of the pixel stream")
 
 
-def _png_frames(frames: int | None, controls: int, bodies: int, names: list[bytes]) -> int:
+def _png_frames(declared: int | None, controls: int, drawn: int) -> int:
     """Count the frames of an animation; out-of-range counts mean: shown as a still picture."""
-    if frames is None or frames > 0x7FFF_FFFF:
+    if declared is None or declared > 0x7FFF_FFFF:
         return 1
-    first_is_still = b"fcTL" not in names[: names.index(b"IDAT")]
-    drawn = bodies + (0 if first_is_still else 1)
-    if frames == 0:
+    if declared == 0:
         raise Damaged("PNG: an animation of 0 frames")
-    if controls < frames or drawn < controls:
-        raise Damaged(f"PNG: animation of {frames} frames holds {min(controls, drawn)}")
-    return frames
+    if controls < declared or drawn < controls:
+        raise Damaged(f"PNG: animation of {declared} frames holds {min(controls, drawn)}")
+    return declared
 
 
 # --- JPEG --------------------------------------------------------------------------------------
@@ -234,7 +248,7 @@ def _png_frames(frames: int | None, controls: int, bodies: int, names: list[byte
 def _jpeg(data: bytes, max_pixels: int) -> Shape:
     """Walk the markers (ITU T.81 annex B) to the end-of-image marker."""
     at, shape, scans = 2, None, 0
-    while True:
+    for _ in range(_MAX_SEGMENTS):
         at = data.find(b"\xff", at)
         while 0 <= at < len(data) and data[at] == 0xFF:
             at += 1
@@ -264,6 +278,8 @@ def _jpeg(data: bytes, max_pixels: int) -> Shape:
             if found is None:
                 raise Damaged("JPEG: the pixel data is cut short (no end-of-image marker)")
             at = found.start()
+    else:
+        raise Damaged(f"JPEG: more than {_MAX_SEGMENTS:,} segments")
     if shape is None or not scans:
         raise Damaged("JPEG: no frame or no scan before the end of the image")
     return shape

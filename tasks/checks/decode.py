@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.checks import containers
 from tasks.checks.base import Expected, Picture
@@ -109,7 +109,7 @@ def decode(data: bytes, expected: Expected) -> Decoded:
         return Decoded(None, (_file(False, str(error)), _mime(mime, expected.declared_mime)))
     except _DAMAGE as error:
         what = str(error).replace("<_io.BytesIO object", "<bytes")[:200] or type(error).__name__
-        if isinstance(error, Image.UnidentifiedImageError):
+        if isinstance(error, UnidentifiedImageError):
             text = containers.looks_like_text(data)
             what = f"not a supported image: the body is {text}" if text else "not a supported image"
         return Decoded(None, (_file(False, what), _mime(mime, expected.declared_mime)))
@@ -177,11 +177,12 @@ def _open(data: bytes, mime: str | None) -> tuple[Picture, str]:
         frames = 1
         if kind in _ANIMATED:
             # A count may walk the whole file, so a container's own count goes first.
-            frames = shape.frames if shape is not None and kind != "MPO" else image.n_frames
+            own = shape.frames if shape is not None and kind != "MPO" else None
+            frames = own or int(getattr(image, "n_frames", 1))
             _frames_allowed(frames, image.width * image.height)
         image.load()
         if kind == "PSD":
-            image.n_frames  # noqa: B018 - reads the layer directory, which may be damaged
+            getattr(image, "n_frames")  # noqa: B009 - reads the layer directory
         rgb = to_rgb(image)
         note = _further_frames(image, kind, frames)
     offset = containers.webp_opaque_palette(data)
@@ -227,8 +228,8 @@ def _palette_in_range(data: bytes, offset: int) -> None:
     marked[offset] |= 0x10
     with Image.open(io.BytesIO(bytes(marked)), formats=["WEBP"]) as image:
         image.load()
-        alpha = image.getextrema()[3] if image.mode == "RGBA" else (255, 255)
-    if alpha[0] != 255:
+        lowest = 255 if image.mode != "RGBA" else int(np.asarray(image)[:, :, 3].min())
+    if lowest != 255:
         raise containers.Damaged("WebP: pixels point beyond the palette")
 
 
@@ -269,7 +270,9 @@ def _scaled(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Bring wide integers and floats into 8 bits by the range that they use."""
     finite = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     top = float(finite.max(initial=0.0))
-    scale = 255.0 if top <= 1.0 else 1.0 if top <= 255 else 255 / 65_535 if top <= 65_535 else 255 / top
+    # The least of the usual ranges that holds it: 0 to 1, 8 bits, 16 bits; else its own.
+    full = next((limit for limit in (1.0, 255.0, 65_535.0) if top <= limit), top)
+    scale = 255 / full
     grey = np.clip(finite * scale, 0, 255).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 

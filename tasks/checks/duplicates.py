@@ -55,7 +55,8 @@ def find_duplicates(
         block = slice(start, min(start + _BLOCK, len(listed)))
         distances = np.zeros((block.stop - block.start, block.stop), dtype=np.uint16)
         for word in range(codes.shape[1]):
-            distances += np.bitwise_count(codes[block, word, None] ^ codes[None, : block.stop, word])
+            differing = codes[block, word, None] ^ codes[None, : block.stop, word]
+            distances += np.bitwise_count(differing)
         later = np.arange(block.start, block.stop)[:, None] <= np.arange(block.stop)[None, :]
         distances[later | (prompts[block, None] == prompts[None, : block.stop])] = 999
         nearest = distances.argmin(axis=1)

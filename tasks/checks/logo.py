@@ -89,9 +89,7 @@ class Logo:
         wanted = kit.logo_region(width, height, logo.shape[1] / logo.shape[0])
         return _search_near(picture.rgb, logo, wanted)
 
-    def _problem(
-        self, hit: Hit, far: list[Hit], kit: BrandKit, size: tuple[int, int]
-    ) -> str:
+    def _problem(self, hit: Hit, far: list[Hit], kit: BrandKit, size: tuple[int, int]) -> str:
         """Return what is wrong, or nothing."""
         width, height = size
         if hit.score < self.limit:
@@ -122,17 +120,7 @@ class Logo:
         return f"the logo of {kit.name!r} stands {len(others) + 1} times" if others else ""
 
 
-def find_near(rgb: Pixels, logo: Pixels, wanted: Region) -> Region | None:
-    """Return where the logo stands around its own place, ``None`` when nothing looks like it."""
-    hit = _search_near(rgb, logo, wanted)
-    height, width = rgb.shape[:2]
-    whole = hit.x >= 0 and hit.y >= 0 and hit.x + hit.width <= width and hit.y + hit.height <= height
-    return _shown(hit, width, height) if hit.score >= 0.6 and whole else None
-
-
-def logo_pixels(
-    rgb: Pixels, logo: Pixels, hit: Hit
-) -> tuple[Pixels, Pixels, NDArray[np.float32]]:
+def logo_pixels(rgb: Pixels, logo: Pixels, hit: Hit) -> tuple[Pixels, Pixels, NDArray[np.float32]]:
     """Return the logo as the picture shows it, as it was drawn, and the weight of each pixel.
 
     Both are height × width × 3 at the size of the place found; edges weigh nothing, so that a
@@ -177,11 +165,9 @@ def _search_far(rgb: Pixels, logo: Pixels, wanted: Region) -> list[Hit]:
     ratio = min(1.0, _FAR_WIDTH / wanted.width)
     height, width = rgb.shape[:2]
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    small = cv2.cvtColor(
-        cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY
-    )[:, :, None]
+    grey = cv2.cvtColor(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     edge = max(1, round(pad * ratio))
-    padded = np.pad(small, ((edge, edge), (edge, edge), (0, 0)), mode="edge")
+    padded = np.asarray(np.pad(grey, edge, mode="edge")[:, :, None], np.uint8)
     hits: list[Hit] = []
     for scale in _FAR_SCALES:
         for hit in _match_scaled(padded, logo, wanted, ratio, scale, most=3):
@@ -195,9 +181,7 @@ def _search_far(rgb: Pixels, logo: Pixels, wanted: Region) -> list[Hit]:
     hits.sort(reverse=True)
     kept: list[Hit] = []
     for hit in hits:
-        if all(
-            abs(hit.x - k.x) > k.width / 2 or abs(hit.y - k.y) > k.height / 2 for k in kept
-        ):
+        if all(abs(hit.x - k.x) > k.width / 2 or abs(hit.y - k.y) > k.height / 2 for k in kept):
             kept.append(hit)
     return kept[:6]
 
@@ -238,5 +222,6 @@ def _match_scaled(
                 rows / ratio,
             )
         )
-        scores[max(0, y - rows // 2) : y + rows // 2 + 1, max(0, x - columns // 2) : x + columns // 2 + 1] = 0
+        top, left = max(0, y - rows // 2), max(0, x - columns // 2)
+        scores[top : y + rows // 2 + 1, left : x + columns // 2 + 1] = 0
     return hits

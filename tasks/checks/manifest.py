@@ -25,7 +25,7 @@ from tasks.records import SUBTASKS
 
 #: File names that count as pictures when a folder is given.
 EXTENSIONS = frozenset(
-    ".png .jpg .jpeg .webp .gif .avif .bmp .tif .tiff .jp2 .j2k .ppm .pgm .tga .ico".split()
+    f".{end}" for end in ("png", "jpg", "jpeg", "webp", "gif", "avif", "bmp", "tif", "tiff", "jp2")
 )
 MAX_SIDE = 100_000
 MAX_TEXTS = 64
@@ -209,10 +209,7 @@ def _aspect(value: str | None, number: int, path: Path) -> float | None:
         return None
     match = _RATIO.match(value)
     try:
-        if match:
-            ratio = float(match[1]) / float(match[2])
-        else:
-            ratio = float(value)
+        ratio = float(match[1]) / float(match[2]) if match else float(value)
     except (ValueError, ZeroDivisionError):
         ratio = math.nan
     if not 0.01 <= ratio <= 100:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,8 +196,8 @@ def reader() -> Reader:
 def _boxes(heat: Floats, scale: Floats, size: tuple[int, int]) -> list[Floats]:
     """Turn the probability map of the detector into corners (Differentiable Binarization)."""
     mask = (heat > PIXEL_THRESHOLD).astype(np.uint8)
-    mask = cv2.dilate(mask, np.ones((2, 2), np.uint8))
-    contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    grown = cv2.dilate(mask, np.ones((2, 2), np.uint8))
+    contours, _ = cv2.findContours(grown, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     found: list[Floats] = []
     for contour in contours[:1000]:
         centre, (w, h), angle = cv2.minAreaRect(contour)
@@ -260,8 +261,8 @@ def crop(rgb: Pixels, quad: Floats, margin: float = 0.0) -> tuple[Pixels, bool]:
         The line picture and whether it was vertical (and turned).
     """
     tl, tr, br, bl = (quad[i].astype(np.float64) for i in range(4))
-    width = max(np.linalg.norm(tr - tl), np.linalg.norm(br - bl), 1.0)
-    height = max(np.linalg.norm(bl - tl), np.linalg.norm(br - tr), 1.0)
+    width = max(math.dist(tr, tl), math.dist(br, bl), 1.0)
+    height = max(math.dist(bl, tl), math.dist(br, tr), 1.0)
     if margin:
         across, down = (tr - tl) / width, (bl - tl) / height
         reach = margin * min(width, height)

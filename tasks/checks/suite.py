@@ -65,7 +65,7 @@ def check_picture(data: bytes, expected: Expected) -> ImageReport:
     height, width = picture.rgb.shape[:2]
     return ImageReport(
         findings=tuple(findings),
-        read_text=_read_text(picture),
+        read_text=picture.notes.get("read_text", ()),
         fingerprint=_fingerprint(picture),
         width=width,
         height=height,
@@ -94,10 +94,6 @@ def _skip(check: Check, why: str) -> Finding:
         higher_is_better=check.higher_is_better,
         message=why,
     )
-
-
-def _read_text(picture: Picture) -> tuple[str, ...]:
-    return picture.notes.get("read_text", ())
 
 
 def _fingerprint(picture: Picture) -> str | None:

@@ -94,9 +94,7 @@ class Box:
         h = min(self.bottom, other.bottom) - max(self.top, other.top)
         if w <= 0 or h <= 0:
             return 0.0
-        area = min(
-            (b.right - b.left) * (b.bottom - b.top) for b in (self, other)
-        )
+        area = min((b.right - b.left) * (b.bottom - b.top) for b in (self, other))
         return w * h / max(area, 1.0)
 
     def same_row(self, other: Box) -> bool:

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,11 @@ MANY_LETTERS = 90
 SURE = 0.9
 #: Readings less certain than this are texture, not text.
 MIN_SCORE = 0.5
-#: Natural log of how much less probable than what was read an intended line may be.
-MARGIN = 2.0
+#: Natural log of how much less probable than what was read an intended line may be, and of how
+#: improbable at all: where nothing is read surely, being second best proves nothing.
+MARGIN, LEAST = 2.0, -4.0
+#: What the recogniser reads in the boxes that fonts draw for letters they lack.
+GLYPH_BOXES = frozenset("□▯▢☐⬜囗口")
 
 
 def covered(text: str, language: str = "und") -> bool:
@@ -46,7 +49,7 @@ def covered(text: str, language: str = "und") -> bool:
     """
     from tasks.checks.ocr import reader
 
-    if language.split("-")[0].lower() in {"vi"}:
+    if language.lower().partition("-")[0] == "vi":
         return not any(ord(c) > 0x7F and c.isalpha() for c in text)
     classes = reader().classes
     for char in unicodedata.normalize("NFKC", text):
@@ -63,6 +66,10 @@ def covered(text: str, language: str = "und") -> bool:
 
 def _script(char: str) -> str:
     return unicodedata.name(char, "UNKNOWN")
+
+
+#: Kind of a string in which letters are boxes.
+GLYPHS = "set with missing glyphs (boxes)"
 
 
 @dataclass(slots=True)
@@ -136,9 +143,7 @@ class Text:
             return self._fail(misses, picture)
         if beyond:
             return self._skip(_uncovered(beyond, expected.language))
-        return Finding(
-            check=self.name, version=self.version, verdict="pass", score=1.0, limit=1.0
-        )
+        return Finding(check=self.name, version=self.version, verdict="pass", score=1.0, limit=1.0)
 
     def _skip(self, why: str) -> Finding:
         return Finding(check=self.name, version=self.version, verdict="skip", message=why)
@@ -203,11 +208,15 @@ def _nearest(text: str, look: _Look) -> _Miss:
     again = sum(other[2] == read for other in tries)
     sure = all(look.lines[i].reading.score >= SURE for i in touched)
     boxes = tuple(look.boxes[i] for i in touched)
+    if any(GLYPH_BOXES & set(other[2]) - set(key) for other in tries if other[0] < len(key)):
+        kind = GLYPHS
+    else:
+        kind = _kind(key, read, distance)
     return _Miss(
         text=text,
         read=" ".join(box.text for box in boxes),
         distance=distance,
-        kind=_kind(key, read, distance),
+        kind=kind,
         boxes=boxes,
         settled=sure and again > 1 and distance <= _near(key) and _inside(key, read, boxes),
     )
@@ -245,17 +254,12 @@ def _kind(key: str, read: str, distance: int) -> str:
     """Name what happened to the string, from the letters read in its place."""
     if distance > 0.6 * len(key):
         return "missing"
-    if distance <= 2 and sorted(key) == sorted(read):
+    if distance > 2:
+        return "incomplete" if len(read) < 0.7 * len(key) else "garbled"
+    if sorted(key) == sorted(read):
         return "misspelt (letters swapped)"
-    if distance <= 2 and len(read) < len(key):
-        return "misspelt (letters dropped)"
-    if distance <= 2 and len(read) > len(key):
-        return "misspelt (letters added)"
-    if distance <= 2:
-        return "misspelt"
-    if len(read) < 0.7 * len(key):
-        return "incomplete"
-    return "garbled"
+    more = len(read) - len(key)
+    return "misspelt" + (" (letters dropped)" if more < 0 else " (letters added)" if more else "")
 
 
 def _confirmed(miss: _Miss, look: _Look) -> bool:
@@ -267,12 +271,13 @@ def opinion(miss: _Miss, look: _Look) -> float:
 
     Returns:
         The worst line's best log-ratio over the variants: 0 when a variant reads the intended
-        string, minus infinity when too much is wrong to ask.
+        string, minus infinity when too much is wrong to ask, and below minus ``MARGIN`` when the
+        intended string is improbable by itself.
     """
     from tasks.checks import ocr
 
     key = keys(miss.text)
-    if miss.kind in {"missing", "doubled"} or miss.distance > _near(key):
+    if miss.kind in {"missing", "doubled", GLYPHS} or miss.distance > _near(key):
         return float("-inf")
     lines = [look.lines[look.boxes.index(box)] for box in miss.boxes]
     read = [keys(line.text) for line in lines]
@@ -291,9 +296,9 @@ def opinion(miss: _Miss, look: _Look) -> float:
             if now == want:
                 ratios.append(0.0)
             else:
-                ratios.append(
-                    ocr.forward_score(reading, want) - ocr.forward_score(reading, got)
-                )
+                right = ocr.forward_score(reading, want)
+                ratio = right - ocr.forward_score(reading, got)
+                ratios.append(min(ratio, right - LEAST - MARGIN))
         worst = min(worst, max(ratios))
     return worst
 
@@ -331,7 +336,7 @@ def _wanted(key: str, read: Sequence[str]) -> list[str]:
                 break
         cuts.append(int(cut))
     edges = [0, *cuts, len(target)]
-    return [target[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [target[a:b] for a, b in pairwise(edges)]
 
 
 def _region(misses: Sequence[_Miss], picture: Picture) -> Region | None:

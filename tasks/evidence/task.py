@@ -18,7 +18,7 @@ from tasks.plan import RunPlan
 from tasks.records import ExpectationResult, Verdict, utc_now
 
 
-@task(name="record_evidence", cache_policy=NO_CACHE)
+@task(name="record_evidence", task_run_name="record_evidence", cache_policy=NO_CACHE)
 def record_evidence(
     context: RunContext,
     plan: RunPlan,
@@ -45,7 +45,7 @@ def record_evidence(
     )
 
 
-@task(name="publish_evidence", cache_policy=NO_CACHE)
+@task(name="publish_evidence", task_run_name="publish_evidence", cache_policy=NO_CACHE)
 def publish_evidence(
     context: RunContext,
     plan: RunPlan,

@@ -12,7 +12,7 @@ from tasks.plan import RunPlan
 from tasks.records import ExpectationResult
 
 
-@task(name="validate_expectations", cache_policy=NO_CACHE)
+@task(name="validate_expectations", task_run_name="validate_expectations", cache_policy=NO_CACHE)
 def validate_expectations(
     context: RunContext, plan: RunPlan, measured: Measured
 ) -> tuple[ExpectationResult, ...]:

@@ -15,12 +15,10 @@ from tasks.plan import RunPlan
 from tasks.records import Arm
 
 
-@task(name="recover_spend", cache_policy=NO_CACHE)
+@task(name="recover_spend", task_run_name="recover_spend", cache_policy=NO_CACHE)
 def recover_spend(context: RunContext, plan: RunPlan) -> int:
     """Count what a killed process had in flight, and return how many requests that was."""
-    ledger = SpendLedger(
-        context.state, plan.run_id, plan.budget_microusd, plan.day_budget_microusd
-    )
+    ledger = SpendLedger(context.state, plan.run_id, plan.budget_microusd, plan.day_budget_microusd)
     return ledger.recover()
 
 

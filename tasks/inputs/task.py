@@ -46,7 +46,7 @@ def build_plan(
     )
 
 
-@task(name="draw_sample", cache_policy=NO_CACHE)
+@task(name="draw_sample", task_run_name="draw_sample", cache_policy=NO_CACHE)
 def draw_sample(
     context: RunContext,
     selection: Selection,

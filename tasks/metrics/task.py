@@ -65,7 +65,7 @@ class Measured:
         return sum(1 for o in self.outcomes if o.arm == "candidate" and o.outcome == "unmeasured")
 
 
-@task(name="compute_metrics", cache_policy=NO_CACHE)
+@task(name="compute_metrics", task_run_name="compute_metrics", cache_policy=NO_CACHE)
 def compute_metrics(context: RunContext, plan: RunPlan) -> Measured:
     """Judge every finished case and compute the figures of both arms."""
     journal = Journal(context.state, context.run_id)

@@ -16,7 +16,7 @@ from tasks.mix.selection import Selection
 from tasks.runs import begin_run, end_run
 
 
-@task(name="freeze_mix", cache_policy=NO_CACHE)
+@task(name="freeze_mix", task_run_name="freeze_mix", cache_policy=NO_CACHE)
 def freeze_mix(context: RunContext, selection: Selection, owner: str) -> str:
     """Lock production for this run and return until when, as UTC ISO-8601.
 
@@ -39,7 +39,7 @@ def freeze_mix(context: RunContext, selection: Selection, owner: str) -> str:
     return frozen.until_at
 
 
-@task(name="preflight", cache_policy=NO_CACHE)
+@task(name="preflight", task_run_name="preflight", cache_policy=NO_CACHE)
 def preflight(context: RunContext, selection: Selection, served: Mapping[str, Served]) -> int:
     """Refuse the run before it spends; return how many models were looked at.
 

@@ -41,7 +41,7 @@ async def ask_providers(
     return {name: served for answer in answers for name, served in answer.items()}
 
 
-@task(name="ask_providers", cache_policy=NO_CACHE)
+@task(name="ask_providers", task_run_name="ask_providers", cache_policy=NO_CACHE)
 def served_versions(
     context: RunContext, selection: Selection, endpoints: Mapping[str, str]
 ) -> dict[str, ServedModel]:

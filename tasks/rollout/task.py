@@ -15,7 +15,7 @@ from tasks.rollout.change import roll_back as roll_back_now
 from tasks.rollout.routers.file import FileRouter
 
 
-@task(name="settle_production", cache_policy=NO_CACHE)
+@task(name="settle_production", task_run_name="settle_production", cache_policy=NO_CACHE)
 def settle_production(context: RunContext, product: str) -> RolloutResult:
     """Make the router show production as it is: after its adoption, or after a crash.
 
@@ -31,7 +31,7 @@ def settle_production(context: RunContext, product: str) -> RolloutResult:
     )
 
 
-@task(name="promote", cache_policy=NO_CACHE)
+@task(name="promote", task_run_name="promote", cache_policy=NO_CACHE)
 def promote(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
     """Make the candidate production, verified at the router.
 
@@ -54,7 +54,7 @@ def promote(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
     )
 
 
-@task(name="roll_back", cache_policy=NO_CACHE)
+@task(name="roll_back", task_run_name="roll_back", cache_policy=NO_CACHE)
 def roll_back(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
     """Put production on the baseline, or show that it is there, verified at the router.
 

@@ -12,7 +12,7 @@ from tasks.verdict.decide import GateState
 from tasks.verdict.decide import decide as decide_purely
 
 
-@task(name="decide", cache_policy=NO_CACHE)
+@task(name="decide", task_run_name="decide", cache_policy=NO_CACHE)
 def decide(
     plan: RunPlan,
     measured: Measured,

@@ -26,14 +26,14 @@ BROKEN = str(ROOT / "deployments" / "mixes" / "candidate-broken.yaml")
 
 @pytest.fixture
 def lenient(tmp_path: Path) -> str:
-    """A policy that 48 cases can satisfy, so that these tests stay short."""
+    """A policy that 32 cases can satisfy, so that these tests stay short."""
     policy = {
         "schema_version": 1,
         "name": "lenient",
-        "failure": {"limit": 0.1, "promote_below": 0.2},
+        "failure": {"limit": 0.1, "promote_below": 0.25},
         "slices": {"limit": 0.5, "critical": []},
         "limits": [{"measure": "effective_cost_per_1k_usd", "max": 30.0, "on_breach": "hold"}],
-        "sampling": {"cases": 48, "shard_size": 12},
+        "sampling": {"cases": 32, "shard_size": 8},
     }
     path = tmp_path / "lenient.yaml"
     path.write_text(yaml.safe_dump(policy), encoding="utf-8")
@@ -101,12 +101,13 @@ def finished_generations(home: Path) -> int:
 
 
 def test_promote_then_a_broken_candidate_is_rolled_back(imagegate: Command, lenient: str) -> None:
+    imagegate = ephemeral_imagegate
     first = imagegate("run", "--policy", lenient, "--json")
     assert first.code == 0, first.err
     result = first.json
     assert result["verdict"] == "PROMOTE"
     assert result["production"] == "candidate"
-    assert result["images"] == 48
+    assert result["images"] == 32
     assert result["effective_cost_per_1k_usd"] < result["baseline_effective_cost_per_1k_usd"]
     assert Path(result["report"]).is_file()
     assert routing(imagegate.home)["mix_name"] == "candidate"
@@ -127,7 +128,7 @@ def test_promote_then_a_broken_candidate_is_rolled_back(imagegate: Command, leni
 
 
 def test_the_cap_holds_and_is_never_passed(imagegate: Command) -> None:
-    done = imagegate("run", "--budget-usd", "0.5", "--cases", "120", "--json")
+    done = imagegate("run", "--budget-usd", "0.5", "--cases", "60", "--json")
     assert done.code == 3, done.err
     result = done.json
     assert result["verdict"] == "HOLD"
@@ -149,12 +150,12 @@ def test_a_killed_run_resumes_to_the_same_verdict_and_pays_nothing_twice(
     assert undisturbed.code in (0, 1, 3), undisturbed.err
 
     process = imagegate.start("run", "--policy", lenient, "--seed", "7", "--json")
-    wait_for(lambda: finished_generations(imagegate.home) >= 20, process)
+    wait_for(lambda: finished_generations(imagegate.home) >= 15, process)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     folder = run_folder(imagegate.home)
     before = set(query(imagegate.home, "SELECT arm, case_id FROM journal"))
-    assert 20 <= len(before) < 96
+    assert 15 <= len(before) < 64
 
     # The server of the killed run notices and ends; only then is its log complete.
     lines = len(server_log(folder))
@@ -189,7 +190,7 @@ def test_interrupted_once_it_holds_and_can_go_on(imagegate: Command, lenient: st
     assert "Traceback" not in err
     resumed = imagegate("run", "--resume", result["run_id"], "--json")
     assert resumed.code == 0, resumed.err
-    assert resumed.json["images"] == 48
+    assert resumed.json["images"] == 32
 
 
 @pytest.fixture
@@ -270,7 +271,9 @@ def test_a_full_disk_promotes_nothing(imagegate: Command, lenient: str, tmp_path
         (imagegate.home / "runs").symlink_to(small)
         done = imagegate("run", "--policy", lenient)
         assert done.code == 4, done.err
-        assert "disk is full" in " ".join(done.err.split())
+        flat = " ".join(done.err.split())
+        assert "disk is full" in flat or "No space left" in flat
+        assert "Traceback" not in done.err
         assert routing(imagegate.home)["mix_name"] == "production"
     finally:
         subprocess.run(["umount", str(small)], check=True)
