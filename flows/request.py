@@ -73,6 +73,8 @@ class GateResult(Record):
     #: Name of the mix that serves production after the run.
     production: str
     images: int
+    #: True when cases are missing: the run was stopped and can be resumed.
+    incomplete: bool
     failure_rate: Rate
     baseline_failure_rate: Rate
     cost_per_1k_usd: float | None

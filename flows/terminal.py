@@ -167,7 +167,7 @@ def show_result(result: GateResult, console: Console) -> None:
         f"Spend  ${result.spend_usd:.2f} for this run, {result.seconds:.0f} s", markup=False
     )
     console.print(f"Report {result.report}", markup=False, soft_wrap=True)
-    if result.verdict == "HOLD":
+    if result.incomplete:
         console.print(
             f"Resume imagegate run --resume {result.run_id}", markup=False, soft_wrap=True
         )

@@ -34,10 +34,9 @@ def deliver_pending(state: State, settings: Settings, key: str) -> tuple[str, bo
     except ConfigError as error:
         # A wrong Slack setting must not undo a verdict that was carried out already.
         report = DeliveryReport(failed={"slack": str(error)})
-    if key in report.delivered:
+    # Not by the report alone: a resumed run may have told Slack before it was killed.
+    if key not in {message.dedup_key for message in pending(state)}:
         return f"Slack was told in {settings.slack_channel}.", True
     why = report.failed.get(key) or report.failed.get("slack") or "it did not answer in time"
-    return (
-        f"Slack was not told ({why}); the message is kept, send it with `imagegate alerts deliver`.",
-        False,
-    )
+    kept = "the message is kept, send it with `imagegate alerts deliver`"
+    return f"Slack was not told ({why}); {kept}.", False

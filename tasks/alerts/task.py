@@ -55,7 +55,7 @@ def notify(
         top_failures=top_failures(measured.metrics),
         figures=metric_figures(measured.metrics),
         done=tuple(actions),
-        asked=asked_of_oncall(verdict, plan),
+        asked=asked_of_oncall(verdict, plan, measured.metrics),
         report=str(context.folder.path / "report.html"),
         spend_usd=measured.metrics.candidate.spend_usd + measured.metrics.baseline.spend_usd,
     )
@@ -75,14 +75,15 @@ def top_failures(metrics: Metrics) -> tuple[TopFailure, ...]:
     return tuple(TopFailure(s.value, "", s.rate.failures, s.rate.n) for s in rows)
 
 
-def asked_of_oncall(verdict: Verdict, plan: RunPlan) -> tuple[str, ...]:
+def asked_of_oncall(verdict: Verdict, plan: RunPlan, metrics: Metrics) -> tuple[str, ...]:
     """Return what a person has to do now; nothing after a promotion or a rollback."""
-    if verdict.verdict == "HOLD":
-        return (
-            "nothing is on fire; see why the evidence is not enough, then "
-            f"imagegate run --resume {plan.run_id} or a new run",
-        )
-    return ()
+    if verdict.verdict != "HOLD":
+        return ()
+    if min(metrics.candidate.images, metrics.baseline.images) < len(plan.cases):
+        then = f"mend the cause, then `imagegate run --resume {plan.run_id}`"
+    else:
+        then = "see why the evidence is not enough, then a new run, perhaps with more --cases"
+    return (f"nothing is on fire, production is as it was; {then}",)
 
 
 def failing_pictures(context: RunContext, measured: Measured) -> Path | None:

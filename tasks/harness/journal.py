@@ -136,14 +136,11 @@ class Journal:
 def worth_keeping(generation: Generation) -> bool:
     """Return whether a generation may stand for later runs of the same mix, case and seed.
 
-    Only the baseline is kept, and only what its models answered: an outage, a time-out or a used-up
-    quota says nothing about the next run.
+    Only what the models answered is kept: an outage, a time-out or a used-up quota says nothing
+    about the next run. Pictures of a candidate are kept too, for the day it is the baseline; they
+    never stand for a candidate, which has to earn its verdict with pictures of its own.
     """
-    return (
-        generation.arm == "baseline"
-        and generation.status in ("ok", "refused")
-        and not generation.cached
-    )
+    return generation.status in ("ok", "refused") and not generation.cached
 
 
 def _remember(connection: Connection, generation: Generation, case_digest: str) -> None:

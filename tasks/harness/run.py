@@ -231,6 +231,7 @@ class _ShardRun:
             update={
                 "run_id": self.plan.run_id,
                 "case_id": case.case_id,
+                "arm": self.arm,
                 "cached": True,
             }
         )

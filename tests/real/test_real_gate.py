@@ -100,7 +100,9 @@ def finished_generations(home: Path) -> int:
         return 0
 
 
-def test_promote_then_a_broken_candidate_is_rolled_back(imagegate: Command, lenient: str) -> None:
+def test_promote_then_a_broken_candidate_is_rolled_back(
+    ephemeral_imagegate: Command, lenient: str
+) -> None:
     imagegate = ephemeral_imagegate
     first = imagegate("run", "--policy", lenient, "--json")
     assert first.code == 0, first.err

@@ -1,0 +1,71 @@
+"""The book of runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tasks.errors import ConfigError
+from tasks.runs import begin_run, check_resumable, end_run, is_alive, new_run_id, process_alive
+from tasks.state import State, runs
+
+
+@pytest.fixture
+def state(tmp_path: Path):
+    opened = State(f"sqlite:///{tmp_path / 'state.db'}")
+    yield opened
+    opened.close()
+
+
+def drive(state: State, run_id: str, pid: int) -> None:
+    begin_run(state, run_id, "shop", "sha256:c", "sha256:b")
+    with state.begin() as connection:
+        connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(pid=pid))
+
+
+def test_a_run_id_is_a_safe_folder_name_and_new_each_time() -> None:
+    ids = {new_run_id("../Émile's <b>mix</b>") for _ in range(50)}
+    assert len(ids) == 50
+    for run_id in ids:
+        assert "/" not in run_id
+        assert ".." not in run_id
+        assert re.fullmatch(r"\d{8}-\d{6}-[\w-]+-[0-9a-f]{4}", run_id)
+
+
+def test_only_an_unfinished_dead_run_can_be_resumed(state: State) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with pytest.raises(ConfigError, match="no such run"):
+        check_resumable(state, "r1")
+    drive(state, "r1", dead.pid)
+    check_resumable(state, "r1")
+    drive(state, "r2", os.getppid())
+    with pytest.raises(ConfigError, match="still drives"):
+        check_resumable(state, "r2")
+    end_run(state, "r2", "finished", "HOLD")
+    check_resumable(state, "r2")
+    end_run(state, "r2", "finished", "PROMOTE")
+    with pytest.raises(ConfigError, match="ended with PROMOTE"):
+        check_resumable(state, "r2")
+
+
+def test_a_zombie_drives_nothing() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.read()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not process_alive(child.pid)
+    child.wait()
+    child.stdout.close()
+
+
+def test_on_another_host_nothing_is_known() -> None:
+    assert is_alive("elsewhere.example", 1)
+    assert not is_alive(socket.gethostname(), os.getpid()), "this process drives no other run"
