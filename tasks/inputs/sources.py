@@ -21,28 +21,18 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from tasks.errors import ConfigError, DataError
+from tasks.inputs.log import BATCH, LogSource
 from tasks.inputs.rows import FIELDS, BadRow, RawRow, map_columns
 
 MAX_LINE = 4 * 1024 * 1024
-BATCH = 4096
 
 # How ``surrogateescape`` shows bytes that are not UTF-8.
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _PROMPT_ONLY = (None,) * (len(FIELDS) - 1)
-
-
-@dataclass(frozen=True)
-class LogSource:
-    """A log that can be read once more with every call of ``rows``."""
-
-    #: Where the log is, without secrets.
-    description: str
-    rows: Callable[[], Iterator[RawRow | BadRow]]
 
 
 def open_log(inputs: str) -> LogSource:

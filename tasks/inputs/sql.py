@@ -18,8 +18,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from tasks.errors import ConfigError
+from tasks.inputs.log import BATCH, LogSource
 from tasks.inputs.rows import BadRow, RawRow, map_columns
-from tasks.inputs.sources import BATCH, LogSource
 
 # An IPv6 host holds '::' too, so the query's first word decides where the URL ends.
 _SPLIT = re.compile(r"::\s*(?=(?:select|with)\b)", re.IGNORECASE)
