@@ -1,3 +1,4 @@
+import itertools
 import string
 
 import pytest
@@ -68,7 +69,7 @@ def test_keys_are_stable(text: str) -> None:
 def test_a_text_broken_over_lines_anywhere_is_found(parts: list[str], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(1, len(parts)), max_size=3)))
     edges = [0, *cuts, len(parts)]
-    lines = [" ".join(parts[a:b]) for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    lines = [" ".join(parts[a:b]) for a, b in itertools.pairwise(edges) if a < b]
     assert there(" ".join(parts), rows(*lines))
 
 
