@@ -124,8 +124,8 @@ class Cast:
     else is skipped: measured on photographs, blue sky alone passes for a cast.
     """
 
-    #: Mean shift of the logo in a*b* above which there is a cast.
-    shift: float = 6.0
+    #: Mean shift of the logo's pixels in a*b* above which there is a cast.
+    shift: float = 4.0
     #: Highest ceiling of the weakest channel under a cast; below the lowest nothing neutral would
     #: show any more, and the tint is the picture's own.
     limit: float = 0.8
@@ -144,11 +144,12 @@ class Cast:
         if expected.brand:
             moved = self._logo_shift(picture, expected)
             if moved is not None:
+                far, direction = moved
                 return self._finding(
-                    bad=float(np.hypot(*moved)) > self.shift,
-                    score=1 - float(np.hypot(*moved)) / 100,
+                    bad=far > self.shift,
+                    score=1 - far / 100,
                     limit=1 - self.shift / 100,
-                    message=f"the logo's colours are moved towards {_towards(moved)}",
+                    message=f"the logo's colours are moved towards {_towards(direction)}",
                 )
         if not expected.intended_text and not expected.brand:
             return Finding(
@@ -172,8 +173,10 @@ class Cast:
             message=f"a cast towards {_towards((float(mean[0]), float(mean[1])))} over everything",
         )
 
-    def _logo_shift(self, picture: Picture, expected: Expected) -> tuple[float, float] | None:
-        """Return how far the logo's colours moved in a* and b*; ``None`` without a sure logo."""
+    def _logo_shift(
+        self, picture: Picture, expected: Expected
+    ) -> tuple[float, tuple[float, float]] | None:
+        """Return how far and where to the logo's colours moved; ``None`` without a sure logo."""
         kit, logo = brand_logo(str(expected.brand), self.datasets)
         found = Logo(datasets=self.datasets).best(picture, kit, logo)
         if found.score < 0.9:
@@ -182,8 +185,11 @@ class Cast:
         if weight.sum() < 50:
             return None
         difference = (lab(shown) - lab(drawn))[:, :, 1:]
-        mean = (difference * weight[:, :, None]).sum(axis=(0, 1)) / weight.sum()
-        return float(mean[0]), float(mean[1])
+        share = weight / weight.sum()
+        # Lengths, not the length of the mean: a gain moves a blue and a yellow apart.
+        far = float((np.hypot(difference[:, :, 0], difference[:, :, 1]) * share).sum())
+        mean = (difference * share[:, :, None]).sum(axis=(0, 1))
+        return far, (float(mean[0]), float(mean[1]))
 
     def _finding(self, *, bad: bool, score: float, limit: float, message: str) -> Finding:
         return Finding(

@@ -161,6 +161,11 @@ def _png(data: bytes, max_pixels: int) -> Shape:
     return Shape(width, height, _png_frames(declared, seen.get(b"fcTL", 0), drawn))
 
 
+def _shown(name: bytes) -> str:
+    """Return a chunk's name for a message; anything but printable letters stays escaped."""
+    return repr(name.decode("latin-1"))
+
+
 def _png_chunk(data: bytes, at: int, last: bytes) -> tuple[memoryview, bytes, int]:
     """Return body and name of the chunk at an offset, and where the next one begins."""
     if len(data) - at < 12:
@@ -168,24 +173,24 @@ def _png_chunk(data: bytes, at: int, last: bytes) -> tuple[memoryview, bytes, in
     length, name = struct.unpack_from(">I4s", data, at)
     end = at + 12 + length
     if length > 0x7FFF_FFFF or end > len(data):
-        raise Damaged(f"PNG: chunk {name!r} reaches beyond the end of the file")
+        raise Damaged(f"PNG: chunk {_shown(name)} reaches beyond the end of the file")
     view = memoryview(data)
     if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-        raise Damaged(f"PNG: wrong checksum (CRC) of chunk {name!r}")
+        raise Damaged(f"PNG: wrong checksum (CRC) of chunk {_shown(name)}")
     return view[at + 8 : end - 4], name, end
 
 
 def _png_order(name: bytes, last: bytes, seen: dict[bytes, int]) -> None:
     if not seen and name != b"IHDR":
-        raise Damaged(f"PNG: begins with chunk {name!r} instead of IHDR")
+        raise Damaged(f"PNG: begins with chunk {_shown(name)} instead of IHDR")
     if name in _PNG_SINGLE and name in seen:
-        raise Damaged(f"PNG: second chunk {name!r}")
+        raise Damaged(f"PNG: second chunk {_shown(name)}")
     if name in _PNG_EARLY and b"IDAT" in seen:
-        raise Damaged(f"PNG: chunk {name!r} after the pixels")
+        raise Damaged(f"PNG: chunk {_shown(name)} after the pixels")
     if name == b"IDAT" and b"IDAT" in seen and last != b"IDAT":
         raise Damaged("PNG: the pixel chunks (IDAT) do not follow one another")
     if not name[0] & 0x20 and name not in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
-        raise Damaged(f"PNG: unknown critical chunk {name!r}")
+        raise Damaged(f"PNG: unknown critical chunk {_shown(name)}")
 
 
 def _png_header(header: bytes, max_pixels: int) -> None:
@@ -362,7 +367,7 @@ def _webp(data: bytes, max_pixels: int) -> Shape:
         name, length = struct.unpack_from("<4sI", data, at)
         body, end = at + 8, at + 8 + length
         if end > declared:
-            raise Damaged(f"WebP: chunk {name!r} reaches beyond the end of the file")
+            raise Damaged(f"WebP: chunk {_shown(name)} reaches beyond the end of the file")
         if name == b"VP8X":
             size = (1 + _u24(data, body + 4), 1 + _u24(data, body + 7))
         elif name == b"ANMF":
@@ -427,7 +432,7 @@ def _isobmff(data: bytes, max_pixels: int) -> Shape | None:
         elif length == 0:
             length = len(data) - at
         if length < 8 or at + length > len(data):
-            raise Damaged(f"AVIF: box {name!r} reaches beyond the end of the file")
+            raise Damaged(f"AVIF: box {_shown(name)} reaches beyond the end of the file")
         names.add(name)
         at += length
     if not {b"ftyp", b"mdat"} <= names and b"idat" not in data[:65_536]:

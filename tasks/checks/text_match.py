@@ -42,9 +42,17 @@ def keys(text: str) -> str:
     Capitals count as their small letters: design sets text in capitals freely, and people asked
     whether the text is there say yes.
     """
-    folded = unicodedata.normalize("NFKC", text.translate(_SAME)).translate(_SAME).casefold()
-    folded = unicodedata.normalize("NFC", folded.replace("i̇", "i")).translate(_DRAWN_ALIKE)
-    return "".join(c for c in folded if unicodedata.category(c) not in _IGNORED)
+    folded = text
+    for _ in range(4):  # Taking spaces out can bring a mark to a letter: fold until it stays.
+        before = folded
+        folded = unicodedata.normalize("NFKC", folded.translate(_SAME)).translate(_SAME).casefold()
+        folded = unicodedata.normalize("NFKC", folded.replace("i\u0307", "i"))
+        folded = "".join(
+            c for c in folded.translate(_DRAWN_ALIKE) if unicodedata.category(c) not in _IGNORED
+        )
+        if folded == before:
+            break
+    return folded
 
 
 def words(text: str) -> tuple[str, frozenset[int]]:

