@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import socket
 import sys
 import traceback
@@ -21,6 +22,8 @@ from rich.console import Console
 from tasks.errors import ConfigError, ImagegateError
 from tasks.settings import Settings, load_settings
 
+#: Exit code of wrong flags and wrong files.
+USAGE = 2
 EXIT_CODES = {"PROMOTE": 0, "ROLLBACK": 1, "HOLD": 3}
 
 app = typer.Typer(
@@ -52,16 +55,23 @@ def whoami() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+_SAID = {"json": False}
+
+
 def emit(value: Any) -> None:
     """Print one JSON object on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
-    sys.stdout.flush()
+    _SAID["json"] = True
+    say(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 def say(text: str) -> None:
-    """Print a line for people on stdout."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Print a line for people on stdout; a reader that went away does not change the verdict."""
+    try:
+        # A lone half of a surrogate pair cannot be written; it is shown, not fatal.
+        sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @app.command(
@@ -116,9 +126,8 @@ def run(
     }
     request = _request(GateRequest, {k: v for k, v in given.items() if v is not None})
     if resume is not None:
-        fixed = [
-            k for k in ("candidate", "baseline", "policy", "inputs", "cases", "seed") if given[k]
-        ]
+        names = [name for name, value in given.items() if value is not None]
+        fixed = [n.replace("_", "-") for n in names if n not in ("resume", "owner")]
         if fixed:
             raise ConfigError(
                 f"--resume {resume} goes on with the plan of that run; leave out "
@@ -323,9 +332,6 @@ def guard(command: Callable[[], Any], *, as_json: bool) -> int:
     except KeyboardInterrupt:
         err.print("\nstopped; nothing was changed after the last finished step")
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
     except Exception as error:  # noqa: BLE001 - the last door: say it, keep the details, exit 4
         where = _keep_crash(load_settings())
         text = f"imagegate itself broke: {type(error).__name__}: {error}"
@@ -365,4 +371,8 @@ def _main(arguments: list[str]) -> int:
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
 
-    return guard(command, as_json="--json" in arguments) or code
+    as_json = "--json" in arguments
+    code = guard(command, as_json=as_json) or code
+    if code == USAGE and as_json and not _SAID["json"]:
+        emit({"error": "wrong usage; stderr says how", "kind": "UsageError", "exit_code": code})
+    return code

@@ -66,10 +66,10 @@ def release_gate(request: GateRequest) -> State[GateResult]:
     """Return a completed state named after the verdict, with the :class:`GateResult` as data."""
     began = time.monotonic()
     watcher = LoggedWatcher(current_watcher(), get_run_logger())
-    with open_run(request, watcher) as (context, selection):
+    # Prefect takes SIGTERM when the flow starts; the watcher takes it back, to end as HOLD.
+    with watcher.signals(), open_run(request, watcher) as (context, selection):
         watcher.step("run", context.run_id)
         until = freeze_mix(context, selection, request.owner)
-        settle_production(context, selection.product)
         watcher.step("freeze_mix", f"{selection.baseline.mix.name} frozen until {until}")
 
         with serving(context, selection) as endpoints:
@@ -78,6 +78,7 @@ def release_gate(request: GateRequest) -> State[GateResult]:
             watcher.step("preflight", f"{models} models: licence, price, version, safety, keys")
 
             plan = plan_of(context, selection, request)
+            settle_production(context, plan.product)
             recover_spend(context, plan)
             watcher.step("draw_sample", f"{len(plan.cases)} cases from {plan.inputs}")
 

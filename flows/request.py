@@ -46,6 +46,8 @@ class GateRequest(BaseModel):
     budget_usd: float | None = Field(
         default=None,
         gt=0,
+        le=1_000_000,
+        allow_inf_nan=False,
         title="Budget",
         description="Hard cap of this run in dollars; by default the policy's.",
     )

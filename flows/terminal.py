@@ -5,10 +5,12 @@ Everything goes to stderr, so that ``--json`` keeps stdout for its one object.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -29,6 +31,14 @@ COLOURS = {
     "ROLLBACK": "bold white on red",
     "HOLD": "bold black on yellow",
 }
+
+
+class SteadyConsole(Console):
+    """A console whose reader may go away: the gate goes on, only nobody is told any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from now on, instead of ending the process."""
+        self.file = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
 
 
 class TerminalWatcher(Watcher):
@@ -91,34 +101,32 @@ class TerminalWatcher(Watcher):
         with self._lock:
             self.console.print(Panel(Text(text), title=title, title_align="left", style="dim"))
 
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """End cleanly at the first Ctrl-C or SIGTERM, at once at the second."""
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in before:
+            signal.signal(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self.stop.is_set():
+            raise KeyboardInterrupt
+        self.stop.set()
+        # Printing from a handler may interrupt a print that holds the console's lock.
+        text = "[yellow]stopping: requests under way are finished; once more to abort[/]"
+        threading.Thread(target=self.console.print, args=(text,), daemon=True).start()
+
     def close(self) -> None:
         """Stop the live bars."""
         with self._lock:
             if self._started:
                 self._live.stop()
                 self._started = False
-
-
-@contextmanager
-def _stop_on_interrupt(watcher: TerminalWatcher) -> Iterator[None]:
-    """First Ctrl-C: end cleanly. Second: at once."""
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        if watcher.stop.is_set():
-            raise KeyboardInterrupt
-        watcher.stop.set()
-        # Printing from a handler may interrupt a print that holds the console's lock.
-        threading.Thread(
-            target=watcher.console.print,
-            args=("[yellow]stopping: requests under way are finished; Ctrl-C again to abort[/]",),
-            daemon=True,
-        ).start()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def run_with_terminal(request: GateRequest, settings: Settings, *, quiet: bool) -> GateResult:
@@ -129,14 +137,14 @@ def run_with_terminal(request: GateRequest, settings: Settings, *, quiet: bool) 
         settings: Where things lie.
         quiet: Leave out the closing table (``--json`` prints the result instead).
     """
-    console = Console(stderr=True, highlight=False)
+    console = SteadyConsole(stderr=True, highlight=False)
     check_request(request, settings)
     prepare_prefect(settings.home, lambda text: console.print(text, markup=False))
     from flows.release_gate import run_gate
 
     watcher = TerminalWatcher(console)
     try:
-        with watched_by(watcher), _stop_on_interrupt(watcher):
+        with watched_by(watcher), watcher.signals():
             result = run_gate(request)
     finally:
         watcher.close()

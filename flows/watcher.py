@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from logging import Logger, LoggerAdapter
@@ -29,6 +29,10 @@ class Watcher:
 
     def message(self, title: str, text: str) -> None:
         """A message that people did not get otherwise."""
+
+    def signals(self) -> AbstractContextManager[None]:
+        """Take the signals that end a process; by default they are left to Prefect."""
+        return nullcontext()
 
 
 class LoggedWatcher(Watcher):
@@ -57,6 +61,10 @@ class LoggedWatcher(Watcher):
         """Log the message and pass it on."""
         self._logger.info("%s\n%s", title, text)
         self._other.message(title, text)
+
+    def signals(self) -> AbstractContextManager[None]:
+        """Leave the signals to the other watcher."""
+        return self._other.signals()
 
 
 _CURRENT: ContextVar[Watcher | None] = ContextVar("imagegate_watcher", default=None)

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tasks.errors import EvidenceError
 from tasks.mix.manifest import ResolvedMix
 from tasks.policy import Policy, Strict
@@ -86,6 +88,13 @@ class RunFolder:
         except FileNotFoundError:
             raise EvidenceError(
                 f"run {self.run_id!r} has no plan in {self.path}; see `imagegate history`"
+            ) from None
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise EvidenceError(
+                f"{self.plan_file}: the plan is damaged ({where}: {first['msg']}); this run cannot "
+                "be resumed, start a new one"
             ) from None
         except (OSError, ValueError) as error:
             raise EvidenceError(f"{self.plan_file}: cannot be read: {error}") from None

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import ConfigError, known
-from tasks.records import ORIGINS, Origin, digest_json
+from tasks.records import ORIGINS, SUBTASKS, Origin, digest_json
 
 OnBreach = Literal["rollback", "hold", "warn"]
 
@@ -48,6 +48,10 @@ class Strict(BaseModel):
 
 
 Loaded = TypeVar("Loaded", bound=Strict)
+
+
+#: Dimensions of slices whose values are fixed.
+_ENUMERABLE: dict[str, tuple[str, ...]] = {"subtask": SUBTASKS, "origin": ORIGINS}
 
 
 class FailureRule(Strict):
@@ -100,6 +104,10 @@ class SliceRule(Strict):
                 raise ValueError(
                     f"critical slice {name!r} must read dimension=value with a dimension of "
                     f"{', '.join(self.dimensions)}"
+                )
+            if dimension in _ENUMERABLE and value not in _ENUMERABLE[dimension]:
+                raise ValueError(
+                    f"critical slice {name!r}: no case can be in it {known(_ENUMERABLE[dimension])}"
                 )
         return self
 
@@ -256,4 +264,10 @@ def load_policy(path: Path) -> Policy:
         ConfigError: With file, field, what was found and what is allowed.
     """
     value = read_yaml(path)
-    return parse_strict(Policy, {} if value is None else value, path)
+    if not value:
+        # An interrupted write leaves an empty file; it must not drop every limit in silence.
+        raise ConfigError(
+            f"{path}: the policy is empty, so hardly anything would be asked of a candidate; write "
+            "the limits out, e.g. a copy of deployments/policies/default.yaml"
+        )
+    return parse_strict(Policy, value, path)

@@ -7,7 +7,7 @@ import secrets
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -28,9 +28,16 @@ def new_run_id(candidate: str) -> str:
 def begin_run(
     state: State, run_id: str, product: str, candidate_digest: str, baseline_digest: str
 ) -> None:
-    """Book a run as driven by this process; a resumed run keeps its start."""
+    """Book a run as driven by this process; a resumed run keeps its start.
+
+    Raises:
+        ConfigError: Another process drives it.
+    """
     driver = {"status": "running", "host": socket.gethostname(), "pid": os.getpid()}
     with state.begin() as connection:
+        row = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).one_or_none()
+        if row is not None:
+            _refuse_driven(row)
         found = connection.execute(
             sa.update(runs).where(runs.c.run_id == run_id).values(ended_at=None, **driver)
         )
@@ -81,9 +88,13 @@ def check_resumable(state: State, run_id: str) -> None:
             f"--resume {run_id}: this run ended with {row.verdict} at {row.ended_at}; "
             "start a new one with `imagegate run`"
         )
+    _refuse_driven(row)
+
+
+def _refuse_driven(row: sa.Row[Any]) -> None:
     if row.status == "running" and is_alive(row.host, row.pid):
         raise ConfigError(
-            f"--resume {run_id}: process {row.pid} on {row.host} still drives this run"
+            f"--resume {row.run_id}: process {row.pid} on {row.host} still drives this run"
         )
 
 

@@ -180,8 +180,10 @@ class State:
         parsed = self._parse(url)
         self.shown = parsed.render_as_string(hide_password=True)
         self.sqlite = parsed.get_backend_name() == "sqlite"
-        if self.sqlite and parsed.database not in (None, "", ":memory:"):
-            self._make_folder(Path(str(parsed.database)).parent)
+        path = parsed.database or ""
+        # SQLite's own URIs (file:…?mode=ro) name a file that has to be there.
+        if self.sqlite and path not in ("", ":memory:") and not path.startswith("file:"):
+            self._make_folder(Path(path).parent)
         try:
             self.engine: Engine = sa.create_engine(
                 parsed,

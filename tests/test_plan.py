@@ -93,7 +93,7 @@ def test_a_run_without_plan_points_to_the_history(tmp_path: Path) -> None:
 def test_a_damaged_plan_is_said_to_be_damaged(tmp_path: Path, text: str) -> None:
     folder = RunFolder(tmp_path / "run-1")
     folder.write("plan.json", text)
-    with pytest.raises(EvidenceError, match=r"plan\.json: cannot be read"):
+    with pytest.raises(EvidenceError, match=r"plan\.json: the plan is damaged"):
         folder.load_plan()
 
 

@@ -25,9 +25,20 @@ def load(tmp_path: Path) -> Any:
     return call
 
 
-def test_an_empty_policy_is_the_default(load: Any) -> None:
-    assert load("") == load("# nothing but a remark\n") == Policy()
-    assert load("").failure.limit == 0.02
+@pytest.mark.parametrize("text", ["", "# nothing but a remark\n", "{}", "null"])
+def test_an_empty_policy_is_refused(load: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match="is empty"):
+        load(text)
+
+
+def test_what_a_policy_leaves_out_is_the_default(load: Any) -> None:
+    assert load("name: default").failure == Policy().failure
+    assert load("name: default").failure.limit == 0.02
+
+
+def test_a_critical_slice_that_no_case_can_be_in_is_refused(load: Any) -> None:
+    with pytest.raises(ConfigError, match=r"typografy.*typography"):
+        load("slices: {critical: ['subtask=typografy']}")
 
 
 def test_shipped_policies_load() -> None:
@@ -131,7 +142,7 @@ def test_the_digest_changes_with_every_rule_and_with_nothing_else(load: Any) -> 
 
 
 def test_a_policy_does_not_change_after_its_digest(load: Any) -> None:
-    policy = load("")
+    policy = load("name: default")
     with pytest.raises(ValidationError):
         policy.name = "other"
 

@@ -58,6 +58,8 @@ class CheckPool:
         self._context = multiprocessing.get_context("spawn")
         self._timeout_s = timeout_s
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._closed = False
         self.workers = workers or max(1, os.cpu_count() or 1)
         self._threads = [
             threading.Thread(target=self._serve, name=f"check-{n}", daemon=True)
@@ -75,6 +77,8 @@ class CheckPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        with self._closing:
+            self._closed = True
         if kind is not None:
             self._drop_waiting()
         for _ in self._threads:
@@ -83,9 +87,16 @@ class CheckPool:
             thread.join()
 
     def submit(self, path: Path, expected: Expected) -> Future[ImageReport]:
-        """Queue a picture. The future never raises: what breaks is a fault in the report."""
+        """Queue a picture. What breaks is a fault in the report, never an exception.
+
+        The future is cancelled when the pool ends early, or has ended.
+        """
         future: Future[ImageReport] = Future()
-        self._jobs.put(_Job(path, expected, future))
+        with self._closing:
+            if not self._closed:
+                self._jobs.put(_Job(path, expected, future))
+                return future
+        _cancel(future)
         return future
 
     def _drop_waiting(self) -> None:
@@ -93,7 +104,7 @@ class CheckPool:
             while True:
                 job = self._jobs.get_nowait()
                 if job is not None:
-                    job.future.cancel()
+                    _cancel(job.future)
 
     def _serve(self) -> None:
         """Feed one worker process, replacing it when it dies or hangs."""
@@ -179,6 +190,12 @@ def _single_threaded() -> Iterator[None]:
                     os.environ.pop(name, None)  # noqa: TID251
                 else:
                     os.environ[name] = value  # noqa: TID251
+
+
+def _cancel(future: Future[ImageReport]) -> None:
+    """Cancel a future and wake whoever waits for it, which ``cancel`` alone does not."""
+    future.cancel()
+    future.set_running_or_notify_cancel()
 
 
 def _fault(message: str) -> ImageReport:

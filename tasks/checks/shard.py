@@ -33,6 +33,8 @@ def check_shard(
         done, _ = wait(under_way, return_when=FIRST_COMPLETED)
         for future in done:
             case_id = under_way.pop(future)
+            if future.cancelled():
+                continue  # The run ends early; the picture stays unchecked.
             reports[case_id] = future.result()
             on_report(case_id, reports[case_id])
 

@@ -39,7 +39,12 @@ def check_images(
     """
     journal = Journal(context.state, context.run_id)
     cases = {case.case_id: case for case in context.folder.load_plan().shards()[shard]}
-    known = journal.reports(arm)
+    # A check that broke is tried again when the run is resumed: the fault may have been ours.
+    known = {
+        key
+        for key, report in journal.reports(arm).items()
+        if all(finding.verdict != "fault" for finding in report.findings)
+    }
     items = [
         (cases[case_id], generation, context.images.path(generation.image_digest))
         for (_, case_id), generation in journal.generations(arm).items()

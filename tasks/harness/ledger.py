@@ -252,7 +252,7 @@ class SpendLedger:
                 self._run_scope,
                 self.cap_microusd,
                 more,
-                "give the run a larger budget (--budget-usd, or budget.run_usd in the policy)",
+                "start a new run with a larger --budget-usd (pictures of the baseline are kept)",
             ),
             (
                 "day",

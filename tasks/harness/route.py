@@ -12,9 +12,6 @@ from tasks.mix.manifest import ResolvedMix, Stage
 from tasks.providers.base import GenerationRequest
 from tasks.records import Arm, Attempt, Case, FailureClass, Generation
 
-#: Largest scale that an upscaling stage may have.
-MOST_SCALE = 16.0
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -26,28 +23,6 @@ class Step:
     #: Size of the picture that this stage is to bring.
     width: int
     height: int
-
-
-def scale_of(stage: Stage) -> float:
-    """Return by how much a stage enlarges its picture: 1 unless it upscales, then 2 by default.
-
-    Raises:
-        ConfigError: ``params.scale`` is no number from 1 to 16.
-    """
-    if stage.operation != "upscale":
-        return 1.0
-    value = stage.params.get("scale", 2)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not 1 <= value <= MOST_SCALE
-    ):
-        raise ConfigError(
-            f"upscaling stage of model {stage.model!r}: params.scale is {value!r}, it must be a "
-            f"number from 1 to {MOST_SCALE:g}"
-        )
-    return float(value)
 
 
 def steps(mix: ResolvedMix, case: Case) -> tuple[Step, ...]:
@@ -63,7 +38,7 @@ def steps(mix: ResolvedMix, case: Case) -> tuple[Step, ...]:
     models = mix.by_name
     result = []
     for index, stage in enumerate(stages):
-        later = math.prod(scale_of(other) for other in stages[index + 1 :])
+        later = math.prod(other.scale for other in stages[index + 1 :])
         if stage.model not in models:
             raise ConfigError(f"mix {mix.mix.name!r} has no catalog entry for {stage.model!r}")
         result.append(

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from tasks.errors import BudgetExhausted, ConfigError
+from tasks.errors import BudgetExhausted, ConfigError, GateError
 from tasks.harness.breaker import Breaker, looks_down
 from tasks.harness.journal import Journal
 from tasks.harness.ledger import SpendLedger
@@ -36,6 +36,8 @@ Value = TypeVar("Value")
 
 #: Seconds that requests in flight get to end by themselves after the run was told to stop.
 GRACE_S = 5.0
+#: Seconds that a provider gets to show a sign of life after its last requests failed.
+PROBE_S = 10.0
 #: Tasks for each request that may be in flight: a slow model's queue must not idle a fast one.
 _TASKS_PER_SLOT = 2
 _MOST_TASKS = 256
@@ -178,9 +180,7 @@ class _ShardRun:
             cases = iter(pending)
             async with open_client(self.limits.concurrency) as self.client:
                 await drive([self._work(cases) for _ in range(tasks)], stop, self._halt, GRACE_S)
-            if not self.halted.is_set():
-                for model in list(self.doubtful):
-                    await self._write_doubtful(model)
+                await self._judge_doubtful()
         finally:
             self.threads.shutdown(wait=True)
             self._settle_open()
@@ -360,6 +360,28 @@ class _ShardRun:
                 self.doubtful.setdefault(last.model, []).append((case, generation))
                 return
         await self._write(case, generation)
+
+    async def _judge_doubtful(self) -> None:
+        """Book the last failed cases when their provider lives; hold when it does not answer."""
+        for model in list(self.doubtful):
+            if self.halted.is_set():
+                return
+            if await self._answers(model):
+                await self._write_doubtful(model)
+            else:
+                self._halt(
+                    f"the provider of model {model!r} does not answer any more; an outage says "
+                    "nothing about the mix. Check the provider, then resume the run"
+                )
+
+    async def _answers(self, model: str) -> bool:
+        """Ask the provider for its models: the cheapest sign of life."""
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await self.providers[model].served(self.client)
+        except (GateError, TimeoutError):
+            return False
+        return True
 
     async def _write_doubtful(self, model: str) -> None:
         """Write the failed cases of a model that answers: they were no outage."""

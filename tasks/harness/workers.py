@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 #: Seconds between two looks at the stop event.
 WATCH_S = 0.05
+STOPPED = "stopped on request; resume the run to finish it"
 
 
 async def drive(
@@ -27,6 +28,9 @@ async def drive(
     Raises:
         Exception: The first error of the work; the rest is cancelled.
     """
+    if stop is not None and stop.is_set():
+        # Halted before the first request, not a moment after it.
+        halt(STOPPED)
     tasks = [asyncio.create_task(each) for each in work]
     watch = [] if stop is None else [asyncio.create_task(_watch(stop, halt, grace_s, tasks))]
     try:
@@ -51,7 +55,7 @@ async def _watch(
     """Wait for the stop, give requests in flight some time, then cancel them."""
     while not stop.is_set():  # noqa: ASYNC110 - a signal handler or another thread sets it
         await asyncio.sleep(WATCH_S)
-    halt("stopped on request; resume the run to finish it")
+    halt(STOPPED)
     await asyncio.sleep(grace_s)
     for task in tasks:
         task.cancel()

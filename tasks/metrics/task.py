@@ -85,6 +85,9 @@ def compute_metrics(context: RunContext, plan: RunPlan) -> Measured:
         for generation in done:
             key = (arm, generation.case_id)
             report, copy = reports.get(key), copies.get(generation.case_id)
+            if generation.image_digest is not None and not _is_kept(context, generation):
+                # What was found on a picture that nobody can look at any more proves nothing.
+                report, copy = None, None
             outcomes.append(
                 judge(context.run_id, by_id[generation.case_id], generation, report, copy)
             )
@@ -114,6 +117,15 @@ def compute_metrics(context: RunContext, plan: RunPlan) -> Measured:
         ).astype({"measure": "string", "value": "float64"}),
     }
     return Measured(tuple(kept), complete, tuple(outcomes), metrics, tables)
+
+
+def _is_kept(context: RunContext, generation: Generation) -> bool:
+    """Return whether the picture still lies in the store, whole by its size."""
+    path = context.images.path(str(generation.image_digest))
+    try:
+        return path.stat().st_size == generation.image_bytes
+    except OSError:
+        return False
 
 
 def _duplicates(

@@ -14,6 +14,9 @@ from tasks.mix.catalog import Catalog, Model
 from tasks.policy import Strict, parse_strict, read_yaml
 from tasks.records import SUBTASKS, Operation, Subtask, digest_json
 
+#: The most that one upscaling stage may enlarge.
+MOST_SCALE = 16
+
 
 class Stage(Strict):
     """One model call of a route; the picture of a stage is the input of the next."""
@@ -29,7 +32,20 @@ class Stage(Strict):
     def _has_prompt(self) -> Stage:
         if "{prompt}" not in self.prompt_template:
             raise ValueError("prompt_template must contain {prompt}")
+        if self.operation == "upscale":
+            value = self.params.get("scale", 2)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 1 <= float(str(value)) <= MOST_SCALE:
+                raise ValueError(
+                    f"params.scale of an upscale must be a number from 1 to {MOST_SCALE}, "
+                    f"got {value!r}"
+                )
         return self
+
+    @property
+    def scale(self) -> float:
+        """By how much the stage enlarges its picture: 1 unless it upscales, then 2 by default."""
+        return float(str(self.params.get("scale", 2))) if self.operation == "upscale" else 1.0
 
     def prompt(self, text: str) -> str:
         """Return the prompt that goes to the model; braces in ``text`` stay as they are."""

@@ -291,3 +291,17 @@ def adopt(state: State, mix: ResolvedMix, actor: str, reason: str) -> Production
             run_id=None,
         )
         return first
+
+
+def forget_adoption(connection: Connection, product: str) -> None:
+    """Undo an adoption that no router was told of: the run that made it was refused.
+
+    Whatever a router was read back to show, or was ever changed, stays.
+    """
+    found = read_production(connection, product, lock=True)
+    if found is None or found.epoch != 1 or found.applied_epoch != 0:
+        return
+    if [change.kind for change in journal_of(connection, product)] != ["adopt"]:
+        return
+    connection.execute(sa.delete(production).where(production.c.product == product))
+    connection.execute(sa.delete(transitions).where(transitions.c.product == product))

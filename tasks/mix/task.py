@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.context import RunContext
 from tasks.mix.freeze import acquire_for_run, active_freeze, release_for_run
 from tasks.mix.preflight import Served, check_preflight
-from tasks.mix.production import adopt, keep_mix
+from tasks.mix.production import adopt, forget_adoption, keep_mix
 from tasks.mix.selection import Selection
 from tasks.runs import begin_run, end_run
 
@@ -66,4 +66,5 @@ def abandon(context: RunContext, product: str) -> None:
     with context.state.begin() as connection:
         if not context.folder.plan_file.exists():
             release_for_run(connection, product, run_id=context.run_id, now=now)
+            forget_adoption(connection, product)
     end_run(context.state, context.run_id, "failed")

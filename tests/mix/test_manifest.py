@@ -199,3 +199,15 @@ def test_the_shape_of_a_mix_is_checked_without_a_catalog_too(
     mix = Mix.model_validate(make_manifest("winter", "nowhere"))
     with pytest.raises(ConfigError, match="in memory: stage 1 of"):
         resolve_mix(mix, Catalog(models=(make_model(),)), "in memory")
+
+
+@pytest.mark.parametrize("scale", [0, -2, "2", None, True, 1e9, [2], float("nan"), float("inf")])
+def test_an_unusable_scale_is_refused_before_anything_is_spent(scale: object) -> None:
+    with pytest.raises(ValueError, match=r"scale"):
+        Stage.model_validate({"model": "up", "operation": "upscale", "params": {"scale": scale}})
+
+
+def test_only_an_upscaling_stage_enlarges() -> None:
+    assert Stage(model="m", params={"scale": 4}).scale == 1
+    assert Stage(model="m", operation="upscale").scale == 2
+    assert Stage(model="m", operation="upscale", params={"scale": 4}).scale == 4
