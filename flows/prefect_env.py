@@ -6,6 +6,8 @@ runs go to that server and nothing is prepared here.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import subprocess
 import sys
@@ -100,3 +102,47 @@ def _prefect_version() -> str:
     from importlib.metadata import version
 
     return version("prefect")
+
+
+#: Waits until the gate's end of the pipe closes, which a kill does too, then ends the server.
+_WATCHDOG = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+if not sys.stdin.buffer.read(1):
+    try:
+        os.kill(int(sys.argv[1]), signal.SIGTERM)
+    except OSError:
+        pass
+"""
+
+
+def end_server_with_us() -> None:
+    """Let the server that Prefect started for this process end with it, also by kill -9.
+
+    Prefect stops its own server when the interpreter exits; a process that is killed leaves it
+    behind. A small process holds the other end of a pipe and notices.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+
+    for server in SubprocessASGIServer._instances.values():
+        process = server.server_process
+        if process is None or process.pid in _WATCHED:
+            continue
+        _WATCHED.add(process.pid)
+        watchdog = subprocess.Popen(
+            [sys.executable, "-S", "-c", _WATCHDOG, str(process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        atexit.register(_dismiss, watchdog)
+
+
+_WATCHED: set[int] = set()
+
+
+def _dismiss(watchdog: subprocess.Popen[bytes]) -> None:
+    """Tell the watchdog that this process ends in order and stops its server itself."""
+    with contextlib.suppress(OSError):
+        watchdog.communicate(b"x", timeout=5)

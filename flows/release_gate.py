@@ -20,6 +20,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.artifacts import ProgressArtifact, publish_artifacts
 from flows.opening import open_run, plan_of, serving
+from flows.prefect_env import end_server_with_us
 from flows.progress import ARMS, GateProgress
 from flows.request import GateRequest, GateResult
 from flows.results import build_result, production_sentence, rate_sentence
@@ -65,6 +66,7 @@ def flow_run_name() -> str:
 def release_gate(request: GateRequest) -> State[GateResult]:
     """Return a completed state named after the verdict, with the :class:`GateResult` as data."""
     began = time.monotonic()
+    end_server_with_us()
     watcher = LoggedWatcher(current_watcher(), get_run_logger())
     # Prefect takes SIGTERM when the flow starts; the watcher takes it back, to end as HOLD.
     with watcher.signals(), open_run(request, watcher) as (context, selection):
