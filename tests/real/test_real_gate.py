@@ -180,16 +180,21 @@ def test_a_killed_run_resumes_to_the_same_verdict_and_pays_nothing_twice(
     assert billed(folder) <= booked
 
 
-def test_interrupted_once_it_holds_and_can_go_on(imagegate: Command, lenient: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_once_it_holds_and_can_go_on(
+    imagegate: Command, lenient: str, number: signal.Signals
+) -> None:
     process = imagegate.start("run", "--policy", lenient, "--json")
     wait_for(lambda: finished_generations(imagegate.home) >= 10, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 3, err
     result = json.loads(out)
     assert result["verdict"] == "HOLD"
     assert any("interrupted" in reason for reason in result["reasons"])
     assert "Traceback" not in err
+    if number == signal.SIGTERM:
+        return  # It went the same way; going on is shown once.
     resumed = imagegate("run", "--resume", result["run_id"], "--json")
     assert resumed.code == 0, resumed.err
     assert resumed.json["images"] == 32
@@ -279,3 +284,47 @@ def test_a_full_disk_promotes_nothing(imagegate: Command, lenient: str, tmp_path
         assert routing(imagegate.home)["mix_name"] == "production"
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_provider_that_dies_is_no_verdict_and_a_resume_mends_it(
+    imagegate: Command, lenient: str
+) -> None:
+    process = imagegate.start("run", "--policy", lenient, "--cases", "24", "--json")
+    wait_for(lambda: finished_generations(imagegate.home) >= 6, process)
+    # Only the server of this run has its log on the command line.
+    log = str(run_folder(imagegate.home) / "server-requests.jsonl")
+    subprocess.run(["pkill", "-KILL", "-f", log], check=True)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 3, err
+    held = json.loads(out)
+    assert held["verdict"] == "HOLD"
+    assert held["accounts"]["undelivered"] == 0
+    assert routing(imagegate.home)["mix_name"] == "production"
+    resumed = imagegate("run", "--resume", held["run_id"], "--json")
+    assert resumed.code == 0, resumed.err
+    assert resumed.json["images"] == 24
+
+
+def test_a_refused_run_leaves_production_as_it_was(
+    imagegate: Command, lenient: str, tmp_path: Path
+) -> None:
+    catalog = yaml.safe_load((ROOT / "deployments" / "catalog.yaml").read_text(encoding="utf-8"))
+    by_name = {model["name"]: model for model in catalog["models"]}
+    by_name["folio-2"]["retires"] = "2026-01-01"
+    by_name["muse-2"]["version"] = "muse-2-another"
+    by_name["dash-2"]["licence"]["uses"] = ["research"]
+    del by_name["dash-1"]["price"]
+    by_name["retouch-2"]["key_env"] = "NO_SUCH_KEY_HERE"
+    file = tmp_path / "catalog.yaml"
+    file.write_text(yaml.safe_dump(catalog), encoding="utf-8")
+    refused = imagegate("run", "--policy", lenient, "--catalog", str(file))
+    flat = " ".join(refused.err.split())
+    assert refused.code == 2, refused.err
+    for word in ("folio-2", "2026-01-01", "muse-2-another", "commercial", "dash-1", "price"):
+        assert word in flat, flat
+    assert "NO_SUCH_KEY_HERE" in flat
+    assert "Traceback" not in refused.err
+    status = imagegate("status", "--json").json
+    assert status["production"] is None
+    assert status["freezes"] == []
+    assert query(imagegate.home, "SELECT count(*) FROM ledger") == [(0,)]
