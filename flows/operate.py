@@ -107,6 +107,7 @@ def render_status(shown: dict[str, Any]) -> str:
     ]
     lines += [
         f"frozen until {held['until_at']} by {held['owner']}: {held['reason']}"
+        + (f" (run {held['run_id']}; the next run takes it over)" if held["run_id"] else "")
         for held in shown["freezes"]
     ]
     if not shown["freezes"]:
