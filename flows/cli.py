@@ -91,7 +91,8 @@ def run(
     inputs: Annotated[
         str | None,
         typer.Option(
-            help="Production log: CSV, TSV, JSONL, Parquet, text (one prompt a line) or SQL URL.",
+            help="Production log: CSV, TSV, JSONL, Parquet, text (one prompt a line), or a "
+            "database as 'URL::SELECT …'.",
             metavar="PATH_OR_SQL_URL",
         ),
     ] = None,
