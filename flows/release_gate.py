@@ -32,7 +32,7 @@ from tasks.context import RunContext
 from tasks.errors import FencedError, FrozenError
 from tasks.evidence.task import publish_evidence, record_evidence
 from tasks.expectations.task import validate_expectations
-from tasks.harness.task import recover_spend, run_harness
+from tasks.harness.task import recover_spend, run_harness, spent_usd
 from tasks.metrics.task import Measured, compute_metrics
 from tasks.mix.production import production_mix
 from tasks.mix.task import freeze_mix, preflight
@@ -119,6 +119,7 @@ def release_gate(request: GateRequest) -> State[GateResult]:
             evidence=context.folder.path,
             report=report,
             seconds=time.monotonic() - began,
+            spend_usd=spent_usd(context, plan),
         )
         end_run(context.state, plan.run_id, "finished", verdict.verdict, result.model_dump_json())
     return Completed(

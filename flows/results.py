@@ -21,6 +21,7 @@ def build_result(
     evidence: Path,
     report: Path,
     seconds: float,
+    spend_usd: float,
 ) -> GateResult:
     """Return the result of a gate.
 
@@ -33,6 +34,7 @@ def build_result(
         evidence: Folder of the run.
         report: The HTML report.
         seconds: Wall-clock time of the gate.
+        spend_usd: What the ledger counts for the run.
     """
     after, before = metrics.candidate, metrics.baseline
     return GateResult(
@@ -51,7 +53,7 @@ def build_result(
         cost_per_1k_usd=after.cost_per_1k_usd,
         effective_cost_per_1k_usd=after.effective_cost_per_1k_usd,
         baseline_effective_cost_per_1k_usd=before.effective_cost_per_1k_usd,
-        spend_usd=after.spend_usd + before.spend_usd,
+        spend_usd=spend_usd,
         latency_s={
             "p50": after.latency_p50_s,
             "p95": after.latency_p95_s,

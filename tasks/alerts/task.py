@@ -15,6 +15,7 @@ from tasks.alerts.delivery import deliver_pending
 from tasks.alerts.outbox import enqueue
 from tasks.alerts.terminal import render
 from tasks.context import RunContext
+from tasks.harness.task import spent_usd
 from tasks.metrics.task import Measured
 from tasks.plan import RunPlan
 from tasks.records import Metrics, Verdict
@@ -57,7 +58,7 @@ def notify(
         done=tuple(actions),
         asked=asked_of_oncall(verdict, plan, measured.metrics),
         report=str(context.folder.path / "report.html"),
-        spend_usd=measured.metrics.candidate.spend_usd + measured.metrics.baseline.spend_usd,
+        spend_usd=spent_usd(context, plan),
     )
     sheet = failing_pictures(context, measured)
     payload = gate_message(summary).payload(None if sheet is None else str(sheet))

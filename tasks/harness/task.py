@@ -12,7 +12,7 @@ from tasks.harness.ledger import SpendLedger
 from tasks.harness.progress import HarnessEvent
 from tasks.harness.run import ShardResult, run_shard
 from tasks.plan import RunPlan
-from tasks.records import Arm
+from tasks.records import Arm, usd
 
 
 @task(name="recover_spend", task_run_name="recover_spend", cache_policy=NO_CACHE)
@@ -20,6 +20,12 @@ def recover_spend(context: RunContext, plan: RunPlan) -> int:
     """Count what a killed process had in flight, and return how many requests that was."""
     ledger = SpendLedger(context.state, plan.run_id, plan.budget_microusd, plan.day_budget_microusd)
     return ledger.recover()
+
+
+def spent_usd(context: RunContext, plan: RunPlan) -> float:
+    """Return the dollars that the ledger counts for a run, unfinished cases included."""
+    ledger = SpendLedger(context.state, plan.run_id, plan.budget_microusd, plan.day_budget_microusd)
+    return usd(ledger.spent_microusd())
 
 
 @task(

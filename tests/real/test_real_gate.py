@@ -142,6 +142,7 @@ def test_the_cap_holds_and_is_never_passed(imagegate: Command) -> None:
         imagegate.home, "SELECT sum(coalesce(booked_microusd, reserved_microusd)) FROM ledger"
     )[0]
     assert billed(folder) <= booked <= 500_000
+    assert result["spend_usd"] == pytest.approx(booked / 1_000_000)
     assert routing(imagegate.home)["mix_name"] == "production"
 
 
