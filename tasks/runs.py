@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,12 @@ from tasks.errors import ConfigError, known
 from tasks.records import VerdictName, utc_now
 from tasks.state import State, runs
 
-RunStatus = Literal["running", "finished", "failed", "stopped"]
+RunStatus = Literal["running", "waiting", "finished", "failed", "stopped"]
+
+#: Seconds between two signs of life of the process that drives a run.
+HEARTBEAT_S = 5.0
+#: A driver that was silent for longer is taken for dead: another process may go on.
+SILENCE_S = 30.0
 
 
 def new_run_id(candidate: str) -> str:
@@ -26,20 +32,47 @@ def new_run_id(candidate: str) -> str:
 
 
 def begin_run(
-    state: State, run_id: str, product: str, candidate_digest: str, baseline_digest: str
+    state: State,
+    run_id: str,
+    product: str,
+    candidate_digest: str,
+    baseline_digest: str,
+    *,
+    driver: str | None = None,
+    requester: str | None = None,
+    flow_run_id: str | None = None,
 ) -> None:
-    """Book a run as driven by this process; a resumed run keeps its start.
+    """Book a run as driven by this process; a resumed run keeps its start and its requester.
+
+    Args:
+        state: The database.
+        run_id: The run.
+        product: The product whose production is at stake.
+        candidate_digest: What asks to serve.
+        baseline_digest: What serves.
+        driver: Token of the caller; with it the run has a heartbeat from now on.
+        requester: Who asked for the run.
+        flow_run_id: Prefect's flow run that drives it.
 
     Raises:
         ConfigError: Another process drives it.
     """
-    driver = {"status": "running", "host": socket.gethostname(), "pid": os.getpid()}
+    values = {
+        "status": "running",
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "driver": driver,
+        "heartbeat_at": utc_now() if driver else None,
+    }
+    if flow_run_id is not None:
+        values["flow_run_id"] = flow_run_id
     with state.begin() as connection:
-        row = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).one_or_none()
+        query = sa.select(runs).where(runs.c.run_id == run_id).with_for_update()
+        row = connection.execute(query).one_or_none()
         if row is not None:
             _refuse_driven(row)
         found = connection.execute(
-            sa.update(runs).where(runs.c.run_id == run_id).values(ended_at=None, **driver)
+            sa.update(runs).where(runs.c.run_id == run_id).values(ended_at=None, **values)
         )
         if found.rowcount == 0:
             connection.execute(
@@ -49,9 +82,33 @@ def begin_run(
                     candidate_digest=candidate_digest,
                     baseline_digest=baseline_digest,
                     started_at=utc_now(),
-                    **driver,
+                    requester=requester,
+                    **values,
                 )
             )
+
+
+def beat(state: State, run_id: str, driver: str) -> bool:
+    """Give a sign of life; ``False`` when another process drives the run by now."""
+    with state.begin() as connection:
+        found = connection.execute(
+            sa.update(runs)
+            .where(runs.c.run_id == run_id, runs.c.driver == driver)
+            .values(heartbeat_at=utc_now())
+        )
+    return found.rowcount == 1
+
+
+def run_of_flow(state: State, flow_run_id: str) -> str | None:
+    """Return the run that a Prefect flow run drove before it was started again, if any."""
+    query = (
+        sa.select(runs.c.run_id)
+        .where(runs.c.flow_run_id == flow_run_id)
+        .order_by(runs.c.started_at.desc())
+        .limit(1)
+    )
+    with state.begin() as connection:
+        return connection.execute(query).scalar()
 
 
 def end_run(
@@ -92,20 +149,44 @@ def check_resumable(state: State, run_id: str) -> None:
 
 
 def _refuse_driven(row: sa.Row[Any]) -> None:
-    if row.status == "running" and is_alive(row.host, row.pid):
+    # This process may have driven it before: a suspended flow run can come back to its process.
+    own = (row.host, row.pid) == (socket.gethostname(), os.getpid())
+    if row.status == "running" and not own and is_driven(row.host, row.pid, row.heartbeat_at):
         raise ConfigError(
             f"--resume {row.run_id}: process {row.pid} on {row.host} still drives this run"
         )
 
 
-def is_alive(host: str, pid: int) -> bool:
-    """Return whether the process that drives a run may still live.
+def is_driven(
+    host: str,
+    pid: int,
+    heartbeat_at: str | None,
+    *,
+    now: datetime | None = None,
+    here: str | None = None,
+    alive: Callable[[int], bool] | None = None,
+) -> bool:
+    """Tell whether the process that drives a running run may still act.
 
-    On another host nothing can be known, so the answer is yes.
+    Args:
+        host: Host of the driver.
+        pid: Its process there.
+        heartbeat_at: Its last sign of life; ``None`` for a driver that gives none.
+        now: The present moment; the system's clock by default.
+        here: Name of this machine, whose processes can be looked at.
+        alive: Tells whether a process of this machine lives.
+
+    Returns:
+        ``False`` when the process is known to be gone: it ran here and does not exist any more, or
+        it was silent for longer than :data:`SILENCE_S`. A driver that wakes up after that finds
+        its token replaced and stops.
     """
-    if host != socket.gethostname():
+    if host == (here or socket.gethostname()) and not (alive or process_alive)(pid):
+        return False
+    if heartbeat_at is None:
         return True
-    return pid != os.getpid() and process_alive(pid)
+    silent = (now or datetime.now(UTC)) - datetime.fromisoformat(heartbeat_at)
+    return silent.total_seconds() <= SILENCE_S
 
 
 def process_alive(pid: int) -> bool:

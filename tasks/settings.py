@@ -28,6 +28,24 @@ class Settings(BaseModel):
     slack_token: SecretStr | None = None
     slack_channel: str = ""
     slack_base_url: str = "https://slack.com/api/"
+    #: App-level token of Socket Mode, for the buttons in messages.
+    slack_app_token: SecretStr | None = None
+    #: Incoming webhook that is used when the bot token fails; its address is a secret.
+    slack_webhook: SecretStr | None = None
+    #: ``smtp://user:password@host:port`` (or ``smtps://``), used when Slack fails altogether.
+    smtp_url: SecretStr | None = None
+    mail_from: str = ""
+    mail_to: tuple[str, ...] = ()
+    #: Routing, on-call, quiet hours and authority by product.
+    alerts_file: Path = DEPLOYMENTS / "alerts.yaml"
+    #: Hard and soft limits on spend.
+    budgets_file: Path = DEPLOYMENTS / "budgets.yaml"
+    #: Which gates run when.
+    schedules_file: Path = DEPLOYMENTS / "schedules.yaml"
+    #: ``s3://bucket/prefix`` (any fsspec address) that holds the evidence for all workers.
+    evidence_url: str | None = None
+    #: ``https://`` address under which people open ``runs/<run>/report.html``.
+    report_base_url: str | None = None
     #: Where the file router writes which mix serves; applications watch this file.
     routing_file: Path
     #: Values of the environment variables that the catalog names as keys, by name.
@@ -64,9 +82,32 @@ def load_settings(environ: Mapping[str, str] | None = None, home: Path | None = 
         slack_token=SecretStr(token) if token else None,
         slack_channel=env.get("IMAGEGATE_SLACK_CHANNEL", ""),
         slack_base_url=env.get("IMAGEGATE_SLACK_URL") or "https://slack.com/api/",
+        slack_app_token=_secret(env, "SLACK_APP_TOKEN"),
+        slack_webhook=_secret(env, "IMAGEGATE_SLACK_WEBHOOK"),
+        smtp_url=_secret(env, "IMAGEGATE_SMTP_URL"),
+        mail_from=env.get("IMAGEGATE_MAIL_FROM", ""),
+        mail_to=tuple(
+            address.strip() for address in env.get("IMAGEGATE_MAIL_TO", "").split(",") if address
+        ),
+        alerts_file=_file(env, "IMAGEGATE_ALERTS_FILE", "alerts.yaml"),
+        budgets_file=_file(env, "IMAGEGATE_BUDGETS_FILE", "budgets.yaml"),
+        schedules_file=_file(env, "IMAGEGATE_SCHEDULES_FILE", "schedules.yaml"),
+        evidence_url=env.get("IMAGEGATE_EVIDENCE_URL") or None,
+        report_base_url=env.get("IMAGEGATE_REPORT_URL") or None,
         routing_file=Path(env.get("IMAGEGATE_ROUTING_FILE") or root / "routing.json").resolve(),
         environment={k: SecretStr(v) for k, v in env.items() if v},
     )
+
+
+def _secret(env: Mapping[str, str], name: str) -> SecretStr | None:
+    value = env.get(name)
+    return SecretStr(value) if value else None
+
+
+def _file(env: Mapping[str, str], name: str, default: str) -> Path:
+    """Return the file that a variable names, or the one of the project."""
+    given = env.get(name)
+    return Path(given).expanduser().resolve() if given else DEPLOYMENTS / default
 
 
 def prefect_api_url() -> str | None:

@@ -18,7 +18,7 @@ from tasks.errors import StateError
 metadata = sa.MetaData()
 
 #: Version of the tables; a database of another version is refused, never guessed at.
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 meta = sa.Table(
     "meta",
@@ -86,7 +86,8 @@ runs = sa.Table(
     metadata,
     sa.Column("run_id", sa.String(80), primary_key=True),
     sa.Column("product", sa.String(120), nullable=False, index=True),
-    sa.Column("status", sa.String(20), nullable=False),  # running, finished, failed, stopped
+    # running, waiting (for a person), finished, failed, stopped
+    sa.Column("status", sa.String(20), nullable=False),
     sa.Column("verdict", sa.String(20)),
     sa.Column("candidate_digest", sa.String(80), nullable=False),
     sa.Column("baseline_digest", sa.String(80), nullable=False),
@@ -96,6 +97,33 @@ runs = sa.Table(
     sa.Column("host", sa.String(200), nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("result", sa.Text),  # the JSON that `imagegate run --json` prints
+    #: Who asked for the run; the policy may forbid them to approve it.
+    sa.Column("requester", sa.String(200)),
+    #: Prefect's flow run: started again (crash, suspension) it goes on with its own gate run.
+    sa.Column("flow_run_id", sa.String(40), index=True),
+    #: A token of the process that drives the run; one that lost it stops by itself.
+    sa.Column("driver", sa.String(40)),
+    #: When the driver last said that it lives, UTC ISO-8601.
+    sa.Column("heartbeat_at", sa.String(32)),
+)
+
+#: One row a run that a person has to decide about before production changes.
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    sa.Column("run_id", sa.String(80), primary_key=True),
+    sa.Column("product", sa.String(120), nullable=False, index=True),
+    # pending, approved, rejected, expired
+    sa.Column("status", sa.String(12), nullable=False),
+    #: Why a person is asked, as a sentence.
+    sa.Column("asked_because", sa.Text, nullable=False),
+    sa.Column("requester", sa.String(200), nullable=False),
+    sa.Column("requested_at", sa.String(32), nullable=False),
+    sa.Column("expires_at", sa.String(32), nullable=False),
+    sa.Column("decided_by", sa.String(200)),
+    sa.Column("decided_at", sa.String(32)),
+    sa.Column("decided_via", sa.String(20)),  # command, prefect, slack, expiry
+    sa.Column("reason", sa.Text),
 )
 
 #: One row a paid request: reserved at the worst price before it, booked at the actual after it.
@@ -162,6 +190,65 @@ outbox = sa.Table(
     sa.Column("claimed_at", sa.String(32)),
     sa.Column("delivered_at", sa.String(32)),
     sa.Column("receipt", sa.Text),
+    #: ``open`` starts a thread, ``reply`` goes into it, ``update`` rewrites its first message.
+    sa.Column("kind", sa.String(12), nullable=False, server_default="open"),
+    #: The thread it belongs to; messages of one thread are sent in order.
+    sa.Column("thread", sa.String(200), index=True),
+    sa.Column("product", sa.String(120)),
+    sa.Column("severity", sa.String(12), nullable=False, server_default="info"),
+    #: Not sent earlier than this: quiet hours, or a rate limit.
+    sa.Column("not_before", sa.String(32)),
+)
+
+#: Where the first message of a thread lies, once a channel has it.
+alert_threads = sa.Table(
+    "alert_threads",
+    metadata,
+    sa.Column("thread", sa.String(200), primary_key=True),
+    sa.Column("channel", sa.String(80), nullable=False),
+    sa.Column("ts", sa.String(40), nullable=False),
+    sa.Column("opened_at", sa.String(32), nullable=False),
+)
+
+#: Alarms that may repeat: told once, counted while they last, closed when the cause is gone.
+incidents = sa.Table(
+    "incidents",
+    metadata,
+    sa.Column("key", sa.String(200), primary_key=True),
+    #: Grows when an incident of the same key opens again; part of its thread's name.
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("product", sa.String(120)),
+    sa.Column("severity", sa.String(12), nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("status", sa.String(12), nullable=False),  # open, resolved
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("opened_at", sa.String(32), nullable=False),
+    sa.Column("last_at", sa.String(32), nullable=False),
+    sa.Column("resolved_at", sa.String(32)),
+    sa.Column("acknowledged_by", sa.String(200)),
+    sa.Column("acknowledged_at", sa.String(32)),
+)
+
+#: Schedules that were registered, to see a run that should have started and did not.
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("product", sa.String(120)),
+    sa.Column("cron", sa.String(120), nullable=False),
+    sa.Column("timezone", sa.String(80), nullable=False),
+    sa.Column("registered_at", sa.String(32), nullable=False),
+    #: When a run of it last started, whatever came of it.
+    sa.Column("started_at", sa.String(32)),
+)
+
+#: Signs of life of long-running parts of imagegate (the watchdog, the Slack listener), by name.
+heartbeats = sa.Table(
+    "heartbeats",
+    metadata,
+    sa.Column("name", sa.String(200), primary_key=True),
+    sa.Column("at", sa.String(32), nullable=False),
+    sa.Column("detail", sa.Text),
 )
 
 

@@ -7,13 +7,23 @@ import re
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from tasks.errors import ConfigError
-from tasks.runs import begin_run, check_resumable, end_run, is_alive, new_run_id, process_alive
+from tasks.runs import (
+    beat,
+    begin_run,
+    check_resumable,
+    end_run,
+    is_driven,
+    new_run_id,
+    process_alive,
+    run_of_flow,
+)
 from tasks.state import State, runs
 
 
@@ -67,5 +77,25 @@ def test_a_zombie_drives_nothing() -> None:
 
 
 def test_on_another_host_nothing_is_known() -> None:
-    assert is_alive("elsewhere.example", 1)
-    assert not is_alive(socket.gethostname(), os.getpid()), "this process drives no other run"
+    assert is_driven("elsewhere.example", 1, None)
+
+
+def test_a_driver_is_dead_when_its_process_is_gone_or_silent() -> None:
+    now = datetime(2026, 11, 25, 2, 0, 30, tzinfo=UTC)
+    fresh, old = "2026-11-25T02:00:10.000Z", "2026-11-25T01:59:59.000Z"
+    here = socket.gethostname()
+    assert is_driven("elsewhere.example", 1, fresh, now=now)
+    assert not is_driven("elsewhere.example", 1, old, now=now)
+    assert is_driven(here, os.getppid(), fresh, now=now)
+    assert not is_driven(here, os.getppid(), old, now=now), "a number that another process got"
+    assert not is_driven(here, 1, fresh, now=now, alive=lambda _: False)
+
+
+def test_a_driver_whose_run_was_taken_over_learns_it_by_its_heartbeat(state: State) -> None:
+    begin_run(state, "r1", "shop", "sha256:c", "sha256:b", driver="one", flow_run_id="f1")
+    assert beat(state, "r1", "one")
+    begin_run(state, "r1", "shop", "sha256:c", "sha256:b", driver="two")
+    assert not beat(state, "r1", "one")
+    assert beat(state, "r1", "two")
+    assert run_of_flow(state, "f1") == "r1"
+    assert run_of_flow(state, "f2") is None

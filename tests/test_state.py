@@ -200,7 +200,7 @@ def test_another_version_of_the_tables_is_refused(tmp_path: Path) -> None:
     with state.begin() as connection:
         connection.execute(sa.update(meta).values(value="99"))
     state.close()
-    with pytest.raises(StateError, match="holds state version 99, this imagegate knows 1"):
+    with pytest.raises(StateError, match="holds state version 99, this imagegate knows 2"):
         State(url)
 
 

@@ -8,7 +8,6 @@ freeze, and nobody else's.
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +17,7 @@ from sqlalchemy.engine import Connection
 
 from tasks.errors import ConfigError, FrozenError, RefusedError
 from tasks.mix.production import require_production
-from tasks.runs import process_alive
+from tasks.runs import is_driven
 from tasks.state import State, freezes, runs, within
 
 #: A freeze longer than this is a mistake, not a plan.
@@ -187,7 +186,6 @@ def acquire_for_run(
         RefusedError: The product has no production mix.
         FrozenError: A person froze it, or another run that still goes on.
     """
-    here = socket.gethostname() if host is None else host
     with state.begin() as connection:
         serving = require_production(connection, product, lock=True)
         own: Freeze | None = None
@@ -196,9 +194,7 @@ def acquire_for_run(
                 own = held
             elif held.run_id == run_id:
                 _release(connection, held, by=f"run {run_id}, on another mix now", now=now)
-            elif held.run_id is None or _goes_on(
-                connection, held.run_id, here, alive or process_alive
-            ):
+            elif held.run_id is None or _goes_on(connection, held.run_id, now, host, alive):
                 raise FrozenError(explain(held))
             else:
                 _release(connection, held, by=f"taken over by run {run_id}", now=now)
@@ -214,14 +210,24 @@ def release_for_run(connection: Connection, product: str, *, run_id: str, now: d
             _release(connection, held, by=f"run {run_id}", now=now)
 
 
-def _goes_on(connection: Connection, run_id: str, here: str, alive: Callable[[int], bool]) -> bool:
-    """Tell whether a run may still act: running, and not known to be dead."""
+def _goes_on(
+    connection: Connection,
+    run_id: str,
+    now: datetime,
+    here: str | None,
+    alive: Callable[[int], bool] | None,
+) -> bool:
+    """Tell whether a run may still act: it waits for a person, or runs and is not known dead."""
     row = connection.execute(
-        sa.select(runs.c.status, runs.c.host, runs.c.pid).where(runs.c.run_id == run_id)
+        sa.select(runs.c.status, runs.c.host, runs.c.pid, runs.c.heartbeat_at).where(
+            runs.c.run_id == run_id
+        )
     ).first()
-    if row is None or row.status != "running":
+    if row is None or row.status not in ("running", "waiting"):
         return False
-    return row.host != here or alive(row.pid)
+    return row.status == "waiting" or is_driven(
+        row.host, row.pid, row.heartbeat_at, now=now, here=here, alive=alive
+    )
 
 
 def _insert(

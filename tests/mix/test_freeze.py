@@ -20,12 +20,12 @@ from tasks.mix.freeze import (
     assert_may_change,
     end_of,
     freeze,
-    process_alive,
     release_for_run,
     stamp,
     thaw,
 )
 from tasks.mix.manifest import ResolvedMix
+from tasks.runs import process_alive
 from tasks.state import State, freezes, production, runs
 
 NOW = datetime(2026, 9, 14, 12, tzinfo=UTC)
@@ -177,6 +177,13 @@ def test_a_run_is_refused_by_a_run_that_goes_on(shop: State) -> None:
     by_run(shop, "run-1")
     with pytest.raises(FrozenError, match="imagegate run --resume run-1"):
         by_run(shop, "run-2", alive=True)
+
+
+def test_a_run_that_waits_for_a_person_keeps_its_freeze(shop: State) -> None:
+    book(shop, "run-1", "waiting")
+    by_run(shop, "run-1")
+    with pytest.raises(FrozenError, match="run-1"):
+        by_run(shop, "run-2", alive=False)
 
 
 @pytest.mark.parametrize("status", ["finished", "failed", "stopped"])

@@ -1,0 +1,1 @@
+"""What runs imagegate for a team: deployments, automations, containers, and the files they read."""
