@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from flows.request import GateRequest
 from flows.watcher import Watcher
@@ -13,36 +14,50 @@ from tasks.mix.catalog import EMBEDDED
 from tasks.mix.selection import Selection, select, selection_of
 from tasks.mix.task import abandon
 from tasks.plan import RunPlan
-from tasks.runs import check_resumable, new_run_id
+from tasks.runs import check_resumable, new_run_id, run_of_flow
 from tasks.settings import load_settings
 from tasks.state import State
 
 
 @contextmanager
-def open_run(request: GateRequest, watcher: Watcher) -> Iterator[tuple[RunContext, Selection]]:
+def open_run(
+    request: GateRequest, watcher: Watcher, flow_run_id: str | None = None
+) -> Iterator[tuple[RunContext, Selection]]:
     """Yield the surroundings of a new or a resumed run; a run that breaks is booked as failed.
+
+    A flow run that Prefect starts again, after a crash or when a person has decided, goes on with
+    the run that it drove before: nothing is paid twice.
 
     Raises:
         ConfigError: A file of the request is missing or wrong, or the run cannot be resumed.
+        TakenOverError: Another process drives the run by now.
     """
     settings = load_settings()
     state = State(settings.state_url.get_secret_value())
     try:
-        if request.resume is not None:
-            check_resumable(state, request.resume)
-            context = RunContext(settings, state, request.resume, watcher.stop)
+        before = request.resume
+        if before is None and flow_run_id is not None:
+            before = run_of_flow(state, flow_run_id)
+        if before is not None:
+            check_resumable(state, before)
+        run_id = before or new_run_id(Path(request.candidate).stem)
+        context = RunContext(settings, state, run_id, watcher.stop, flow_run_id)
+        # A run that was killed before it had a plan has nothing to go on with: it starts over.
+        if request.resume is not None or context.folder.has_plan():
+            context.resumes = True
             selection = selection_of(context.folder.load_plan())
         else:
             selection = select(
                 state, request.candidate, request.baseline, request.policy, request.catalog
             )
-            run_id = new_run_id(selection.candidate.mix.name)
-            context = RunContext(settings, state, run_id, watcher.stop)
         try:
             yield context, selection
+            context.check_driver()
         except BaseException:
             abandon(context, selection.product)
             raise
+        finally:
+            context.end_heartbeat()
     finally:
         state.close()
 
@@ -63,7 +78,7 @@ def serving(context: RunContext, selection: Selection) -> Iterator[dict[str, str
 
 def plan_of(context: RunContext, selection: Selection, request: GateRequest) -> RunPlan:
     """Return the plan: the one that a resumed run has, or a new one."""
-    if request.resume is not None:
+    if context.resumes:
         return context.folder.load_plan()
     return draw_sample(
         context,

@@ -69,7 +69,7 @@ def release_gate(request: GateRequest) -> State[GateResult]:
     end_server_with_us()
     watcher = LoggedWatcher(current_watcher(), get_run_logger())
     # Prefect takes SIGTERM when the flow starts; the watcher takes it back, to end as HOLD.
-    with watcher.signals(), open_run(request, watcher) as (context, selection):
+    with watcher.signals(), open_run(request, watcher, flow_run_id()) as (context, selection):
         watcher.step("run", context.run_id)
         until = freeze_mix(context, selection, request.owner)
         watcher.step("freeze_mix", f"{selection.baseline.mix.name} frozen until {until}")
@@ -96,6 +96,7 @@ def release_gate(request: GateRequest) -> State[GateResult]:
         verdict = decide(plan, measured, expectations, context.stopped)
         watcher.step("decide", verdict.verdict)
 
+        context.check_driver()
         verdict, actions = act(context, plan, measured, expectations, verdict)
         watcher.step("promote / roll_back", "; ".join(actions))
 
@@ -121,10 +122,22 @@ def release_gate(request: GateRequest) -> State[GateResult]:
             seconds=time.monotonic() - began,
             spend_usd=spent_usd(context, plan),
         )
-        end_run(context.state, plan.run_id, "finished", verdict.verdict, result.model_dump_json())
+        end_run(
+            context.state,
+            plan.run_id,
+            "finished",
+            verdict.verdict,
+            result.model_dump_json(),
+            driver=context.driver,
+        )
     return Completed(
         name=verdict.verdict, message=f"{verdict.verdict}: {verdict.reasons[0]}", data=result
     )
+
+
+def flow_run_id() -> str | None:
+    """Return the id of Prefect's flow run that this is."""
+    return str(flow_run.id) if flow_run.id else None
 
 
 def generate_and_check(

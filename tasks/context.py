@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 
+from tasks.errors import TakenOverError
+from tasks.heartbeat import Heartbeat
 from tasks.images import ImageStore
 from tasks.plan import RunFolder
 from tasks.settings import Settings
@@ -21,18 +24,58 @@ class RunContext:
         state: The open state database.
         run_id: The run.
         stop: Set when the run should end cleanly, as HOLD.
+        flow_run_id: Prefect's flow run that drives the run, if any.
     """
 
     def __init__(
-        self, settings: Settings, state: State, run_id: str, stop: threading.Event
+        self,
+        settings: Settings,
+        state: State,
+        run_id: str,
+        stop: threading.Event,
+        flow_run_id: str | None = None,
     ) -> None:
         self.settings = settings
         self.state = state
         self.run_id = run_id
         self.stop = stop
+        self.flow_run_id = flow_run_id
+        #: True when the run has its plan from before.
+        self.resumes = False
+        #: Tells this process from others that drive, or drove, the same run.
+        self.driver = secrets.token_hex(8)
         self.folder = RunFolder(settings.runs / run_id)
         self.images = ImageStore(settings.images)
         self._held: str | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._lost = False
+
+    def begin_heartbeat(self) -> None:
+        """Give signs of life from now on; the run must be booked with this driver."""
+        if self._heartbeat is None:
+            self._heartbeat = Heartbeat(self.state, self.run_id, self.driver, self._on_lost)
+            self._heartbeat.start()
+
+    def end_heartbeat(self) -> None:
+        """Give no more signs of life."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+
+    def check_driver(self) -> None:
+        """Pass while this process drives the run.
+
+        Raises:
+            TakenOverError: Another process does: this one must not act any more.
+        """
+        if self._lost:
+            raise TakenOverError(
+                f"run {self.run_id} is driven by another process since this one was silent for "
+                "too long; it ends here, without a verdict. See `imagegate history`"
+            )
+
+    def _on_lost(self) -> None:
+        self._lost = True
+        self.hold("another process took the run over")
 
     def hold(self, reason: str) -> None:
         """Stop the run for a reason of its own, e.g. a spend cap; the first reason stays."""

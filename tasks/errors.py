@@ -10,6 +10,7 @@
     └── GateError              the gate itself broke; this is never a verdict      exit 4
         ├── StateError         the state database is unreadable or corrupt         exit 4
         ├── EvidenceError      evidence cannot be written or read (disk full)      exit 4
+        ├── TakenOverError     another process drives this run by now              exit 4
         └── RolloutError       the router did not do, or does not show, the change exit 4
             └── FencedError    another controller moved production meanwhile       exit 4
 
@@ -105,6 +106,10 @@ class StateError(GateError):
 
 class EvidenceError(GateError):
     """Evidence cannot be written or read."""
+
+
+class TakenOverError(GateError):
+    """Another process drives the run; this one must not act for it any more."""
 
 
 class RolloutError(GateError):

@@ -77,6 +77,10 @@ class RunFolder:
         """Request log of the embedded image server, one JSON object a line."""
         return self.path / "server-requests.jsonl"
 
+    def has_plan(self) -> bool:
+        """Tell whether the run came as far as its plan."""
+        return self.plan_file.exists()
+
     def load_plan(self) -> RunPlan:
         """Return the plan.
 

@@ -99,6 +99,13 @@ def beat(state: State, run_id: str, driver: str) -> bool:
     return found.rowcount == 1
 
 
+def drives(state: State, run_id: str, driver: str) -> bool:
+    """Tell whether the process with this token drives the run, which then goes on."""
+    rule = (runs.c.run_id == run_id, runs.c.driver == driver, runs.c.status == "running")
+    with state.begin() as connection:
+        return connection.execute(sa.select(runs.c.run_id).where(*rule)).first() is not None
+
+
 def run_of_flow(state: State, flow_run_id: str) -> str | None:
     """Return the run that a Prefect flow run drove before it was started again, if any."""
     query = (
@@ -117,12 +124,24 @@ def end_run(
     status: RunStatus,
     verdict: VerdictName | None = None,
     result: str | None = None,
+    *,
+    driver: str | None = None,
 ) -> None:
-    """Book how a run ended, with the JSON of its result."""
+    """Book how a run ended, with the JSON of its result.
+
+    Args:
+        state: The database.
+        run_id: The run.
+        status: How it ended.
+        verdict: Its verdict, if it came to one.
+        result: JSON of the result.
+        driver: When given, only the process with this token may book the end.
+    """
+    rule = sa.true() if driver is None else runs.c.driver == driver
     with state.begin() as connection:
         connection.execute(
             sa.update(runs)
-            .where(runs.c.run_id == run_id)
+            .where(runs.c.run_id == run_id, rule)
             .values(status=status, verdict=verdict, result=result, ended_at=utc_now())
         )
 

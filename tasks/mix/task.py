@@ -13,7 +13,7 @@ from tasks.mix.freeze import acquire_for_run, active_freeze, release_for_run
 from tasks.mix.preflight import Served, check_preflight
 from tasks.mix.production import adopt, forget_adoption, keep_mix
 from tasks.mix.selection import Selection
-from tasks.runs import begin_run, end_run
+from tasks.runs import begin_run, drives, end_run
 
 
 @task(name="freeze_mix", task_run_name="freeze_mix", cache_policy=NO_CACHE)
@@ -26,7 +26,17 @@ def freeze_mix(context: RunContext, selection: Selection, owner: str) -> str:
     state, product = context.state, selection.product
     adopt(state, selection.baseline, owner, "first mix of the product")
     keep_mix(state, selection.candidate)
-    begin_run(state, context.run_id, product, selection.candidate.digest, selection.baseline.digest)
+    begin_run(
+        state,
+        context.run_id,
+        product,
+        selection.candidate.digest,
+        selection.baseline.digest,
+        driver=context.driver,
+        requester=owner,
+        flow_run_id=context.flow_run_id,
+    )
+    context.begin_heartbeat()
     frozen = acquire_for_run(
         state,
         product,
@@ -61,10 +71,15 @@ def preflight(context: RunContext, selection: Selection, served: Mapping[str, Se
 
 
 def abandon(context: RunContext, product: str) -> None:
-    """Book a run that broke; production is frozen by it no longer when nothing was spent yet."""
+    """Book a run that broke; production is frozen by it no longer when nothing was spent yet.
+
+    A run that waits for a person, or that another process drives by now, is left as it is.
+    """
+    if not drives(context.state, context.run_id, context.driver):
+        return
     now = datetime.now(UTC)
     with context.state.begin() as connection:
-        if not context.folder.plan_file.exists():
+        if not context.folder.has_plan():
             release_for_run(connection, product, run_id=context.run_id, now=now)
             forget_adoption(connection, product)
-    end_run(context.state, context.run_id, "failed")
+    end_run(context.state, context.run_id, "failed", driver=context.driver)
