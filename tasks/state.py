@@ -1,23 +1,24 @@
 """The state database: production, freezes, runs, spend, journal and outbox in one place.
 
-SQLite by default, any SQLAlchemy URL otherwise. A step keeps its own queries in its own folder;
-this module owns the tables and how a transaction is opened.
+SQLite by default, PostgreSQL for a team. A step keeps its own queries in its own folder; this
+module owns the tables, :mod:`tasks.database` how a transaction is opened, and
+:mod:`tasks.migrations` how older tables become these.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
+from tasks.database import PATIENCE_S, Database, make_folder
 from tasks.errors import StateError
 
 metadata = sa.MetaData()
 
-#: Version of the tables; a database of another version is refused, never guessed at.
+#: Version of the tables, and the number of the newest step in ``tasks/migrations/versions``.
 STATE_VERSION = 2
 
 meta = sa.Table(
@@ -122,8 +123,17 @@ approvals = sa.Table(
     sa.Column("expires_at", sa.String(32), nullable=False),
     sa.Column("decided_by", sa.String(200)),
     sa.Column("decided_at", sa.String(32)),
-    sa.Column("decided_via", sa.String(20)),  # command, prefect, slack, expiry
+    sa.Column("decided_via", sa.String(20)),  # command, prefect, slack, expiry, rollback, run
     sa.Column("reason", sa.Text),
+    #: The machine's own verdict with its reasons, as JSON: what the person was asked about.
+    sa.Column("verdict", sa.Text, nullable=False),
+    #: The policy's section ``approval`` as JSON: who may decide.
+    sa.Column("rules", sa.Text, nullable=False),
+    #: Last line of the journal of production (``transitions.id``) when the person was asked: a
+    #: rollback after it takes the approval's ground away.
+    sa.Column("journal_id", sa.Integer, nullable=False),
+    #: Prefect's flow run that is suspended for the answer; ``None`` when the process ended.
+    sa.Column("flow_run_id", sa.String(40), index=True),
 )
 
 #: One row a paid request: reserved at the worst price before it, booked at the actual after it.
@@ -150,6 +160,18 @@ spend_totals = sa.Table(
     "spend_totals",
     metadata,
     sa.Column("scope", sa.String(120), primary_key=True),
+    sa.Column("microusd", sa.BigInteger, nullable=False),
+)
+
+#: Sums over the ledger by product (``*`` for all) and span of time, kept in the transaction of the
+#: rows: days, weeks and months of the budgets' time zone. A missing sum is made from the rows.
+spend_windows = sa.Table(
+    "spend_windows",
+    metadata,
+    sa.Column("who", sa.String(120), primary_key=True),
+    #: First moment, and the first one after it; UTC ISO-8601.
+    sa.Column("start_at", sa.String(32), primary_key=True),
+    sa.Column("end_at", sa.String(32), primary_key=True),
     sa.Column("microusd", sa.BigInteger, nullable=False),
 )
 
@@ -196,8 +218,10 @@ outbox = sa.Table(
     sa.Column("thread", sa.String(200), index=True),
     sa.Column("product", sa.String(120)),
     sa.Column("severity", sa.String(12), nullable=False, server_default="info"),
-    #: Not sent earlier than this: quiet hours, or a rate limit.
+    #: Not tried again earlier than this, after Slack refused the message itself.
     sa.Column("not_before", sa.String(32)),
+    #: What it is about, e.g. ``gate.rollback`` or ``incident.opened``; routing overrides by it.
+    sa.Column("topic", sa.String(80), nullable=False, server_default=""),
 )
 
 #: Where the first message of a thread lies, once a channel has it.
@@ -208,6 +232,23 @@ alert_threads = sa.Table(
     sa.Column("channel", sa.String(80), nullable=False),
     sa.Column("ts", sa.String(40), nullable=False),
     sa.Column("opened_at", sa.String(32), nullable=False),
+    #: When the first message was last written or rewritten.
+    sa.Column("updated_at", sa.String(32)),
+)
+
+#: How well each way to people works (``slack:C012…``, ``webhook``, ``mail``), for all processes.
+alert_channels = sa.Table(
+    "alert_channels",
+    metadata,
+    sa.Column("name", sa.String(120), primary_key=True),
+    #: Failures in a row; 0 when the last message went.
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("failing_since", sa.String(32)),
+    #: Nothing is sent there earlier: a rate limit, or a pause after failures.
+    sa.Column("not_before", sa.String(32)),
+    #: True when ``not_before`` is the receiver's own wish (Retry-After).
+    sa.Column("limited", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("last_error", sa.Text),
 )
 
 #: Alarms that may repeat: told once, counted while they last, closed when the cause is gone.
@@ -252,95 +293,76 @@ heartbeats = sa.Table(
 )
 
 
-class State:
-    """An open state database.
+class State(Database):
+    """An open state database with the tables of this version.
+
+    A new database gets its tables. An older SQLite file is brought up to date after a copy of it
+    was made; an older PostgreSQL, which others use as well, waits for ``imagegate db upgrade``.
 
     Args:
         url: SQLAlchemy URL.
+        upgrade: Bring an older database of any kind up to date.
 
     Raises:
         StateError: The database cannot be opened, is corrupt or has other tables than this
             version of imagegate.
     """
 
-    def __init__(self, url: str) -> None:
-        parsed = self._parse(url)
-        self.shown = parsed.render_as_string(hide_password=True)
-        self.sqlite = parsed.get_backend_name() == "sqlite"
-        path = parsed.database or ""
-        # SQLite's own URIs (file:…?mode=ro) name a file that has to be there.
-        if self.sqlite and path not in ("", ":memory:") and not path.startswith("file:"):
-            self._make_folder(Path(path).parent)
+    def __init__(self, url: str, *, upgrade: bool = False) -> None:
+        super().__init__(url)
+        make_folder(self)
         try:
-            self.engine: Engine = sa.create_engine(
-                parsed,
-                connect_args={"timeout": 30} if self.sqlite else {},
-                pool_pre_ping=not self.sqlite,
-            )
-        except (sa.exc.SQLAlchemyError, ImportError, TypeError) as error:
-            raise StateError(
-                f"{self.shown}: this kind of state database cannot be used: {error}; install its "
-                "driver or mend IMAGEGATE_STATE_URL"
-            ) from None
-        if self.sqlite:
-            sa.event.listen(self.engine, "connect", _sqlite_pragmas)
-            sa.event.listen(self.engine, "begin", _begin_immediate)
-        self._create()
+            self._prepare(upgrade or self.sqlite)
+        except BaseException:
+            self.close()
+            raise
+        self.patience_s = PATIENCE_S
 
-    @staticmethod
-    def _parse(url: str) -> sa.URL:
-        try:
-            return sa.make_url(url)
-        except sa.exc.ArgumentError:
-            raise StateError(
-                "IMAGEGATE_STATE_URL is not a database URL (expected e.g. sqlite:///state.db or "
-                "postgresql+psycopg://user:password@host/name)"
-            ) from None
-
-    def _make_folder(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StateError(
-                f"{self.shown}: the folder of the state database cannot be made: {error.strerror}; "
-                "set IMAGEGATE_HOME elsewhere"
-            ) from None
-
-    def _create(self) -> None:
+    def _prepare(self, upgrade: bool) -> None:
+        """Make or migrate the tables; costs two queries when there is nothing to do."""
         with self.begin() as connection:
-            metadata.create_all(connection)
-            found = connection.execute(
-                sa.select(meta.c.value).where(meta.c.key == "state_version")
-            ).scalar()
+            found = state_version(connection)
+            if found == STATE_VERSION:
+                return
+            # Alembic is imported only when there is something for it to do.
+            from tasks import migrations
+
             if found is None:
+                metadata.create_all(connection)
                 connection.execute(
                     sa.insert(meta).values(key="state_version", value=str(STATE_VERSION))
                 )
-            elif found != str(STATE_VERSION):
+                migrations.stamp(connection)
+            elif found > STATE_VERSION:
                 raise StateError(
                     f"{self.shown}: holds state version {found}, this imagegate knows "
                     f"{STATE_VERSION}; use the imagegate that wrote it or another IMAGEGATE_HOME"
                 )
+            elif not upgrade:
+                raise StateError(
+                    f"{self.shown}: holds state version {found}, this imagegate needs "
+                    f"{STATE_VERSION}; make a backup, then run `imagegate db upgrade`"
+                )
+            else:
+                migrations.upgrade(connection, self.file, found)
 
-    @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """Open a transaction; on SQLite it takes the write lock at once, so reads in it hold.
 
-        Raises:
-            StateError: The database is unreadable, corrupt, locked for 30 s, or the disk is full.
-        """
-        try:
-            with self.engine.begin() as connection:
-                yield connection
-        except sa.exc.DBAPIError as error:
-            raise StateError(
-                f"{self.shown}: the state database failed: {error.orig}; nothing was changed by "
-                "this step. Restore the file from a backup, or move it away to start afresh"
-            ) from error
+def state_version(connection: Connection) -> int | None:
+    """Return the version of the tables, ``None`` for a database without imagegate's tables.
 
-    def close(self) -> None:
-        """Close all connections."""
-        self.engine.dispose()
+    Raises:
+        StateError: There is a table ``meta``, but it does not say a version.
+    """
+    if not sa.inspect(connection).has_table(meta.name):
+        return None
+    try:
+        query = sa.select(meta.c.value).where(meta.c.key == "state_version")
+        return int(connection.execute(query).scalar_one())
+    except (ValueError, sa.exc.NoResultFound):
+        raise StateError(
+            "the database has a table 'meta' without a state version, so it is not imagegate's; "
+            "give IMAGEGATE_STATE_URL a database of its own"
+        ) from None
 
 
 @contextmanager
@@ -351,17 +373,3 @@ def within(where: State | Connection) -> Iterator[Connection]:
             yield connection
     else:
         yield where
-
-
-def _sqlite_pragmas(connection: object, _record: object) -> None:
-    """Set write-ahead logging; let SQLAlchemy, not the driver, open transactions."""
-    connection.isolation_level = None  # type: ignore[attr-defined]
-    cursor = connection.cursor()  # type: ignore[attr-defined]
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
-
-
-def _begin_immediate(connection: Connection) -> None:
-    """Take the write lock when the transaction opens: no deadlock of two upgraders."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
