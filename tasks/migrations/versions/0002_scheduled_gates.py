@@ -1,0 +1,82 @@
+"""Drivers with heartbeats, approvals, incidents, threads of messages, schedules."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add to the tables of state version 1; rows that are there stay as they are."""
+    op.add_column("runs", sa.Column("requester", sa.String(200)))
+    op.add_column("runs", sa.Column("flow_run_id", sa.String(40)))
+    op.add_column("runs", sa.Column("driver", sa.String(40)))
+    op.add_column("runs", sa.Column("heartbeat_at", sa.String(32)))
+    op.create_index("ix_runs_flow_run_id", "runs", ["flow_run_id"])
+    op.create_table(
+        "approvals",
+        sa.Column("run_id", sa.String(80), primary_key=True),
+        sa.Column("product", sa.String(120), nullable=False, index=True),
+        sa.Column("status", sa.String(12), nullable=False),
+        sa.Column("asked_because", sa.Text, nullable=False),
+        sa.Column("requester", sa.String(200), nullable=False),
+        sa.Column("requested_at", sa.String(32), nullable=False),
+        sa.Column("expires_at", sa.String(32), nullable=False),
+        sa.Column("decided_by", sa.String(200)),
+        sa.Column("decided_at", sa.String(32)),
+        sa.Column("decided_via", sa.String(20)),
+        sa.Column("reason", sa.Text),
+    )
+    op.add_column(
+        "outbox", sa.Column("kind", sa.String(12), nullable=False, server_default="open")
+    )
+    op.add_column("outbox", sa.Column("thread", sa.String(200)))
+    op.add_column("outbox", sa.Column("product", sa.String(120)))
+    op.add_column(
+        "outbox", sa.Column("severity", sa.String(12), nullable=False, server_default="info")
+    )
+    op.add_column("outbox", sa.Column("not_before", sa.String(32)))
+    op.create_index("ix_outbox_thread", "outbox", ["thread"])
+    op.create_table(
+        "alert_threads",
+        sa.Column("thread", sa.String(200), primary_key=True),
+        sa.Column("channel", sa.String(80), nullable=False),
+        sa.Column("ts", sa.String(40), nullable=False),
+        sa.Column("opened_at", sa.String(32), nullable=False),
+    )
+    op.create_table(
+        "incidents",
+        sa.Column("key", sa.String(200), primary_key=True),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("product", sa.String(120)),
+        sa.Column("severity", sa.String(12), nullable=False),
+        sa.Column("title", sa.Text, nullable=False),
+        sa.Column("status", sa.String(12), nullable=False),
+        sa.Column("count", sa.Integer, nullable=False),
+        sa.Column("opened_at", sa.String(32), nullable=False),
+        sa.Column("last_at", sa.String(32), nullable=False),
+        sa.Column("resolved_at", sa.String(32)),
+        sa.Column("acknowledged_by", sa.String(200)),
+        sa.Column("acknowledged_at", sa.String(32)),
+    )
+    op.create_table(
+        "schedules",
+        sa.Column("name", sa.String(200), primary_key=True),
+        sa.Column("product", sa.String(120)),
+        sa.Column("cron", sa.String(120), nullable=False),
+        sa.Column("timezone", sa.String(80), nullable=False),
+        sa.Column("registered_at", sa.String(32), nullable=False),
+        sa.Column("started_at", sa.String(32)),
+    )
+    op.create_table(
+        "heartbeats",
+        sa.Column("name", sa.String(200), primary_key=True),
+        sa.Column("at", sa.String(32), nullable=False),
+        sa.Column("detail", sa.Text),
+    )
+    op.execute("UPDATE meta SET value = '2' WHERE key = 'state_version'")
