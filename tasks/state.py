@@ -221,7 +221,7 @@ outbox = sa.Table(
     #: Not tried again earlier than this, after Slack refused the message itself.
     sa.Column("not_before", sa.String(32)),
     #: What it is about, e.g. ``gate.rollback`` or ``incident.opened``; routing overrides by it.
-    sa.Column("topic", sa.String(80), nullable=False, server_default=""),
+    sa.Column("topic", sa.String(80), nullable=False, server_default=sa.text("''")),
 )
 
 #: Where the first message of a thread lies, once a channel has it.
@@ -249,6 +249,23 @@ alert_channels = sa.Table(
     #: True when ``not_before`` is the receiver's own wish (Retry-After).
     sa.Column("limited", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("last_error", sa.Text),
+)
+
+#: Buttons pressed in Slack: the same click is acted on once, and who asked for what stays known.
+slack_clicks = sa.Table(
+    "slack_clicks",
+    metadata,
+    #: Channel, message, button, user and moment of the click: Slack may deliver it twice.
+    sa.Column("click", sa.String(200), primary_key=True),
+    sa.Column("action", sa.String(20), nullable=False),
+    sa.Column("user_id", sa.String(40), nullable=False),
+    #: The button's value: what the click was about.
+    sa.Column("about", sa.Text, nullable=False),
+    sa.Column("at", sa.String(32), nullable=False),
+    # taken, done, refused, failed
+    sa.Column("status", sa.String(12), nullable=False),
+    #: What was answered, as a sentence.
+    sa.Column("outcome", sa.Text),
 )
 
 #: Alarms that may repeat: told once, counted while they last, closed when the cause is gone.

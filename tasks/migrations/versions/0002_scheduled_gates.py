@@ -50,6 +50,16 @@ def upgrade() -> None:
         sa.Column("opened_at", sa.String(32), nullable=False),
     )
     op.create_table(
+        "slack_clicks",
+        sa.Column("click", sa.String(200), primary_key=True),
+        sa.Column("action", sa.String(20), nullable=False),
+        sa.Column("user_id", sa.String(40), nullable=False),
+        sa.Column("about", sa.Text, nullable=False),
+        sa.Column("at", sa.String(32), nullable=False),
+        sa.Column("status", sa.String(12), nullable=False),
+        sa.Column("outcome", sa.Text),
+    )
+    op.create_table(
         "incidents",
         sa.Column("key", sa.String(200), primary_key=True),
         sa.Column("number", sa.Integer, nullable=False),
