@@ -32,15 +32,16 @@ def upgrade() -> None:
         sa.Column("decided_via", sa.String(20)),
         sa.Column("reason", sa.Text),
     )
-    op.add_column(
-        "outbox", sa.Column("kind", sa.String(12), nullable=False, server_default="open")
-    )
+    op.add_column("outbox", sa.Column("kind", sa.String(12), nullable=False, server_default="open"))
     op.add_column("outbox", sa.Column("thread", sa.String(200)))
     op.add_column("outbox", sa.Column("product", sa.String(120)))
     op.add_column(
         "outbox", sa.Column("severity", sa.String(12), nullable=False, server_default="info")
     )
     op.add_column("outbox", sa.Column("not_before", sa.String(32)))
+    op.add_column(
+        "outbox", sa.Column("topic", sa.String(80), nullable=False, server_default=sa.text("''"))
+    )
     op.create_index("ix_outbox_thread", "outbox", ["thread"])
     op.create_table(
         "alert_threads",
@@ -48,6 +49,16 @@ def upgrade() -> None:
         sa.Column("channel", sa.String(80), nullable=False),
         sa.Column("ts", sa.String(40), nullable=False),
         sa.Column("opened_at", sa.String(32), nullable=False),
+        sa.Column("updated_at", sa.String(32)),
+    )
+    op.create_table(
+        "alert_channels",
+        sa.Column("name", sa.String(120), primary_key=True),
+        sa.Column("failures", sa.Integer, nullable=False),
+        sa.Column("failing_since", sa.String(32)),
+        sa.Column("not_before", sa.String(32)),
+        sa.Column("limited", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("last_error", sa.Text),
     )
     op.create_table(
         "slack_clicks",
