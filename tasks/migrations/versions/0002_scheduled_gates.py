@@ -100,4 +100,10 @@ def upgrade() -> None:
         sa.Column("at", sa.String(32), nullable=False),
         sa.Column("detail", sa.Text),
     )
+    op.create_table(
+        "resumes",
+        sa.Column("key", sa.String(200), primary_key=True),
+        sa.Column("count", sa.Integer, nullable=False),
+        sa.Column("at", sa.String(32), nullable=False),
+    )
     op.execute("UPDATE meta SET value = '2' WHERE key = 'state_version'")
