@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from tasks.errors import ConfigError, known
 from tasks.records import ORIGINS, SUBTASKS, Origin, digest_json
@@ -165,6 +174,30 @@ class Freeze(Strict):
     days: float = Field(default=14.0, gt=0, le=365)
 
 
+class ApprovalRule(Strict):
+    """When a person has to agree before production changes, and who may."""
+
+    #: ``always``: before every promotion; ``cost_rise``: when the candidate costs more than the
+    #: baseline by ``cost_rise``; ``hold``: a person may promote what the machine holds.
+    require: tuple[Literal["always", "hold", "cost_rise"], ...] = ()
+    #: Rise of the effective cost of 1,000 usable images, relative to the baseline. An unknown
+    #: cost counts as risen.
+    cost_rise: float = Field(default=0.10, ge=0, le=100)
+    #: Without a decision by then the candidate is not promoted.
+    expires_hours: float = Field(default=24.0, gt=0, le=24 * 90)
+    #: Whether the one who asked for the run may approve it.
+    requester_may_approve: bool = False
+    #: Names of those who may decide; empty for anybody.
+    approvers: tuple[str, ...] = ()
+
+    @field_validator("approvers")
+    @classmethod
+    def _named(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not name.strip() for name in names):
+            raise ValueError("an approver needs a name; remove the empty entry")
+        return names
+
+
 class Policy(Strict):
     """Everything that turns measurements into a verdict."""
 
@@ -176,8 +209,18 @@ class Policy(Strict):
     budget: Budget = Budget()
     sampling: Sampling = Sampling()
     freeze: Freeze = Freeze()
+    approval: ApprovalRule = ApprovalRule()
     #: For the cost forecast.
     expected_images_per_month: int = Field(default=1_000_000, ge=1)
+
+    @model_serializer(mode="wrap")
+    def _without_default_approval(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out an approval that asks for nothing: such a policy is what it was before."""
+        shown: dict[str, Any] = handler(self)
+        # The digests of policies and plans in old evidence must come out the same.
+        if self.approval == ApprovalRule():
+            shown.pop("approval", None)
+        return shown
 
     @property
     def digest(self) -> str:

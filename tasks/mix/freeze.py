@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 from tasks.errors import ConfigError, FrozenError, RefusedError
 from tasks.mix.production import require_production
 from tasks.runs import is_driven
-from tasks.state import State, freezes, runs, within
+from tasks.state import State, approvals, freezes, runs, within
 
 #: A freeze longer than this is a mistake, not a plan.
 MOST_DAYS = 365
@@ -189,15 +189,22 @@ def acquire_for_run(
     with state.begin() as connection:
         serving = require_production(connection, product, lock=True)
         own: Freeze | None = None
+        others: list[Freeze] = []
         for held in active_freezes(connection, product, now):
             if held.run_id == run_id and held.mix_digest == serving.mix_digest:
                 own = held
             elif held.run_id == run_id:
                 _release(connection, held, by=f"run {run_id}, on another mix now", now=now)
             elif held.run_id is None or _goes_on(connection, held.run_id, now, host, alive):
-                raise FrozenError(explain(held))
+                others.append(held)
             else:
                 _release(connection, held, by=f"taken over by run {run_id}", now=now)
+        # A run that asked a person has measured everything and only comes to its end; what it
+        # may still change is asked for when it changes it.
+        if others and not _has_asked(connection, run_id):
+            raise FrozenError(explain(others[0]))
+        if own is None and others:
+            return others[0]
         return own or _insert(
             connection, product, owner=owner, reason=reason, days=days, run_id=run_id, now=now
         )
@@ -223,11 +230,26 @@ def _goes_on(
             runs.c.run_id == run_id
         )
     ).first()
-    if row is None or row.status not in ("running", "waiting"):
+    if row is not None and row.status == "waiting":
+        return _still_waits(connection, run_id, now)
+    if row is None or row.status != "running":
         return False
-    return row.status == "waiting" or is_driven(
-        row.host, row.pid, row.heartbeat_at, now=now, here=here, alive=alive
-    )
+    return is_driven(row.host, row.pid, row.heartbeat_at, now=now, here=here, alive=alive)
+
+
+def _still_waits(connection: Connection, run_id: str, now: datetime) -> bool:
+    """Tell whether a waiting run may still promote: nobody said no and its time is not over."""
+    asked = connection.execute(
+        sa.select(approvals.c.status, approvals.c.expires_at).where(approvals.c.run_id == run_id)
+    ).first()
+    if asked is None or asked.status == "approved":
+        return True
+    return asked.status == "pending" and _aware(now) < datetime.fromisoformat(asked.expires_at)
+
+
+def _has_asked(connection: Connection, run_id: str) -> bool:
+    query = sa.select(approvals.c.run_id).where(approvals.c.run_id == run_id)
+    return connection.execute(query).first() is not None
 
 
 def _insert(

@@ -15,6 +15,7 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from tasks.approval.store import assert_stands, withdraw
 from tasks.errors import FencedError, RefusedError, RolloutError
 from tasks.mix.freeze import assert_may_change, release_for_run
 from tasks.mix.manifest import ResolvedMix
@@ -105,7 +106,8 @@ def promote(
     Raises:
         RefusedError: The product has no production mix, or the mix is of another product.
         FrozenError: Somebody else's freeze is in force.
-        FencedError: Production is not what the decision was made about.
+        FencedError: Production is not what the decision was made about, or the run asked for a
+            person's approval and has none that stands.
         RolloutError: The router did not take the change; :func:`reconcile` tries again.
     """
     started = time.monotonic() if trigger is None else trigger
@@ -121,6 +123,8 @@ def promote(
         changed = current.mix_digest != mix.digest
         if changed:
             _expect(connection, current, expected_epoch, expected_mixes)
+            if run_id is not None:
+                assert_stands(connection, run_id, product)
             assert_may_change(connection, product, now=now, run_id=run_id)
             keep_mix(connection, mix)
         decision = _decide(
@@ -143,7 +147,9 @@ def roll_back(
     now: datetime | None = None,
     trigger: float | None = None,
 ) -> RolloutResult:
-    """Put an earlier mix back; no freeze stands in its way.
+    """Put an earlier mix back; no freeze and no open approval stands in its way.
+
+    What waits for a person's approval of a promotion loses its ground, and is closed.
 
     When production is on that mix already it is applied and read back once more.
 
@@ -183,6 +189,9 @@ def roll_back(
         decision = _decide(
             connection, "rollback", current, mix, shown, actor=actor, reason=reason, run_id=run_id
         )
+        # What a person was asked about is not what serves any more.
+        void = f"production was rolled back by {actor}: {reason}"
+        withdraw(connection, product=product, via="rollback", by=actor, reason=void, now=now)
     return _carry_out(state, router, decision, now, started)
 
 
