@@ -8,19 +8,21 @@ read the same sum. A transaction here lasts milliseconds, so waiting for one cos
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from tasks.errors import StateError
 
+P = ParamSpec("P")
 Result = TypeVar("Result")
 
 #: Seconds to wait for the lock of another transaction.
@@ -30,7 +32,7 @@ IDLE_S = 60
 #: Seconds to wait for a PostgreSQL that went away after it had been there, e.g. to restart.
 PATIENCE_S = 30.0
 #: How often work is repeated whose connection was lost in the middle.
-_REPEATS = 3
+_REPEATS = 2
 #: The advisory lock of imagegate's transactions: the letters ``imgate``.
 ADVISORY_LOCK = int.from_bytes(b"imgate")
 _BEGIN = (
@@ -55,7 +57,27 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class LostConnectionError(StateError):
-    """The connection to the database was lost; see :meth:`Database.run`."""
+    """The connection to the database was lost; see :func:`repeated`."""
+
+
+def repeated(method: Callable[P, Result]) -> Callable[P, Result]:
+    """Repeat a function that opens one transaction when its connection is lost in the middle.
+
+    A connection that is lost at the very end leaves open whether the work was kept, so only what
+    is harmless when it is done twice may be repeated.
+    """
+
+    @functools.wraps(method)
+    def until_kept(*args: P.args, **kwargs: P.kwargs) -> Result:
+        for _ in range(_REPEATS):
+            try:
+                return method(*args, **kwargs)
+            except LostConnectionError:
+                # The next transaction waits for the server.
+                continue
+        return method(*args, **kwargs)
+
+    return until_kept
 
 
 class Database:
@@ -114,24 +136,6 @@ class Database:
                 yield self._enter(stack)
         except sa.exc.DBAPIError as error:
             raise self._told(error) from error
-
-    def run(self, work: Callable[[Connection], Result]) -> Result:
-        """Return what ``work`` returns in a transaction of its own; repeat it when it is cut off.
-
-        A connection that is lost at the very end leaves open whether the work was kept, so
-        ``work`` must be harmless when it is done twice.
-
-        Raises:
-            StateError: As for :meth:`begin`; the connection was lost several times.
-        """
-        for left in reversed(range(_REPEATS)):
-            try:
-                with self.begin() as connection:
-                    return work(connection)
-            except LostConnectionError:
-                if not left:
-                    raise
-        raise AssertionError("unreachable")
 
     def close(self) -> None:
         """Close all connections."""
