@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.approval.rules import Approval
 from tasks.records import Accounts, Rate, Record, Slice, VerdictName
 
 
@@ -88,6 +89,8 @@ class GateResult(Record):
     slices: tuple[Slice, ...]
     #: What was done about production and whom it was told to.
     actions: tuple[str, ...]
+    #: What a person was asked and answered, when the policy asked one.
+    approval: Approval | None = None
     evidence: str
     report: str
     seconds: float

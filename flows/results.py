@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.request import GateResult
+from tasks.approval.rules import Approval
 from tasks.plan import RunPlan
 from tasks.records import Metrics, Verdict
 from tasks.rollout.change import RolloutResult
@@ -22,6 +23,7 @@ def build_result(
     report: Path,
     seconds: float,
     spend_usd: float,
+    approval: Approval | None = None,
 ) -> GateResult:
     """Return the result of a gate.
 
@@ -35,6 +37,7 @@ def build_result(
         report: The HTML report.
         seconds: Wall-clock time of the gate.
         spend_usd: What the ledger counts for the run.
+        approval: What a person was asked and answered, if one was.
     """
     after, before = metrics.candidate, metrics.baseline
     return GateResult(
@@ -62,6 +65,7 @@ def build_result(
         accounts=after.accounts,
         slices=metrics.slices,
         actions=tuple(actions),
+        approval=approval,
         evidence=str(evidence),
         report=str(report),
         seconds=round(seconds, 1),

@@ -141,30 +141,43 @@ def may_decide(
 
     The one who asked for the run may always withdraw it, by a rejection.
     """
-    run = approval.run_id
+    return (
+        _closed(approval, now)
+        or _unsigned(approval, by, reason)
+        or _without_authority(approval, decision, by)
+    )
+
+
+def _closed(approval: Approval, now: datetime) -> str | None:
     if approval.status != "pending":
-        return f"Run {run} was decided already: {outcome(approval)}"
+        return f"Run {approval.run_id} was decided already: {outcome(approval)}"
     if approval.overdue(now):
         return (
-            f"The approval of run {run} expired at {moment(approval.expires_at)}; start a new run "
-            "with `imagegate run`."
+            f"The approval of run {approval.run_id} expired at {moment(approval.expires_at)}; "
+            "start a new run with `imagegate run`."
         )
-    who = person(by)
-    if not who:
-        return f"Run {run}: a decision needs the name of who decides."
-    if not reason.strip():
-        return f"Run {run}: a decision needs its reason, for those who look at it later."
-    own = who == person(approval.requester)
+    return None
+
+
+def _unsigned(approval: Approval, by: str, reason: str) -> str | None:
+    missing = "the name of who decides" if not person(by) else ""
+    if not missing and not reason.strip():
+        missing = "its reason, for those who look at it later"
+    return f"Run {approval.run_id}: a decision needs {missing}." if missing else None
+
+
+def _without_authority(approval: Approval, decision: Decision, by: str) -> str | None:
+    run, rules, who = approval.run_id, approval.rules, person(by)
     until = f"It waits until {moment(approval.expires_at)}."
+    own = who == person(approval.requester)
     if own and decision == "rejected":
         return None
-    if own and not approval.rules.requester_may_approve:
+    if own and not rules.requester_may_approve:
         return (
             f"{by} asked for run {run} and may not approve it: the policy wants a second person. "
             f"{_who_may(approval)} {until}"
         )
-    allowed = {person(name) for name in approval.rules.approvers}
-    if allowed and who not in allowed:
+    if rules.approvers and who not in {person(name) for name in rules.approvers}:
         return f"{by} may not decide about run {run}. {_who_may(approval)} {until}"
     return None
 
@@ -189,6 +202,22 @@ def outcome(approval: Approval) -> str:
         return f"expired at {at}: {why}"
     by, via = approval.decided_by, _VIA.get(approval.decided_via or "", "")
     return f"{approval.status} by {by} at {at}{via}: {why}"
+
+
+def sentence(approval: Approval) -> str:
+    """Return question and answer in one text: why, what the machine said, who decided what."""
+    return (
+        f"{approval.asked_because} The machine said {approval.verdict.verdict}; "
+        f"{approval.requester} had asked for the run. Run {approval.run_id} {_was(approval)}"
+    )
+
+
+def _was(approval: Approval) -> str:
+    if approval.status == "pending":
+        return outcome(approval)
+    if approval.status == "expired":
+        return f"was not approved: the question {outcome(approval)}"
+    return f"was {outcome(approval)}"
 
 
 _VIA = {

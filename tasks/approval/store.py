@@ -178,8 +178,12 @@ def withdraw(
     with within(where) as connection:
         query = sa.select(approvals.c.run_id).where(approvals.c.status == "pending", rule)
         found = list(connection.execute(query.with_for_update()).scalars())
-        values = {"by": by, "via": via, "reason": reason, "now": now or datetime.now(UTC)}
-        return tuple(run for run in found if _close(connection, run, "expired", **values))
+        at = now or datetime.now(UTC)
+        return tuple(
+            run
+            for run in found
+            if _close(connection, run, "expired", by=by, via=via, reason=reason, now=at)
+        )
 
 
 def assert_stands(connection: Connection, run_id: str, product: str) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from tasks.approval.rules import Approval
 from tasks.errors import EvidenceError
 from tasks.evidence.provenance import provenance
 from tasks.evidence.text import well_formed
@@ -71,6 +72,7 @@ def write_bundle(
     actions: Sequence[str] = (),
     finished_at: str = "",
     secrets: Iterable[str] = (),
+    approval: Approval | None = None,
 ) -> None:
     """Write the evidence of a run into its folder; writing it again gives the same files.
 
@@ -84,6 +86,7 @@ def write_bundle(
         actions: What was done with production, one sentence each.
         finished_at: When the verdict fell.
         secrets: Values that must not be written, see :func:`known_secrets`; each is replaced.
+        approval: What a person was asked, with the machine's own verdict, and the answer.
 
     Raises:
         EvidenceError: A table is missing or cannot be stored, or the disk is full.
@@ -108,6 +111,8 @@ def write_bundle(
         "digests.json": digests(plan),
         "code.json": provenance(),
     }
+    if approval is not None:
+        documents["approval.json"] = approval.model_dump(mode="json")
     models = {model.name: model for mix in (plan.baseline, plan.candidate) for model in mix.models}
     documents["catalog.json"] = {
         "schema_version": 1,

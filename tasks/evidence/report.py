@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from tasks.approval.rules import sentence
 from tasks.evidence import appendix, charts, present
 from tasks.evidence.bundle import digests
 from tasks.evidence.gallery import (
@@ -132,6 +133,7 @@ def _context(view: ReportView, selection: Selection) -> dict[str, Any]:
         "reasons": [visible(text) for text in verdict.reasons],
         "warnings": [visible(text) for text in verdict.warnings],
         "actions": [visible(text) for text in view.actions],
+        "approval": None if view.approval is None else visible(sentence(view.approval)),
         "run_id": visible(plan.run_id),
         "product": visible(plan.product),
         "baseline": visible(plan.baseline.mix.name),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tasks.approval.rules import sentence
 from tasks.evidence import present
 from tasks.evidence.text import markdown, shorten
 from tasks.evidence.view import ReportView
@@ -26,6 +27,8 @@ def markdown_summary(view: ReportView) -> str:
         lines += ["", "**Warnings**", "", *(f"- {_line(text)}" for text in verdict.warnings)]
     if view.actions:
         lines += ["", "**What was done**", "", *(f"- {_line(text)}" for text in view.actions)]
+    if view.approval is not None:
+        lines += ["", f"**Approval**: {_line(sentence(view.approval))}"]
     lines += ["", "## Before → after", ""]
     before, after = (markdown(view.plan.mix(arm).mix.name) for arm in ("baseline", "candidate"))
     lines += _table(

@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.approval.store import read as read_approval
 from tasks.context import RunContext
 from tasks.evidence.bundle import known_secrets, seal, write_bundle
 from tasks.evidence.provenance import provenance
@@ -42,6 +43,7 @@ def record_evidence(
         actions=actions,
         finished_at=utc_now(),
         secrets=known_secrets(context.settings, plan),
+        approval=read_approval(context.state, plan.run_id),
     )
 
 
@@ -65,6 +67,7 @@ def publish_evidence(
         generations=measured.generations,
         reports=measured.reports,
         actions=actions,
+        approval=read_approval(context.state, plan.run_id),
         finished_at=utc_now(),
         provenance=provenance(),
     )

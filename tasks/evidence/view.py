@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tasks.approval.rules import Approval
 from tasks.plan import RunPlan
 from tasks.records import (
     Arm,
@@ -47,6 +48,8 @@ class ReportView:
     reports: Mapping[tuple[Arm, str], ImageReport]
     #: What was done with production, one sentence each, in order.
     actions: Sequence[str] = ()
+    #: What a person was asked and answered, when the policy asked one.
+    approval: Approval | None = None
     #: When the verdict fell, UTC ISO-8601.
     finished_at: str = ""
     #: Code version and the like, shown as they are.
