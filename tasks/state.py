@@ -310,6 +310,17 @@ heartbeats = sa.Table(
 )
 
 
+#: How often watchdogs started a run again after its process died, by flow run (or run without one).
+resumes = sa.Table(
+    "resumes",
+    metadata,
+    sa.Column("key", sa.String(200), primary_key=True),
+    #: A resume is claimed by raising this from the value seen, so two watchdogs do not both act.
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("at", sa.String(32), nullable=False),
+)
+
+
 class State(Database):
     """An open state database with the tables of this version.
 
