@@ -19,15 +19,24 @@ def check_request(request: GateRequest, settings: Settings) -> None:
 
     Raises:
         ConfigError: A file is missing or wrong, or the run cannot be resumed.
+        RefusedError: A hard limit on spend is reached.
     """
+    from tasks.budget.task import refuse_over_budget, refuse_resume_over_budget
     from tasks.inputs.sources import open_log
+    from tasks.plan import RunFolder
     from tasks.runs import check_resumable
 
     with opened(settings) as state:
         if request.resume is not None:
             check_resumable(state, request.resume)
+            folder = RunFolder(settings.runs / request.resume)
+            if folder.plan_file.exists():  # without a plan here, the flow refuses
+                refuse_resume_over_budget(state, settings, folder.load_plan())
             return
-        select(state, request.candidate, request.baseline, request.policy, request.catalog)
+        selection = select(
+            state, request.candidate, request.baseline, request.policy, request.catalog
+        )
+        refuse_over_budget(state, settings, selection.product)
     if request.inputs is not None:
         open_log(request.inputs)
 
@@ -37,7 +46,9 @@ def dry_run_gate(request: GateRequest, settings: Settings) -> dict[str, Any]:
 
     Raises:
         ConfigError: A file or the inputs are missing or wrong.
+        RefusedError: A hard limit on spend is reached.
     """
+    from tasks.budget.task import refuse_over_budget
     from tasks.inputs.task import build_plan
 
     if request.resume is not None:
@@ -46,6 +57,7 @@ def dry_run_gate(request: GateRequest, settings: Settings) -> dict[str, Any]:
         selection = select(
             state, request.candidate, request.baseline, request.policy, request.catalog
         )
+        room = refuse_over_budget(state, settings, selection.product)
     plan = build_plan(
         "dry-run",
         selection,
@@ -71,6 +83,9 @@ def dry_run_gate(request: GateRequest, settings: Settings) -> dict[str, Any]:
             for arm in ("baseline", "candidate")
         },
         "budget_usd": usd(plan.budget_microusd),
+        # What the hard limits on all runs leave, and the tightest of them.
+        "hard_limit_left_usd": None if room.left is None else usd(room.left),
+        "capped": room.caps(plan.budget_microusd),
         "models_without_price": sorted(set(unpriced)),
         "coverage": plan.coverage,
     }
@@ -93,6 +108,7 @@ def render_dry_run(preview: dict[str, Any]) -> str:
     cost = preview["cost_usd"]
     total = None if None in cost.values() else sum(cost.values())
     origins = ", ".join(f"{n} {name}" for name, n in preview["cases_by_origin"].items())
+    capped = "" if preview["capped"] is None else f"; {preview['capped']}"
     lines = [
         f"candidate  {preview['candidate']['name']}  {preview['candidate']['digest'][:19]}…",
         f"baseline   {preview['baseline']['name']}  {preview['baseline']['digest'][:19]}…",
@@ -106,9 +122,10 @@ def render_dry_run(preview: dict[str, Any]) -> str:
             else f"${total:.2f} at list prices without retries "
             f"(baseline ${cost['baseline']:.2f}, candidate ${cost['candidate']:.2f})"
         ),
-        f"budget     ${preview['budget_usd']:.2f}",
+        f"budget     ${preview['budget_usd']:.2f}" + capped,
         "Nothing was spent, frozen or changed.",
     ]
-    if total is not None and total > preview["budget_usd"]:
+    left = preview["hard_limit_left_usd"]
+    if total is not None and total > min(preview["budget_usd"], left or total):
         lines.append("This would pass the budget: the run would end as HOLD.")
     return "\n".join(lines)

@@ -8,6 +8,12 @@ from pathlib import Path
 
 from flows.request import GateRequest
 from flows.watcher import Watcher
+from tasks.budget.task import (
+    refuse_over_budget,
+    refuse_resume_over_budget,
+    rest_of_budget,
+    run_budget,
+)
 from tasks.context import RunContext
 from tasks.inputs.task import draw_sample
 from tasks.mix.catalog import EMBEDDED
@@ -30,6 +36,7 @@ def open_run(
 
     Raises:
         ConfigError: A file of the request is missing or wrong, or the run cannot be resumed.
+        RefusedError: A hard limit on spend is reached.
         TakenOverError: Another process drives the run by now.
     """
     settings = load_settings()
@@ -45,11 +52,19 @@ def open_run(
         # A run that was killed before it had a plan has nothing to go on with: it starts over.
         if request.resume is not None or context.folder.has_plan():
             context.resumes = True
-            selection = selection_of(context.folder.load_plan())
+            plan = context.folder.load_plan()
+            selection = selection_of(plan)
+            room = refuse_resume_over_budget(state, settings, plan)
+            asked = rest_of_budget(state, plan)
         else:
             selection = select(
                 state, request.candidate, request.baseline, request.policy, request.catalog
             )
+            room = refuse_over_budget(state, settings, selection.product)
+            asked = run_budget(selection.policy, request.budget_usd)
+        capped = room.caps(asked)
+        if capped is not None:
+            watcher.step("budget", capped)
         try:
             yield context, selection
             context.check_driver()

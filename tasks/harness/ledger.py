@@ -3,7 +3,9 @@
 A row counts with what it may cost (``reserved``: in flight; ``unknown``: nobody knows whether it
 was billed) or with what it did cost (``booked``). The sums of a run and of a UTC day are kept in
 ``spend_totals`` and change in the transaction of their rows, so that a reservation costs the same
-at the first request and at the hundred-thousandth.
+at the first request and at the hundred-thousandth. The hard limits on days, weeks and months of a
+product and of all products are looked at in that transaction too, see :mod:`tasks.budget.spend`:
+runs at the same time share what is left and none passes a limit.
 """
 
 from __future__ import annotations
@@ -14,16 +16,22 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from tasks.errors import BudgetExhausted, StateError
-from tasks.records import utc_now
-from tasks.state import State, ledger, meta, spend_totals
-
-RESERVED, BOOKED, UNKNOWN = "reserved", "booked", "unknown"
-
-_AMOUNT = sa.case(
-    (ledger.c.status == BOOKED, sa.func.coalesce(ledger.c.booked_microusd, 0)),
-    else_=ledger.c.reserved_microusd,
+from tasks.budget.hard import HardLimit, hard_limits
+from tasks.budget.limits import ALL, Budgets
+from tasks.budget.spend import (
+    AMOUNT,
+    BOOKED,
+    EVERYTHING,
+    RESERVED,
+    UNKNOWN,
+    add_to_windows,
+    count_again,
+    kept_totals,
 )
+from tasks.budget.windows import Window, stamp
+from tasks.database import repeated
+from tasks.errors import BudgetExhausted, StateError
+from tasks.state import State, ledger, meta, runs, spend_totals
 
 
 def _dollars(amount: int) -> str:
@@ -38,7 +46,8 @@ class SpendLedger:
         run_id: The run.
         cap_microusd: Most that the run may spend.
         day_cap_microusd: Most that all runs together may spend in a UTC day.
-        today: Returns the present UTC day as ``YYYY-MM-DD``.
+        budgets: Hard limits on what all runs together may spend; ``None``: there are none.
+        now: Returns the present moment.
     """
 
     def __init__(
@@ -47,11 +56,15 @@ class SpendLedger:
         run_id: str,
         cap_microusd: int,
         day_cap_microusd: int,
-        today: Callable[[], str] = lambda: datetime.now(UTC).date().isoformat(),
+        budgets: Budgets | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.state, self.run_id, self._today = state, run_id, today
+        self.state, self.run_id, self._now = state, run_id, now
         self.cap_microusd, self.day_cap_microusd = cap_microusd, day_cap_microusd
+        self._budgets = budgets
+        self._product: str | None = None
 
+    @repeated
     def reserve(
         self,
         key: str,
@@ -84,30 +97,35 @@ class SpendLedger:
         """
         if microusd < 0:
             raise ValueError(f"a price must not be negative, got {microusd}")
-        today = self._today()
         with self.state.begin() as connection:
             self._lock(connection)
+            # Read under the lock, so that rows are written in the order of their moments.
+            now = self._now()
+            today = _day(now)
             row = self._row(connection, key)
             if row is not None and row.run_id != self.run_id:
                 raise StateError(f"idempotency key {key!r} belongs to run {row.run_id!r}")
             known = 0 if row is None else _amount(row)
             amount = max(known, microusd)
             if row is not None and amount == known:
-                day = str(row.day)
+                day, at = str(row.day), str(row.at)
             else:
-                # More money is spent today: all of the row then counts today, never on a day
-                # whose cap nobody looks at any more.
-                day = today
+                # More money is spent now: all of the row then counts now, never on a day or in a
+                # month whose cap nobody looks at any more.
+                day, at = today, stamp(now)
                 more_today = amount - (known if row is not None and row.day == today else 0)
                 self._check(connection, today, amount - known, more_today)
+                self._check_budgets(connection, now, amount, known, row)
             values = {
                 "status": RESERVED,
                 "reserved_microusd": amount,
                 # Of a reserved row: the least that it will be booked with.
                 "booked_microusd": known,
+                # The UTC day of ``at``.
                 "day": day,
-                "at": utc_now(),
+                "at": at,
             }
+            product = self._product_of_run(connection)
             if row is None:
                 connection.execute(
                     sa.insert(ledger).values(
@@ -122,14 +140,19 @@ class SpendLedger:
                     )
                 )
                 _add(connection, _day_scope(day), amount)
+                add_to_windows(connection, product, at, amount)
             else:
                 connection.execute(
                     sa.update(ledger).where(ledger.c.idempotency_key == key).values(**values)
                 )
                 _add(connection, _day_scope(str(row.day)), -known)
                 _add(connection, _day_scope(day), amount)
+                if at != row.at:
+                    add_to_windows(connection, product, str(row.at), -known)
+                    add_to_windows(connection, product, at, amount)
             _add(connection, self._run_scope, amount - known)
 
+    @repeated
     def book(self, key: str, microusd: int) -> int:
         """Replace a reservation by the actual cost, 0 when nothing was billed.
 
@@ -154,6 +177,7 @@ class SpendLedger:
             self._settle(connection, row, BOOKED, cost)
             return cost
 
+    @repeated
     def mark_unknown(self, key: str) -> int:
         """Keep a reservation counted because nobody knows whether the request was billed.
 
@@ -173,6 +197,7 @@ class SpendLedger:
                 )
             return _amount(row)
 
+    @repeated
     def release(self, key: str) -> None:
         """Give back a reservation whose request was never sent; nothing happens without one."""
         with self.state.begin() as connection:
@@ -196,28 +221,30 @@ class SpendLedger:
                 .where(ledger.c.run_id == self.run_id, ledger.c.status == RESERVED)
                 .values(status=UNKNOWN, booked_microusd=None)
             ).rowcount
-            days = connection.execute(
-                sa.select(ledger.c.day).where(ledger.c.run_id == self.run_id).distinct()
-            ).scalars()
+            query = sa.select(ledger.c.day).where(ledger.c.run_id == self.run_id).distinct()
+            days = connection.execute(query).scalars().all()
+            count_again(connection, days)
             for scope in (self._run_scope, *(_day_scope(day) for day in days)):
                 connection.execute(sa.delete(spend_totals).where(spend_totals.c.scope == scope))
                 _total(connection, scope)
             return int(found)
 
+    @repeated
     def spent_microusd(self) -> int:
         """Return what this run has spent or may have spent."""
         with self.state.begin() as connection:
             return _total(connection, self._run_scope)
 
+    @repeated
     def spent_today(self) -> int:
         """Return what all runs have spent or may have spent in this UTC day."""
         with self.state.begin() as connection:
-            return _total(connection, _day_scope(self._today()))
+            return _total(connection, _day_scope(_day(self._now())))
 
     def by_arm(self) -> dict[str, int]:
         """Return what each arm of this run has spent or may have spent, from the rows."""
         query = (
-            sa.select(ledger.c.arm, sa.func.sum(_AMOUNT))
+            sa.select(ledger.c.arm, sa.func.sum(AMOUNT))
             .where(ledger.c.run_id == self.run_id)
             .group_by(ledger.c.arm)
         )
@@ -270,6 +297,41 @@ class SpendLedger:
                     + cure
                 )
 
+    def _check_budgets(
+        self,
+        connection: Connection,
+        now: datetime,
+        amount: int,
+        known: int,
+        row: Row[tuple[object, ...]] | None,
+    ) -> None:
+        """Raise when a hard limit of a product or of all products has no room for more."""
+        if self._budgets is None:
+            return
+        limits = hard_limits(self._budgets, self._product_of_run(connection))
+        windows: dict[HardLimit, Window] = {limit: limit.window(now) for limit in limits}
+        keys = {
+            limit: (EVERYTHING if limit.who == ALL else limit.who, window)
+            for limit, window in windows.items()
+        }
+        totals = kept_totals(connection, keys.values())
+        for limit, window in windows.items():
+            counted = row is not None and window.start_at <= str(row.at) < window.end_at
+            asked = amount - (known if counted else 0)
+            spent = totals[keys[limit]]
+            if spent + asked > limit.microusd:
+                raise BudgetExhausted(
+                    f"{limit.sentence(spent, window)}; the next request may cost "
+                    f"{_dollars(asked)}. {limit.cure}; then, or after that moment, resume the run"
+                )
+
+    def _product_of_run(self, connection: Connection) -> str | None:
+        """Return the product of the run, ``None`` for a run that is not in the book of runs."""
+        if self._product is None:
+            query = sa.select(runs.c.product).where(runs.c.run_id == self.run_id)
+            self._product = connection.execute(query).scalar()
+        return self._product
+
     def _settle(
         self, connection: Connection, row: Row[tuple[object, ...]], status: str, amount: int
     ) -> None:
@@ -281,11 +343,17 @@ class SpendLedger:
         change = amount - _amount(row)
         _add(connection, self._run_scope, change)
         _add(connection, _day_scope(row.day), change)
+        add_to_windows(connection, self._product_of_run(connection), str(row.at), change)
 
 
 def _amount(row: Row[tuple[object, ...]]) -> int:
     """Return what a row counts with."""
     return int(row.booked_microusd or 0) if row.status == BOOKED else int(row.reserved_microusd)
+
+
+def _day(moment: datetime) -> str:
+    """Return the UTC day of a moment as ``YYYY-MM-DD``."""
+    return moment.astimezone(UTC).date().isoformat()
 
 
 def _day_scope(day: str) -> str:
@@ -303,7 +371,7 @@ def _total(connection: Connection, scope: str) -> int:
     column = ledger.c.run_id if kind == "run" else ledger.c.day
     total = int(
         connection.execute(
-            sa.select(sa.func.coalesce(sa.func.sum(_AMOUNT), 0)).where(column == name)
+            sa.select(sa.func.coalesce(sa.func.sum(AMOUNT), 0)).where(column == name)
         ).scalar_one()
     )
     connection.execute(sa.insert(spend_totals).values(scope=scope, microusd=total))

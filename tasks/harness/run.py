@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from tasks.budget.limits import load_budgets
 from tasks.errors import BudgetExhausted, ConfigError, GateError
 from tasks.harness.breaker import Breaker, looks_down
 from tasks.harness.journal import Journal
@@ -157,7 +158,11 @@ class _ShardRun:
         }
         self.journal = Journal(state, plan.run_id)
         self.ledger = SpendLedger(
-            state, plan.run_id, plan.budget_microusd, plan.day_budget_microusd
+            state,
+            plan.run_id,
+            plan.budget_microusd,
+            plan.day_budget_microusd,
+            budgets=load_budgets(settings.budgets_file),
         )
         self.store = ImageStore(settings.images)
         self.limits = ModelLimits(models.values(), parallel)

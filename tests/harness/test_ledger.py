@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,10 @@ def state(tmp_path: Path) -> Iterator[State]:
     opened = State(f"sqlite:///{tmp_path / 'state.db'}")
     yield opened
     opened.close()
+
+
+def noon(day: str) -> datetime:
+    return datetime.fromisoformat(f"{day}T12:00:00+00:00")
 
 
 def take(book: SpendLedger, key: str, price: int, arm: str = "candidate") -> None:
@@ -52,8 +57,8 @@ def test_the_cap_is_said_with_what_is_spent_and_how_to_raise_it(state: State) ->
 
 def test_the_day_cap_counts_all_runs_and_only_the_day(state: State) -> None:
     day = ["2026-11-22"]
-    first = SpendLedger(state, "one", CAP, DAY_CAP, today=lambda: day[0])
-    second = SpendLedger(state, "two", CAP, DAY_CAP, today=lambda: day[0])
+    first = SpendLedger(state, "one", CAP, DAY_CAP, now=lambda: noon(day[0]))
+    second = SpendLedger(state, "two", CAP, DAY_CAP, now=lambda: noon(day[0]))
     take(first, "a", 1_000)
     with pytest.raises(BudgetExhausted, match=r"day's.*budget\.day_usd"):
         take(second, "b", 501)
@@ -101,7 +106,7 @@ def test_a_booked_key_that_is_sent_again_keeps_at_least_its_cost(state: State) -
 
 def test_a_free_failure_that_is_sent_again_the_next_day_counts_that_day(state: State) -> None:
     day = ["2026-11-22"]
-    book = SpendLedger(state, "run", CAP, DAY_CAP, today=lambda: day[0])
+    book = SpendLedger(state, "run", CAP, DAY_CAP, now=lambda: noon(day[0]))
     take(book, "a", 400)
     book.book("a", 100)
     day[0] = "2026-11-23"
@@ -207,7 +212,7 @@ class LedgerMachine(RuleBasedStateMachine):
         # One connection in one thread: an in-memory database is enough here.
         self.state = State("sqlite://")
         self.day = "2026-11-22"
-        self.book = SpendLedger(self.state, "run", CAP, DAY_CAP, today=lambda: self.day)
+        self.book = SpendLedger(self.state, "run", CAP, DAY_CAP, now=lambda: noon(self.day))
         #: key -> (status, amount, floor)
         self.rows: dict[str, tuple[str, int, int]] = {}
 
