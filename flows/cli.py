@@ -105,13 +105,20 @@ def run(
         str | None, typer.Option(help="Go on with a stopped or killed run.", metavar="RUN")
     ] = None,
     owner: Owner = None,
+    junit: Annotated[
+        str | None,
+        typer.Option(help="Write JUnit XML: a test case a slice and check.", metavar="FILE"),
+    ] = None,
+    summary: Annotated[
+        str | None, typer.Option(help="Write the job summary in Markdown.", metavar="FILE")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, say what it would cost, stop.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Judge a candidate mix against production and act on the verdict."""
-    from flows.request import GateRequest
+    from flows.ci import open_reports
 
     given = {
         "candidate": candidate,
@@ -125,31 +132,43 @@ def run(
         "resume": resume,
         "owner": owner or whoami(),
     }
-    request = _request(GateRequest, {k: v for k, v in given.items() if v is not None})
-    if resume is not None:
-        names = [name for name, value in given.items() if value is not None]
-        fixed = [n.replace("_", "-") for n in names if n not in ("resume", "owner")]
-        if fixed:
-            raise ConfigError(
-                f"--resume {resume} goes on with the plan of that run; leave out "
-                + ", ".join(f"--{name}" for name in fixed)
-            )
     settings = load_settings()
     if dry_run:
+        if junit or summary:
+            raise ConfigError("--dry-run gives no verdict; leave out --junit and --summary")
         from flows.dry_run import dry_run_gate, render_dry_run
 
-        preview = dry_run_gate(request, settings)
+        preview = dry_run_gate(_gate_request(given), settings)
         if as_json:
             emit(preview)
         else:
             say(render_dry_run(preview))
         return
-    from flows.terminal import run_with_terminal
+    with open_reports(settings, junit=junit, summary=summary) as report_to_ci:
+        request = _gate_request(given)
+        from flows.terminal import run_with_terminal
 
-    result = run_with_terminal(request, settings, quiet=as_json)
+        result = run_with_terminal(request, settings, quiet=as_json)
+        report_to_ci(request, result)
     if as_json:
         emit(result.to_json())
     raise typer.Exit(EXIT_CODES[result.verdict])
+
+
+def _gate_request(given: dict[str, Any]) -> Any:
+    """Build the request of a gate from the flags that were given."""
+    from flows.request import GateRequest
+
+    request = _request(GateRequest, {k: v for k, v in given.items() if v is not None})
+    if request.resume is not None:
+        names = [name for name, value in given.items() if value is not None]
+        fixed = [n.replace("_", "-") for n in names if n not in ("resume", "owner")]
+        if fixed:
+            raise ConfigError(
+                f"--resume {request.resume} goes on with the plan of that run; leave out "
+                + ", ".join(f"--{name}" for name in fixed)
+            )
+    return request
 
 
 def _request(model: type[Any], given: dict[str, Any]) -> Any:
@@ -313,6 +332,15 @@ def _mount_check() -> None:
 
 
 _mount_check()
+
+
+def _mount_db() -> None:
+    from flows.cli_db import db
+
+    app.add_typer(db, name="db")
+
+
+_mount_db()
 
 
 def guard(command: Callable[[], Any], *, as_json: bool) -> int:

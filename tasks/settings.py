@@ -46,6 +46,9 @@ class Settings(BaseModel):
     evidence_url: str | None = None
     #: ``https://`` address under which people open ``runs/<run>/report.html``.
     report_base_url: str | None = None
+    #: File of GitHub's job summary, and whether its runner reads our output for annotations.
+    github_step_summary: Path | None = None
+    github_actions: bool = False
     #: Where the file router writes which mix serves; applications watch this file.
     routing_file: Path
     #: Values of the environment variables that the catalog names as keys, by name.
@@ -94,6 +97,10 @@ def load_settings(environ: Mapping[str, str] | None = None, home: Path | None = 
         schedules_file=_file(env, "IMAGEGATE_SCHEDULES_FILE", "schedules.yaml"),
         evidence_url=env.get("IMAGEGATE_EVIDENCE_URL") or None,
         report_base_url=env.get("IMAGEGATE_REPORT_URL") or None,
+        github_step_summary=(
+            Path(env["GITHUB_STEP_SUMMARY"]) if env.get("GITHUB_STEP_SUMMARY") else None
+        ),
+        github_actions=env.get("GITHUB_ACTIONS") == "true",
         routing_file=Path(env.get("IMAGEGATE_ROUTING_FILE") or root / "routing.json").resolve(),
         environment={k: SecretStr(v) for k, v in env.items() if v},
     )
