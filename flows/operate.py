@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,9 +119,20 @@ def render_status(shown: dict[str, Any]) -> str:
 
 
 def rollback(
-    settings: Settings, product: str, to: str | None, actor: str, reason: str
+    settings: Settings,
+    product: str,
+    to: str | None,
+    actor: str,
+    reason: str,
+    *,
+    expected_epoch: int | None = None,
+    expected_mixes: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Put an earlier mix back, verified at the router, and queue a message about it."""
+    """Put an earlier mix back, verified at the router, and queue a message about it.
+
+    A button in an old message says by ``expected_epoch`` or ``expected_mixes`` what production
+    may be on for its press to hold; a person at the keyboard needs neither.
+    """
     from tasks.alerts.blocks import change_message
     from tasks.alerts.outbox import enqueue
     from tasks.mix.production import find_mix
@@ -137,6 +148,8 @@ def rollback(
             digest,
             actor=actor,
             reason=reason,
+            expected_epoch=expected_epoch,
+            expected_mixes=expected_mixes,
             now=datetime.now(UTC),
         )
         message = change_message(
