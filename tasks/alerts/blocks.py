@@ -1,28 +1,49 @@
-"""What a message says, as Slack blocks. Pure: plain values in, JSON out.
-
-Slack's limits hold by construction: 50 blocks a message, 3,000 characters a section, 150 a
-header. Limits: https://docs.slack.dev/reference/block-kit/blocks
-"""
+"""What a gate tells people, as Slack blocks. Pure: plain values in, JSON out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote, urlsplit
 
-from tasks.alerts.text import clean, clip, mrkdwn, units
+from tasks.alerts.kit import (
+    MAX_SECTION,
+    MAX_STORED,
+    MAX_TEXT,
+    MOST_SENTENCES,
+    Button,
+    bullets,
+    context,
+    few,
+    header,
+    is_web,
+    joined,
+    link,
+    section,
+)
+from tasks.alerts.messages import Notice, SlackMessage, change_message
+from tasks.alerts.text import clean, clip, code, mrkdwn, mrkdwn_code, prose, units
 from tasks.records import Metrics, Rate, VerdictName
 
-MAX_BLOCKS = 50
-MAX_SECTION = 3000
-MAX_HEADER = 150
+__all__ = [
+    "MOST_FAILURES",
+    "MOST_REASONS",
+    "Figure",
+    "GateSummary",
+    "SlackMessage",
+    "TopFailure",
+    "change_message",
+    "felt",
+    "gate_message",
+    "gate_root",
+    "headline",
+    "metric_figures",
+    "table_rows",
+]
+
 #: Failing checks shown in a message; the report has them all.
 MOST_FAILURES = 5
 #: Further reasons, warnings, deeds and duties shown in a message, each.
-MOST_REASONS = 8
-#: Characters of one sentence in a list.
-_SENTENCE = 280
+MOST_REASONS = MOST_SENTENCES
 _EMOJI: dict[VerdictName, str] = {"PROMOTE": "✅", "ROLLBACK": "⛔", "HOLD": "⏸️"}
 
 
@@ -72,18 +93,18 @@ class GateSummary:
     #: ``https://`` address of the report, or its path.
     report: str = ""
     spend_usd: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SlackMessage:
-    """A message: blocks, and the plain text of notifications and of clients without blocks."""
-
-    text: str
-    blocks: tuple[dict[str, Any], ...]
-
-    def payload(self, contact_sheet: str | None = None) -> dict[str, Any]:
-        """Return what goes into the outbox, with the path of the contact sheet, if any."""
-        return {"text": self.text, "blocks": list(self.blocks), "contact_sheet": contact_sheet}
+    #: Failure rates, for what users would have felt.
+    failure: Rate | None = None
+    baseline_failure: Rate | None = None
+    #: When the run began and when it decided, as people read it.
+    since: str = ""
+    decided: str = ""
+    #: The run in Prefect's UI.
+    run_page: str = ""
+    #: The command that puts the baseline back.
+    rollback: str = ""
+    #: Digest of the baseline, for the button that rolls back.
+    baseline_digest: str = ""
 
 
 def headline(summary: GateSummary) -> str:
@@ -94,52 +115,86 @@ def headline(summary: GateSummary) -> str:
     )
 
 
+def felt(summary: GateSummary) -> str:
+    """Return what users feel, or would have felt, in one sentence."""
+    serves = summary.candidate_name if summary.verdict == "PROMOTE" else summary.baseline_name
+    rate = summary.failure
+    share = None if rate is None or rate.estimate is None else _people(rate.estimate)
+    if summary.verdict == "PROMOTE":
+        now = "" if share is None else f"; {share} is expected to get a broken image"
+        before = summary.baseline_failure
+        if now and before is not None and before.estimate is not None:
+            now += f", before it was {_people(before.estimate)}"
+        return f"all users get {serves} now{now}"
+    safe = f"production is unaffected, they get {serves}"
+    if summary.verdict == "HOLD" or share is None:
+        return safe
+    return f"{share} would have got a broken image; {safe}"
+
+
+def _people(share: float) -> str:
+    """Return a share as people picture it, e.g. ``1 of 8 users``."""
+    if share <= 0:
+        return "no user"
+    if share > 0.5:
+        return f"{round(share * 10)} of 10 users" if share < 0.95 else "nearly every user"
+    return f"1 of {round(1 / share):,} users"
+
+
 def gate_message(summary: GateSummary) -> SlackMessage:
     """Return the message that a gate sends when it has decided."""
     why = summary.reasons[0] if summary.reasons else "no reason was given"
     blocks = [
-        _header(headline(summary)),
-        _section(f"*Why:* {mrkdwn(why, 1500)}"),
-        _section(_duties(summary)),
+        header(headline(summary)),
+        section(f"*Users:* {prose(felt(summary), 600)}"),
+        section(f"*Why:* {prose(why, 1500)}"),
+        section(_duties(summary)),
     ]
     if summary.figures:
-        blocks.append(_section(_table(summary)))
-    blocks += _bullets("Failing most", [f.sentence for f in summary.top_failures[:MOST_FAILURES]])
-    blocks += _bullets("Also", _few(summary.reasons[1:]))
-    blocks += _bullets("Warnings", _few(summary.warnings))
-    blocks.append(_context(_footer(summary)))
+        blocks.append(section(_table(summary)))
+    blocks += bullets("Failing most", [f.sentence for f in summary.top_failures[:MOST_FAILURES]])
+    blocks += bullets("Also", summary.reasons[1:])
+    blocks += bullets("Warnings", summary.warnings)
+    if summary.rollback:
+        words = "Undo" if summary.verdict == "PROMOTE" else "Put the baseline back again"
+        blocks.append(section(f"*{words}:* {code(summary.rollback)}"))
+    blocks.append(context(_footer(summary)))
     fallback = f"{headline(summary)}. {why}"
-    return SlackMessage(mrkdwn(fallback, MAX_SECTION), tuple(blocks[:MAX_BLOCKS]))
+    from tasks.alerts.terminal import render
 
-
-def change_message(
-    *,
-    title: str,
-    product: str,
-    mix_name: str,
-    actor: str,
-    reason: str,
-    epoch: int,
-    seconds: float,
-) -> SlackMessage:
-    """Return the message about a change of production made by a person.
-
-    Args:
-        title: What happened, e.g. ``Rollback``.
-        product: Name of the product.
-        mix_name: The mix that serves now.
-        actor: Who did it.
-        reason: Why.
-        epoch: Epoch of production after the change.
-        seconds: From the trigger until the router was read back.
-    """
-    head = f"↩️ {clean(title)}: {clean(product)} serves {clean(mix_name)}"
-    body = (
-        f"*By:* {mrkdwn(actor, 200)}\n*Why:* {mrkdwn(reason, 1500)}\n"
-        f"*Verified:* {seconds:.1f} s after the command (epoch {epoch})"
+    return SlackMessage(
+        mrkdwn(fallback, MAX_TEXT),
+        tuple(blocks[:MAX_STORED]),
+        buttons=_buttons(summary),
+        plain=render(summary),
     )
-    text = mrkdwn(f"{head}. {reason}", MAX_SECTION)
-    return SlackMessage(text, (_header(head), _section(body)))
+
+
+def gate_root(summary: GateSummary) -> Notice:
+    """Return what the first message of the run's thread shows at the end; it calls nobody."""
+    why = summary.reasons[0] if summary.reasons else "no reason was given"
+    return Notice(
+        title=f"{summary.verdict}: {summary.candidate_name} for {summary.product}",
+        severity="info",
+        product=summary.product,
+        emoji=_EMOJI[summary.verdict],
+        lines=(f"Users: {felt(summary)}.", f"Why: {why}", *_times(summary)),
+        asked=summary.asked,
+        links=_links(summary),
+        run_id=summary.run_id,
+        buttons=_buttons(summary),
+        mention=False,
+    )
+
+
+def _buttons(summary: GateSummary) -> tuple[Button, ...]:
+    run_id, product = summary.run_id, summary.product
+    if summary.verdict == "ROLLBACK":
+        return (Button("acknowledge", run_id=run_id, product=product, key=f"run:{run_id}"),)
+    if summary.verdict == "PROMOTE":
+        to = summary.baseline_digest or None
+        return (Button("roll_back", run_id=run_id, product=product, to=to),)
+    return ()
 
 
 def metric_figures(metrics: Metrics) -> tuple[Figure, ...]:
@@ -182,31 +237,21 @@ def table_rows(summary: GateSummary) -> list[str]:
     ]
 
 
-def _few(sentences: Sequence[str]) -> list[str]:
-    shown = list(sentences[:MOST_REASONS])
-    if len(sentences) > len(shown):
-        shown.append(f"and {len(sentences) - len(shown)} more in the report")
-    return shown
-
-
 def _duties(summary: GateSummary) -> str:
-    done = _few(summary.done) or ["nothing changed"]
-    asked = _few(summary.asked) or ["nothing"]
-    half = MAX_SECTION // 2 - 40
+    done = few(summary.done) or ["nothing changed"]
+    asked = few(summary.asked) or ["nothing"]
+    half = MAX_SECTION // 2 - 140
+    times = " ".join(_times(summary))
     return (
-        f"*Done:* {_within('; '.join(mrkdwn(text, _SENTENCE) for text in done), half)}\n"
-        f"*Asked of on-call:* {_within('; '.join(mrkdwn(text, _SENTENCE) for text in asked), half)}"
-    )
+        f"{prose(times, 200)}\n" if times else ""
+    ) + f"*Done:* {joined(done, half)}\n*Asked of you:* {joined(asked, half)}"
 
 
-def _within(text: str, room: int) -> str:
-    """Cut escaped text between two sentences, so that no escape is cut in two."""
-    if units(text) <= room:
-        return text
-    kept = text.split("; ")
-    while kept and units("; ".join([*kept, "…"])) > room:
-        kept.pop()
-    return "; ".join([*kept, "…"])
+def _times(summary: GateSummary) -> Iterable[str]:
+    if summary.since:
+        yield f"Since: {summary.since}" + (
+            f", decided {summary.decided}" if summary.decided else ""
+        )
 
 
 def _table(summary: GateSummary) -> str:
@@ -219,58 +264,18 @@ def _table(summary: GateSummary) -> str:
     return head + "\n".join(lines) + tail
 
 
-def mrkdwn_code(line: str) -> str:
-    """Return a line for a code block: escaped, spaces kept, no backtick that could close it."""
-    return "".join(
-        {"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "ʼ"}.get(char, char) for char in line
-    ).rstrip()
+def _links(summary: GateSummary) -> tuple[tuple[str, str], ...]:
+    links = [("Report", summary.report), ("Run in Prefect", summary.run_page)]
+    links += [("Rollback", summary.rollback)]
+    return tuple((word, target) for word, target in links if target)
 
 
 def _footer(summary: GateSummary) -> list[str]:
     parts = [f"Run {mrkdwn(summary.run_id, 120)}"]
     if summary.report:
-        parts.append(_link(summary.report, "Report"))
+        parts.append(link(summary.report, "Report"))
+    if is_web(summary.run_page):
+        parts.append(link(summary.run_page, "Run in Prefect"))
     if summary.spend_usd is not None:
         parts.append(f"Spent ${summary.spend_usd:,.2f}")
     return parts
-
-
-def _link(target: str, label: str) -> str:
-    """Return a link for a web address; a path is only shown, since Slack cannot open it."""
-    if _is_web(target):
-        safe = quote(clean(target), safe="/:?=#%+,;@[]~!$()*'&-._")
-        if len(safe) <= 1500:
-            return f"<{safe.replace('&', '&amp;')}|{label}>"
-    return f"{label}: {mrkdwn(target, 600)}"
-
-
-def _is_web(target: str) -> bool:
-    try:
-        parts = urlsplit(target)
-    except ValueError:  # e.g. a bracket that is never closed
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.netloc)
-
-
-def _header(text: str) -> dict[str, Any]:
-    return {
-        "type": "header",
-        "text": {"type": "plain_text", "text": mrkdwn(text, MAX_HEADER), "emoji": False},
-    }
-
-
-def _section(text: str) -> dict[str, Any]:
-    # ``verbatim`` keeps Slack from making links, channels and mentions out of plain words.
-    return {"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}}
-
-
-def _bullets(title: str, sentences: Iterable[str]) -> list[dict[str, Any]]:
-    lines = [f"• {mrkdwn(sentence, _SENTENCE)}" for sentence in sentences]
-    return [_section(f"*{title}*\n" + "\n".join(lines))] if lines else []
-
-
-def _context(parts: Iterable[str]) -> dict[str, Any]:
-    return {
-        "type": "context",
-        "elements": [{"type": "mrkdwn", "text": part, "verbatim": True} for part in parts],
-    }

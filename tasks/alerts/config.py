@@ -6,6 +6,7 @@ One block of defaults and one a product; what a product does not say comes from 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +30,11 @@ _GROUP = re.compile(r"^S[A-Z0-9]{6,20}$")
 _USER = re.compile(r"^[UW][A-Z0-9]{6,20}$")
 _ADDRESS = re.compile(r"^[^@\s,;:<>\"\\\x00-\x1f\x7f]+@[^@\s,;:<>\"\\\x00-\x1f\x7f]+$")
 _CLOCK = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)$")
+
+
+def as_severity(text: str) -> Severity:
+    """Return a severity by its name; an unknown one is heard at once, never lost."""
+    return next((name for name in SEVERITIES if name == text), "page")
 
 
 def is_address(text: str) -> bool:
@@ -127,8 +133,8 @@ class Routing(Strict):
     on_call: OnCall | None = None
     quiet_hours: QuietHours | None = None
     least_severity: Severity = "info"
-    severities: dict[str, Severity] = {}
-    authority: dict[str, Person] = {}
+    severities: Mapping[str, Severity] = Field(default_factory=dict)
+    authority: Mapping[str, Person] = Field(default_factory=dict)
     repeat_minutes: float = Field(default=10.0, ge=1, le=24 * 60)
     mail_to: tuple[MailAddress, ...] = ()
 
@@ -161,8 +167,9 @@ class Routing(Strict):
             for name in self.severities
             if topic == name or topic.startswith((f"{name}.", f"{name}:"))
         ]
-        chosen = self.severities[max(fitting, key=len)] if fitting else severity
-        return chosen if chosen in RANK else "page"  # an unknown severity is heard, never lost
+        if fitting:
+            return self.severities[max(fitting, key=len)]
+        return as_severity(severity)
 
     def person(self, user_id: str, action: Action) -> Person | None:
         """Return who a Slack user is when they may do ``action``, else ``None``."""
@@ -175,7 +182,7 @@ class AlertsConfig(Strict):
 
     schema_version: Literal[1] = 1
     default: Routing = Routing()
-    products: dict[str, Routing] = {}
+    products: Mapping[str, Routing] = Field(default_factory=dict)
 
     def routing(self, product: str | None) -> Routing:
         """Return the routing of a product: what it does not say comes from the defaults."""

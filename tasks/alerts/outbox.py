@@ -14,18 +14,25 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from tasks.alerts.config import Severity
 from tasks.errors import ImagegateError
 from tasks.mix.freeze import stamp
-from tasks.records import utc_now
+from tasks.records import digest_bytes, utc_now
 from tasks.state import State, outbox, within
+
+Kind = Literal["open", "reply", "update"]
 
 #: A claim older than this belongs to a process that died, in seconds.
 CLAIM_S = 60.0
+#: A message in one of these is still owed to people.
+UNDELIVERED = ("pending", "sending", "refused")
+#: Characters of a key, by its column.
+_KEY_CHARS = 200
 #: Characters of an error that are kept.
 _ERROR_CHARS = 500
 _TOKEN = re.compile(r"xox[a-z]*-[A-Za-z0-9-]+|xapp-[A-Za-z0-9-]+|(?i:bearer)\s+\S+")
@@ -49,6 +56,13 @@ class Message:
     delivered_at: str | None
     #: What the receiver gave as the address of the message.
     receipt: str | None
+    #: ``open``, ``reply`` or ``update``.
+    kind: str = "open"
+    thread: str | None = None
+    product: str | None = None
+    severity: str = "info"
+    not_before: str | None = None
+    topic: str = ""
 
 
 class Sender(Protocol):
@@ -81,35 +95,82 @@ def enqueue(
     dedup_key: str,
     run_id: str | None,
     payload: Mapping[str, Any],
+    *,
+    kind: Kind = "open",
+    thread: str | None = None,
+    product: str | None = None,
+    severity: Severity = "info",
+    topic: str = "",
     channel: str = "slack",
 ) -> bool:
     """Store a message, best in the transaction of what it tells.
 
+    Args:
+        where: The database, or an open transaction on it.
+        dedup_key: Names what is told; the same key is told once.
+        run_id: The run it is about, if any.
+        payload: ``text`` and ``blocks``; see :meth:`tasks.alerts.messages.SlackMessage.payload`.
+        kind: ``open`` starts a thread, ``reply`` goes into it, ``update`` rewrites its first
+            message (an earlier ``update`` that nobody has seen is dropped for it).
+        thread: Name of the thread; messages of one thread are sent in order.
+        product: The product it is about, for routing.
+        severity: How urgent it is.
+        topic: What it is about in a word, e.g. ``gate.hold``; the routing can change its severity.
+        channel: The first way to people.
+
     Returns:
         ``False`` when a message with this key is there already: a resumed run tells nothing twice.
     """
+    key = bounded(dedup_key)
     with within(where) as connection:
-        known = sa.select(outbox.c.id).where(outbox.c.dedup_key == dedup_key)
+        known = sa.select(outbox.c.id).where(outbox.c.dedup_key == key)
         if connection.execute(known).first() is not None:
             return False
+        if kind == "update" and thread is not None:
+            connection.execute(
+                sa.update(outbox)
+                .where(
+                    outbox.c.thread == bounded(thread),
+                    outbox.c.kind == "update",
+                    outbox.c.status == "pending",
+                )
+                .values(status="superseded")
+            )
         connection.execute(
             sa.insert(outbox).values(
-                dedup_key=dedup_key,
+                dedup_key=key,
                 run_id=run_id,
                 channel=channel,
-                # ASCII only: a lone surrogate that came in by a prompt must not stop an alert.
-                payload=json.dumps(payload, sort_keys=True, allow_nan=False),
+                payload=packed(payload),
                 status="pending",
                 attempts=0,
                 created_at=utc_now(),
+                kind=kind,
+                thread=None if thread is None else bounded(thread),
+                product=product,
+                severity=severity,
+                topic=topic[:80],
             )
         )
         return True
 
 
+def packed(payload: Mapping[str, Any]) -> str:
+    """Return a payload as the outbox keeps it."""
+    # ASCII only: a lone surrogate that came in by a prompt must not stop an alert.
+    return json.dumps(payload, sort_keys=True, allow_nan=False)
+
+
+def bounded(name: str) -> str:
+    """Return a key that fits its column: a long one is cut and told apart by its digest."""
+    if len(name) <= _KEY_CHARS:
+        return name
+    return f"{name[: _KEY_CHARS - 20]}~{digest_bytes(name.encode('utf-8', 'replace'))[7:26]}"
+
+
 def pending(where: State | Connection) -> tuple[Message, ...]:
     """Return the messages that are not delivered, oldest first."""
-    return _messages(where, outbox.c.status != "delivered")
+    return _messages(where, outbox.c.status.in_(UNDELIVERED))
 
 
 def messages(where: State | Connection, run_id: str | None = None) -> tuple[Message, ...]:

@@ -17,6 +17,8 @@ _LINK = re.compile(r"://")
 _EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 _MARKUP = str.maketrans({"*": "∗", "~": "∼", "`": "ʼ", "@": f"@{_JOINER}"})
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+#: Less room than this holds no command that anybody could use.
+_LEAST_CODE = 8
 #: Joiners that Indic scripts, Persian and emoji need; all other format characters go.
 _KEPT_FORMATS = frozenset("\u200c\u200d")
 
@@ -58,6 +60,43 @@ def mrkdwn(text: str, limit: int) -> str:
     neutral = _EMOJI.sub(f":{_JOINER}", neutral)
     neutral = _EDGE.sub("ˍ", neutral)
     return _fit(neutral, limit, _ESCAPES)
+
+
+def mrkdwn_code(line: str) -> str:
+    """Return a line for a code block: escaped, spaces kept, no backtick that could close it."""
+    return "".join({**_ESCAPES, "`": "ʼ"}.get(char, char) for char in line).rstrip()
+
+
+def code(command: str, limit: int = 600) -> str:
+    """Return a command as a code span that can be copied as it is, at most ``limit`` units."""
+    shown = _fit(clean(command).replace("`", "ʼ"), limit - 2, _ESCAPES)
+    return f"`{shown}`" if shown else ""
+
+
+def prose(text: str, limit: int) -> str:
+    """Return a sentence as :func:`mrkdwn` does, with what stands in backticks as code.
+
+    Backticks come in pairs; one without a partner is neutralised like all markup.
+    """
+    parts = clean(text).split("`")
+    if len(parts) % 2 == 0:  # the last backtick closes nothing
+        parts[-2:] = [f"{parts[-2]}`{parts[-1]}"]
+    shown: list[str] = []
+    room = limit
+    for position, part in enumerate(parts):
+        is_code = position % 2 == 1 and part.strip() != ""
+        if is_code and room > _LEAST_CODE:
+            piece = code(part, room)
+        elif position % 2 == 1 and is_code:
+            piece = "…" if room > 0 else ""
+        else:
+            # The blanks around a command belong to the sentence.
+            lead = " " if part[:1] == " " and shown else ""
+            tail = " " if part[-1:] == " " and part.strip() and position < len(parts) - 1 else ""
+            piece = lead + mrkdwn(part, room - 2) + tail if room > _LEAST_CODE else ""
+        shown.append(piece)
+        room -= units(piece)
+    return "".join(shown).rstrip()
 
 
 def _fit(text: str, limit: int, escapes: dict[str, str]) -> str:

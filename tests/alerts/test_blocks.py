@@ -44,7 +44,7 @@ def test_a_message_begins_with_the_verdict_and_says_why(summary: GateSummary) ->
     assert message.text == "⛔ ROLLBACK: summer for shop. failure rate 12.1% is above 2%"
     assert section(message, "*Why:*") == "*Why:* failure rate 12.1% is above 2%"
     assert "production serves 'winter' (unchanged)" in section(message, "*Done:*")
-    assert "look at ʼimagegate report run-1ʼ" in section(message, "*Done:*")
+    assert "look at `imagegate report run-1`" in section(message, "*Done:*")
     assert "• typography.legible_text in locale=th: 12 of 40 images" in section(
         message, "*Failing most*"
     )
@@ -81,7 +81,7 @@ def test_a_bare_summary_is_a_message_too(fake: ModuleType) -> None:
     message = gate_message(GateSummary("HOLD", "shop", "summer", "winter", "run-1", ()))
     assert fake.message_problem(body(message)) is None
     assert "no reason was given" in message.text
-    assert section(message, "*Done:*").endswith("*Asked of on-call:* nothing")
+    assert section(message, "*Done:*").endswith("*Asked of you:* nothing")
 
 
 def hostile_summary(text: str, many: int) -> GateSummary:

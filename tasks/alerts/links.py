@@ -1,0 +1,61 @@
+"""Where a message leads: the report, the run in Prefect's UI, and the command to roll back."""
+
+from __future__ import annotations
+
+import shlex
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from tasks.alerts.text import clean
+from tasks.settings import Settings, prefect_api_url
+from tasks.state import runs
+
+_CLOUD_API = "https://api.prefect.cloud/api"
+_CLOUD_UI = "https://app.prefect.cloud"
+
+
+def word(text: str) -> str:
+    """Return a name as one word of a command line."""
+    return shlex.quote(clean(text))
+
+
+def report_address(settings: Settings, run_id: str) -> str:
+    """Return where people open the report of a run: a web address when one is set, else a path."""
+    if settings.report_base_url:
+        return f"{settings.report_base_url.rstrip('/')}/runs/{quote(run_id, safe='')}/report.html"
+    return str(settings.runs / run_id / "report.html")
+
+
+def prefect_run(flow_run_id: str | None, api_url: str | None) -> str | None:
+    """Return the page of a flow run in Prefect's UI; ``None`` when its server ends with the run."""
+    if not flow_run_id or not api_url:
+        return None
+    base = api_url.rstrip("/")
+    if base.startswith(_CLOUD_API):
+        ui = base.replace(_CLOUD_API, _CLOUD_UI)
+        ui = ui.replace("/accounts/", "/account/").replace("/workspaces/", "/workspace/")
+    else:
+        ui = base.removesuffix("/api")
+    return f"{ui}/runs/flow-run/{quote(flow_run_id, safe='')}"
+
+
+def run_links(
+    connection: Connection, settings: Settings, run_id: str, *, report: bool = True
+) -> tuple[tuple[str, str], ...]:
+    """Return the links of a run's message: its report, when there is one, and its page."""
+    flow_run = connection.execute(
+        sa.select(runs.c.flow_run_id).where(runs.c.run_id == run_id)
+    ).scalar()
+    page = prefect_run(flow_run, prefect_api_url())
+    links = [("Report", report_address(settings, run_id))] if report else []
+    links += [("Run in Prefect", page)] if page else []
+    return tuple(links)
+
+
+def rollback_command(product: str, digest: str) -> str:
+    """Return the command that puts a mix back; safe to repeat, since it names the mix."""
+    short = digest.removeprefix("sha256:")[:12]
+    to = f" --to {short}" if short else ""
+    return f"imagegate rollback --product {word(product)}{to}"
