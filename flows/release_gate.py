@@ -1,7 +1,7 @@
 """The release gate as a Prefect flow; it reads as the story, top to bottom.
 
-Freeze → preflight → sample → harness and checks → metrics → expectations → decision →
-promote or roll back → tell on-call → publish the evidence.
+Freeze → preflight → sample → harness and checks → metrics → expectations → decision → a person's
+approval where the policy asks for it → promote or roll back → tell on-call → publish the evidence.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from flows.approval import await_approval
 from flows.artifacts import ProgressArtifact, publish_artifacts
 from flows.opening import open_run, plan_of, serving
 from flows.prefect_env import end_server_with_us
@@ -26,6 +27,7 @@ from flows.request import GateRequest, GateResult
 from flows.results import build_result, production_sentence, rate_sentence
 from flows.watcher import LoggedWatcher, Watcher, current_watcher
 from tasks.alerts.task import notify
+from tasks.approval.rules import outcome, waits
 from tasks.checks.pool import CheckPool
 from tasks.checks.task import check_images
 from tasks.context import RunContext
@@ -96,6 +98,10 @@ def release_gate(request: GateRequest) -> State[GateResult]:
         verdict = decide(plan, measured, expectations, context.stopped)
         watcher.step("decide", verdict.verdict)
 
+        verdict, approval = await_approval(context, plan, measured, expectations, verdict)
+        if approval is not None:
+            watcher.step("await_approval", outcome(approval))
+
         context.check_driver()
         verdict, actions = act(context, plan, measured, expectations, verdict)
         watcher.step("promote / roll_back", "; ".join(actions))
@@ -121,11 +127,12 @@ def release_gate(request: GateRequest) -> State[GateResult]:
             report=report,
             seconds=time.monotonic() - began,
             spend_usd=spent_usd(context, plan),
+            approval=approval,
         )
         end_run(
             context.state,
             plan.run_id,
-            "finished",
+            "waiting" if waits(approval) else "finished",
             verdict.verdict,
             result.model_dump_json(),
             driver=context.driver,

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tasks.errors import ConfigError, known
 from tasks.records import VerdictName, utc_now
-from tasks.state import State, runs
+from tasks.state import State, approvals, runs
 
 RunStatus = Literal["running", "waiting", "finished", "failed", "stopped"]
 
@@ -114,6 +114,15 @@ def run_of_flow(state: State, flow_run_id: str) -> str | None:
         .order_by(runs.c.started_at.desc())
         .limit(1)
     )
+    # A suspended flow run keeps its gate run, even when another one was started for it meanwhile.
+    asked = sa.select(approvals.c.run_id).where(approvals.c.flow_run_id == flow_run_id).limit(1)
+    with state.begin() as connection:
+        return connection.execute(query).scalar() or connection.execute(asked).scalar()
+
+
+def requester_of(state: State, run_id: str) -> str | None:
+    """Return who asked for a run, ``None`` when that was never said."""
+    query = sa.select(runs.c.requester).where(runs.c.run_id == run_id)
     with state.begin() as connection:
         return connection.execute(query).scalar()
 

@@ -193,6 +193,11 @@ def _who_may(approval: Approval) -> str:
     return "Anybody else may approve it."
 
 
+def waits(approval: Approval | None) -> bool:
+    """Tell whether a person was asked who did not answer yet."""
+    return approval is not None and approval.status == "pending"
+
+
 def outcome(approval: Approval) -> str:
     """Return what came of the question, in one sentence."""
     if approval.status == "pending":

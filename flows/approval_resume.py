@@ -1,0 +1,184 @@
+"""What follows an answer: the run that waited for it goes on, wherever it waits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from flows.approval_words import tell
+from tasks.alerts.links import prefect_run
+from tasks.approval import store
+from tasks.approval.rules import Approval
+from tasks.plan import RunFolder
+from tasks.runs import is_driven
+from tasks.settings import Settings, prefect_api_url
+from tasks.state import State, approvals, runs
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+#: ``prefect``: its flow run was resumed; ``here``: the caller has to resume the run itself;
+#: ``going``: somebody does already; ``later``: not possible now; ``over``: the run has ended.
+Way = Literal["prefect", "here", "going", "later", "over"]
+
+#: Times that a flow run which is about to suspend itself is looked at again, and seconds between.
+_LOOKS, _BETWEEN_S = 20, 0.5
+#: Longest time of a run that only comes to its end.
+_LONGEST_S = 1800
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedOn:
+    """How a run goes on after the answer."""
+
+    run_id: str
+    way: Way
+    #: One sentence for people.
+    sentence: str
+
+
+def carry_on(state: State, approval: Approval) -> CarriedOn:
+    """Let a run go on whose approval is decided: resume it in Prefect, or say who has to.
+
+    Safe to call again, and by several processes at once.
+    """
+    run_id = approval.run_id
+    with state.begin() as connection:
+        row = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).first()
+    if row is None:
+        return CarriedOn(run_id, "over", f"Run {run_id} is not in this state database.")
+    if row.status == "finished":
+        return CarriedOn(run_id, "over", f"Run {run_id} has ended with {row.verdict}.")
+    if row.status == "running" and is_driven(row.host, row.pid, row.heartbeat_at):
+        return CarriedOn(
+            run_id, "going", f"Run {run_id} is under way on {row.host} and finds the decision."
+        )
+    url = prefect_api_url()
+    if approval.flow_run_id is None:
+        return CarriedOn(run_id, "here", f"Run {run_id} goes on in this process.")
+    if url is None:
+        return CarriedOn(
+            run_id,
+            "later",
+            f"Run {run_id} waits as flow run {approval.flow_run_id} of a Prefect server; set "
+            "PREFECT_API_URL and call again, or the watchdog resumes it.",
+        )
+    return _in_prefect(approval, url)
+
+
+def _in_prefect(approval: Approval, url: str) -> CarriedOn:
+    """Resume the suspended flow run."""
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+    run_id, flow_run_id = approval.run_id, str(approval.flow_run_id)
+    page = prefect_run(flow_run_id, url)
+    try:
+        with get_client(sync_client=True) as client:
+            return _resumed(client, approval, flow_run_id, page or flow_run_id)
+    except ObjectNotFound:
+        return CarriedOn(
+            run_id, "here", f"Prefect knows flow run {flow_run_id} no more; run {run_id} goes on."
+        )
+    except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError, OSError) as error:
+        return CarriedOn(
+            run_id,
+            "later",
+            f"Prefect's server at {url} does not resume run {run_id} now "
+            f"({type(error).__name__}); the decision is kept, and the watchdog resumes the run "
+            "when the server answers. Calling this again does, too.",
+        )
+
+
+def _resumed(
+    client: SyncPrefectClient, approval: Approval, flow_run_id: str, page: str
+) -> CarriedOn:
+    from flows.approval_form import answer
+
+    run_id = approval.run_id
+    for _ in range(_LOOKS):
+        found = client.read_flow_run(UUID(flow_run_id)).state
+        if found is None or not found.is_running():
+            break
+        # It is between asking the person and suspending itself.
+        Event().wait(_BETWEEN_S)
+    if found is not None and found.is_paused():
+        done = client.resume_flow_run(UUID(flow_run_id), run_input=answer(approval))
+        if done.status.value == "ACCEPT":
+            return CarriedOn(run_id, "prefect", f"Run {run_id} was resumed in Prefect: {page}")
+        found = client.read_flow_run(UUID(flow_run_id)).state
+    if found is not None and not found.is_final() and not found.is_paused():
+        return CarriedOn(run_id, "going", f"Run {run_id} is resumed already in Prefect: {page}")
+    if found is not None and found.is_paused():
+        return CarriedOn(
+            run_id, "later", f"Prefect refuses to resume run {run_id}; look at it there: {page}"
+        )
+    name = "without a state" if found is None else found.name
+    return CarriedOn(
+        run_id, "here", f"Its flow run is {name} in Prefect; run {run_id} goes on without it."
+    )
+
+
+def resume_decided(state: State, settings: Settings) -> tuple[CarriedOn, ...]:
+    """Close what has expired and resume every waiting run that has its answer; for the watchdog.
+
+    A run that waits in Prefect is resumed there. One that ended as HOLD is resumed by a process
+    of its own, when its folder lies on this machine.
+
+    Returns:
+        One entry for each run that was looked at.
+    """
+    for run_id in store.expire_due(state):
+        closed = store.read(state, run_id)
+        if closed is not None:
+            tell(state, settings, closed)
+    query = (
+        sa.select(approvals.c.run_id)
+        .join(runs, runs.c.run_id == approvals.c.run_id)
+        .where(runs.c.status == "waiting", approvals.c.status != "pending")
+        .order_by(approvals.c.decided_at)
+    )
+    with state.begin() as connection:
+        waiting = list(connection.execute(query).scalars())
+    done = []
+    for run_id in waiting:
+        approval = store.read(state, run_id)
+        if approval is None:
+            continue
+        carried = carry_on(state, approval)
+        done.append(_by_itself(settings, carried) if carried.way == "here" else carried)
+    return tuple(done)
+
+
+def _by_itself(settings: Settings, carried: CarriedOn) -> CarriedOn:
+    """Resume a run in a process of its own: it brings servers and takes signals."""
+    run_id = carried.run_id
+    if not RunFolder(settings.runs / run_id).has_plan():
+        return CarriedOn(
+            run_id,
+            "later",
+            f"Run {run_id} lies on another machine; `imagegate run --resume {run_id}` there ends "
+            "it.",
+        )
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "flows", "run", "--resume", run_id, "--json"],
+            capture_output=True,
+            text=True,
+            timeout=_LONGEST_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        return CarriedOn(run_id, "later", f"Run {run_id} did not end within {_LONGEST_S} s.")
+    if ended.returncode in (0, 1, 3):
+        return CarriedOn(run_id, "here", f"Run {run_id} ended with exit code {ended.returncode}.")
+    last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+    return CarriedOn(run_id, "later", f"Run {run_id} could not go on: {last[:300]}")

@@ -1,0 +1,64 @@
+"""What people are told about a run that waits for one of them, in its thread."""
+
+from __future__ import annotations
+
+from tasks.alerts.links import report_address, run_links
+from tasks.alerts.run_thread import run_progress, run_waits
+from tasks.approval.rules import Approval, outcome
+from tasks.settings import Settings
+from tasks.state import State
+
+
+def tell(state: State, settings: Settings, approval: Approval) -> None:
+    """Queue the question, or what came of it, for the thread of the run; each is told once."""
+    run_id = approval.run_id
+    with state.begin() as connection:
+        links = run_links(connection, settings, run_id)
+        if approval.status == "pending":
+            said = approval.verdict.reasons[0] if approval.verdict.reasons else ""
+            run_waits(
+                connection,
+                run_id,
+                product=approval.product,
+                because=(
+                    f"{approval.asked_because} The machine says {approval.verdict.verdict}: {said}"
+                ),
+                until=approval.expires_at,
+                links=links,
+            )
+            return
+        run_progress(
+            connection,
+            run_id,
+            product=approval.product,
+            step=f"approval-{approval.status}",
+            title=_title(approval),
+            lines=(f"The run {_was(approval)}", f"Asked because: {approval.asked_because}"),
+            links=links,
+            status=_title(approval),
+        )
+
+
+def report_place(settings: Settings, run_id: str) -> str:
+    """Return where the report is, as markdown: a link, or the command that says where it lies."""
+    address = report_address(settings, run_id)
+    if address.startswith(("https://", "http://")):
+        # No bracket or blank can stand in it: the run's name is quoted.
+        return f"<{address}>"
+    return f"`imagegate report {run_id}` says where it lies"
+
+
+def _title(approval: Approval) -> str:
+    if approval.status == "approved":
+        return f"APPROVED: {approval.product}"
+    if approval.status == "rejected":
+        return f"REJECTED: {approval.product}"
+    return f"NOT PROMOTED: the approval of {approval.product} expired"
+
+
+def _was(approval: Approval) -> str:
+    return (
+        f"was not approved: the question {outcome(approval)}"
+        if (approval.status == "expired")
+        else f"was {outcome(approval)}"
+    )
