@@ -18,7 +18,7 @@ from tasks.approval.rules import Approval
 from tasks.plan import RunFolder
 from tasks.runs import is_driven
 from tasks.settings import Settings, prefect_api_url
-from tasks.state import State, approvals, runs
+from tasks.state import State, runs
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -43,7 +43,7 @@ class CarriedOn:
     sentence: str
 
 
-def carry_on(state: State, approval: Approval) -> CarriedOn:
+def carry_on(state: State, settings: Settings, approval: Approval) -> CarriedOn:
     """Let a run go on whose approval is decided: resume it in Prefect, or say who has to.
 
     Safe to call again, and by several processes at once.
@@ -61,7 +61,7 @@ def carry_on(state: State, approval: Approval) -> CarriedOn:
         )
     url = prefect_api_url()
     if approval.flow_run_id is None:
-        return CarriedOn(run_id, "here", f"Run {run_id} goes on in this process.")
+        return _here(settings, run_id, f"Run {run_id} goes on in this process.")
     if url is None:
         return CarriedOn(
             run_id,
@@ -69,7 +69,19 @@ def carry_on(state: State, approval: Approval) -> CarriedOn:
             f"Run {run_id} waits as flow run {approval.flow_run_id} of a Prefect server; set "
             "PREFECT_API_URL and call again, or the watchdog resumes it.",
         )
-    return _in_prefect(approval, url)
+    carried = _in_prefect(approval, url)
+    return _here(settings, run_id, carried.sentence) if carried.way == "here" else carried
+
+
+def _here(settings: Settings, run_id: str, sentence: str) -> CarriedOn:
+    if RunFolder(settings.runs / run_id).has_plan():
+        return CarriedOn(run_id, "here", sentence)
+    return CarriedOn(
+        run_id,
+        "later",
+        f"Run {run_id} lies on another machine, or its folder is gone from {settings.runs}; "
+        f"`imagegate run --resume {run_id}` where it lies ends it.",
+    )
 
 
 def _in_prefect(approval: Approval, url: str) -> CarriedOn:
@@ -139,34 +151,16 @@ def resume_decided(state: State, settings: Settings) -> tuple[CarriedOn, ...]:
         closed = store.read(state, run_id)
         if closed is not None:
             tell(state, settings, closed)
-    query = (
-        sa.select(approvals.c.run_id)
-        .join(runs, runs.c.run_id == approvals.c.run_id)
-        .where(runs.c.status == "waiting", approvals.c.status != "pending")
-        .order_by(approvals.c.decided_at)
-    )
-    with state.begin() as connection:
-        waiting = list(connection.execute(query).scalars())
     done = []
-    for run_id in waiting:
-        approval = store.read(state, run_id)
-        if approval is None:
-            continue
-        carried = carry_on(state, approval)
-        done.append(_by_itself(settings, carried) if carried.way == "here" else carried)
+    for approval in store.closed_waiting(state):
+        carried = carry_on(state, settings, approval)
+        done.append(_by_itself(carried) if carried.way == "here" else carried)
     return tuple(done)
 
 
-def _by_itself(settings: Settings, carried: CarriedOn) -> CarriedOn:
+def _by_itself(carried: CarriedOn) -> CarriedOn:
     """Resume a run in a process of its own: it brings servers and takes signals."""
     run_id = carried.run_id
-    if not RunFolder(settings.runs / run_id).has_plan():
-        return CarriedOn(
-            run_id,
-            "later",
-            f"Run {run_id} lies on another machine; `imagegate run --resume {run_id}` there ends "
-            "it.",
-        )
     try:
         ended = subprocess.run(
             [sys.executable, "-m", "flows", "run", "--resume", run_id, "--json"],

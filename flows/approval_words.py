@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.alerts.links import report_address, run_links
 from tasks.alerts.run_thread import run_progress, run_waits
+from tasks.approval import store
 from tasks.approval.rules import Approval, outcome
 from tasks.settings import Settings
 from tasks.state import State
@@ -39,6 +40,12 @@ def tell(state: State, settings: Settings, approval: Approval) -> None:
         )
 
 
+def tell_closed(state: State, settings: Settings, product: str) -> None:
+    """Queue what became of the questions of a product whose runs did not come to their end yet."""
+    for approval in store.closed_waiting(state, product):
+        tell(state, settings, approval)
+
+
 def report_place(settings: Settings, run_id: str) -> str:
     """Return where the report is, as markdown: a link, or the command that says where it lies."""
     address = report_address(settings, run_id)
@@ -53,12 +60,12 @@ def _title(approval: Approval) -> str:
         return f"APPROVED: {approval.product}"
     if approval.status == "rejected":
         return f"REJECTED: {approval.product}"
-    return f"NOT PROMOTED: the approval of {approval.product} expired"
+    if approval.decided_via == "expiry":
+        return f"EXPIRED: {approval.product}, nobody decided"
+    return f"VOID: {approval.product}, there is nothing to approve any more"
 
 
 def _was(approval: Approval) -> str:
-    return (
-        f"was not approved: the question {outcome(approval)}"
-        if (approval.status == "expired")
-        else f"was {outcome(approval)}"
-    )
+    if approval.status == "expired":
+        return f"was not approved: the question {outcome(approval)}"
+    return f"was {outcome(approval)}"

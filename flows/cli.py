@@ -343,6 +343,49 @@ def _mount_db() -> None:
 _mount_db()
 
 
+def _mount_budget() -> None:
+    from flows.cli_budget import budget
+
+    app.command(
+        "budget",
+        epilog="Examples:  imagegate budget  ·  imagegate budget --product storefront --plot b.png",
+    )(budget)
+
+
+_mount_budget()
+
+
+def _mount_deploy() -> None:
+    from flows.cli_deploy import deploy, schedules, serve
+
+    app.command(
+        "serve", epilog="Examples:  imagegate serve  ·  imagegate serve --port 4300 --limit 8"
+    )(serve)
+    app.command(
+        "deploy",
+        epilog="Examples:  imagegate deploy --pool gates  ·  imagegate deploy --pool cluster "
+        "--type kubernetes --image registry.example.com/imagegate:1",
+    )(deploy)
+    app.command("schedules")(schedules)
+
+
+_mount_deploy()
+
+
+def _mount_approval() -> None:
+    from flows.cli_approval import approvals, approve, reject
+
+    why = "--why 'seen with the brand team'"
+    app.command("approve", epilog=f"Examples:  imagegate approve  ·  imagegate approve RUN {why}")(
+        approve
+    )
+    app.command("reject", epilog=f"Example:  imagegate reject RUN {why}")(reject)
+    app.command("approvals")(approvals)
+
+
+_mount_approval()
+
+
 def guard(command: Callable[[], Any], *, as_json: bool) -> int:
     """Run the command and return its exit code; turn every error into a sentence.
 

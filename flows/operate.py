@@ -133,6 +133,7 @@ def rollback(
     A button in an old message says by ``expected_epoch`` or ``expected_mixes`` what production
     may be on for its press to hold; a person at the keyboard needs neither.
     """
+    from flows.approval_words import tell_closed
     from tasks.alerts.blocks import change_message
     from tasks.alerts.outbox import enqueue
     from tasks.mix.production import find_mix
@@ -162,6 +163,8 @@ def rollback(
             seconds=done.seconds,
         )
         enqueue(state, f"rollback:{product}:{done.epoch}", None, message.payload())
+        # What waited for a person's approval of a promotion was closed with it.
+        tell_closed(state, settings, product)
     return done.model_dump(mode="json") | {"mix_digest": done.to_digest}
 
 

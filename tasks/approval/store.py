@@ -14,7 +14,7 @@ from tasks.errors import FencedError, RefusedError, StateError, known
 from tasks.mix.freeze import stamp
 from tasks.policy import ApprovalRule
 from tasks.records import Verdict, canonical_json
-from tasks.state import State, approvals, transitions, within
+from tasks.state import State, approvals, runs, transitions, within
 
 #: Longest name and reason that are kept.
 MOST_NAME = 200
@@ -133,6 +133,20 @@ def pending(state: State, product: str | None = None) -> tuple[Approval, ...]:
         sa.select(approvals)
         .where(approvals.c.status == "pending")
         .order_by(approvals.c.requested_at, approvals.c.run_id)
+    )
+    if product is not None:
+        query = query.where(approvals.c.product == product)
+    with state.begin() as connection:
+        return tuple(_of(row) for row in connection.execute(query).mappings())
+
+
+def closed_waiting(state: State, product: str | None = None) -> tuple[Approval, ...]:
+    """Return the answered questions whose runs still wait to come to their end, oldest first."""
+    query = (
+        sa.select(approvals)
+        .join(runs, runs.c.run_id == approvals.c.run_id)
+        .where(runs.c.status == "waiting", approvals.c.status != "pending")
+        .order_by(approvals.c.decided_at, approvals.c.run_id)
     )
     if product is not None:
         query = query.where(approvals.c.product == product)
