@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 
+from tasks.database import repeated
 from tasks.errors import StateError
 from tasks.records import Arm, Generation, ImageReport, Record
 from tasks.state import State, generation_cache, journal
@@ -32,6 +33,7 @@ class Journal:
     def __init__(self, state: State, run_id: str) -> None:
         self.state, self.run_id = state, run_id
 
+    @repeated
     def record(self, generation: Generation, case_digest: str | None = None) -> None:
         """Write a finished generation durably; one that is written already stays as it is.
 
@@ -67,6 +69,7 @@ class Journal:
             for row_arm, case_id, text in self._column(journal.c.generation, arm, case_ids)
         }
 
+    @repeated
     def set_report(self, arm: str, case_id: str, report: ImageReport) -> None:
         """Write what the checks found on a finished generation; a second report replaces the first.
 
@@ -96,6 +99,7 @@ class Journal:
             if text is not None
         }
 
+    @repeated
     def cached(self, mix_digest: str, case_digest: str, seed: int) -> Generation | None:
         """Return what the baseline cache holds for a mix, a case and a seed, or ``None``.
 
@@ -111,6 +115,7 @@ class Journal:
             ).scalar()
         return None if text is None else _parse(Generation, text, "cached generation")
 
+    @repeated
     def remember(self, generation: Generation, case_digest: str) -> None:
         """Keep a generation for later runs; see :func:`worth_keeping`."""
         with self.state.begin() as connection:
