@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -263,6 +263,7 @@ def register(
     *,
     pool: str | None = None,
     job_variables: Mapping[str, Any] | None = None,
+    apply: Callable[[RunnerDeployment], object] | None = None,
 ) -> list[Registered]:
     """Register deployments; what the server has already is updated in place.
 
@@ -271,6 +272,7 @@ def register(
         deployments: What :func:`build_deployments` returned.
         pool: The work pool that runs them; ``None``: the process that serves them.
         job_variables: What the pool's jobs are given, without secrets.
+        apply: Sends one deployment to the server; a runner that serves them takes part here.
 
     Raises:
         ConfigError: The server refuses a deployment, with its reason.
@@ -286,7 +288,7 @@ def register(
         planned.job_variables = dict(job_variables or {}) if pool else {}
         before = _read(client, planned.full_name)
         try:
-            planned.apply()
+            (apply or _apply)(planned)
         except (DeploymentApplyError, PrefectHTTPStatusError) as error:
             raise ConfigError(
                 f"deployment {planned.full_name}: Prefect's server refuses it: {error}"
@@ -296,6 +298,10 @@ def register(
         _drop_schedules(client, planned, after)
         done.append(Registered(planned.full_name, after.id, _difference(before, after)))
     return done
+
+
+def _apply(planned: RunnerDeployment) -> None:
+    planned.apply()
 
 
 def _read(client: SyncPrefectClient, full_name: str) -> DeploymentResponse | None:

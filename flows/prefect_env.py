@@ -131,14 +131,19 @@ def end_server_with_us() -> None:
         if process is None or process.pid in _WATCHED:
             continue
         _WATCHED.add(process.pid)
-        watchdog = subprocess.Popen(
-            [sys.executable, "-S", "-c", _WATCHDOG, str(process.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        atexit.register(_dismiss, watchdog)
+        atexit.register(end_with_us(process.pid))
+
+
+def end_with_us(pid: int) -> Callable[[], None]:
+    """End another process when this one is gone, however; return what calls that off."""
+    watchdog = subprocess.Popen(
+        [sys.executable, "-S", "-c", _WATCHDOG, str(pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    return lambda: _dismiss(watchdog)
 
 
 _WATCHED: set[int] = set()

@@ -6,13 +6,35 @@ terminal.
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from logging import Logger, LoggerAdapter
+from types import FrameType
 from typing import Any
+
+
+@contextmanager
+def _interrupts(stop: threading.Event) -> Iterator[None]:
+    """Let SIGINT set ``stop`` where a signal can be taken: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            signal.default_int_handler(number, frame)
+        stop.set()
+
+    signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass
@@ -31,8 +53,11 @@ class Watcher:
         """A message that people did not get otherwise."""
 
     def signals(self) -> AbstractContextManager[None]:
-        """Take the signals that end a process; by default they are left to Prefect."""
-        return nullcontext()
+        """Take SIGINT, by which a person ends a run: as HOLD at the first, at once at the second.
+
+        SIGTERM, by which a machine goes away or Prefect cancels, is left to Prefect.
+        """
+        return _interrupts(self.stop)
 
 
 class LoggedWatcher(Watcher):

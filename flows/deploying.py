@@ -1,0 +1,67 @@
+"""Registering the deployments on a work pool."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, cast
+
+from deployments.pools import PoolType, ensure_pool, job_variables, worker_hint
+from deployments.schedule_file import load_schedules
+from flows.prefect_env import prefect_defaults
+from tasks.records import utc_now
+from tasks.settings import Settings
+
+
+def deploy_to_pool(
+    settings: Settings,
+    *,
+    pool: str,
+    kind: str,
+    image: str | None,
+    home: str | None,
+    extra: Mapping[str, str],
+) -> dict[str, Any]:
+    """Register all deployments, automations and schedules; return what changed.
+
+    Doing it again changes only what changed in between.
+
+    Raises:
+        ConfigError: The schedules or the flags are wrong, or the server refuses something.
+    """
+    file = load_schedules(settings.schedules_file)
+    of_type = cast("PoolType", kind)
+    variables = job_variables(settings, of_type, image=image, home=home, extra=extra)
+    environ = os.environ  # noqa: TID251 - Prefect reads its settings from the environment
+    environ |= prefect_defaults(environ, settings.home)
+
+    from prefect.client.orchestration import get_client
+
+    try:  # TEMP
+        from deployments.automations import apply as apply_automations
+    except ModuleNotFoundError:
+        apply_automations = lambda c: None
+    from deployments.registry import build_deployments, code_version, register, retire
+    from deployments.schedule_book import book_schedules
+    from tasks.state import State
+
+    state = State(settings.state_url.get_secret_value())
+    try:
+        with get_client(sync_client=True) as client:
+            made = ensure_pool(client, pool, of_type)
+            planned = build_deployments(file, version=code_version())
+            registered = register(client, planned, pool=pool, job_variables=variables)
+            gone = retire(client, file)
+            apply_automations(client)
+        book_schedules(state, file, utc_now())
+    finally:
+        state.close()
+    return {
+        "pool": made,
+        "deployments": [
+            {"name": one.name, "id": str(one.id), "change": one.change} for one in registered
+        ],
+        "unscheduled": gone,
+        "job_variables": variables,
+        "worker": worker_hint(pool, of_type),
+    }
