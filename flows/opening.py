@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tasks.plan import RunPlan
 from tasks.runs import check_resumable, new_run_id, run_of_flow
 from tasks.settings import load_settings
 from tasks.state import State
+from tasks.telemetry import tracing
 
 
 @contextmanager
@@ -66,7 +67,9 @@ def open_run(
         if capped is not None:
             watcher.step("budget", capped)
         try:
-            yield context, selection
+            with tracing("release-gate", settings, _lost_spans(watcher)) as root:
+                root.set({"imagegate.run_id": run_id, "imagegate.product": selection.product})
+                yield context, selection
             context.check_driver()
         except BaseException:
             abandon(context, selection.product)
@@ -75,6 +78,10 @@ def open_run(
             context.end_heartbeat()
     finally:
         state.close()
+
+
+def _lost_spans(watcher: Watcher) -> Callable[[str], None]:
+    return lambda text: watcher.message("Tracing", text)
 
 
 @contextmanager

@@ -26,7 +26,8 @@ from flows.progress import ARMS, GateProgress
 from flows.request import GateRequest, GateResult
 from flows.results import build_result, production_sentence, rate_sentence
 from flows.watcher import LoggedWatcher, Watcher, current_watcher
-from tasks.alerts.task import notify
+from tasks.alerts.task import announce, notify
+from tasks.alerts.worker import OutboxWorker
 from tasks.approval.rules import outcome, waits
 from tasks.checks.pool import CheckPool
 from tasks.checks.task import check_images
@@ -43,6 +44,7 @@ from tasks.providers.task import served_versions
 from tasks.records import ExpectationResult, Verdict, usd
 from tasks.rollout.task import promote, roll_back, settle_production
 from tasks.runs import end_run
+from tasks.telemetry import note
 from tasks.verdict.task import decide
 
 #: Tasks at one time: about half of them generate a shard while the others check one.
@@ -86,7 +88,9 @@ def release_gate(request: GateRequest) -> State[GateResult]:
             recover_spend(context, plan)
             watcher.step("draw_sample", f"{len(plan.cases)} cases from {plan.inputs}")
 
-            generate_and_check(context, plan, endpoints, watcher)
+            announce(context, plan, request.owner)
+            with OutboxWorker(context.state, context.settings):
+                generate_and_check(context, plan, endpoints, watcher)
 
         measured = compute_metrics(context, plan)
         watcher.step("compute_metrics", rate_sentence(measured.metrics))
@@ -129,6 +133,7 @@ def release_gate(request: GateRequest) -> State[GateResult]:
             spend_usd=spent_usd(context, plan),
             approval=approval,
         )
+        note({"imagegate.verdict": verdict.verdict, "imagegate.cost_usd": result.spend_usd})
         end_run(
             context.state,
             plan.run_id,

@@ -13,12 +13,14 @@ from tasks.alerts.blocks import GateSummary, TopFailure, gate_message, metric_fi
 from tasks.alerts.contact_sheet import contact_sheet
 from tasks.alerts.delivery import deliver_pending
 from tasks.alerts.outbox import enqueue
+from tasks.alerts.run_thread import run_started
 from tasks.alerts.terminal import render
 from tasks.context import RunContext
 from tasks.harness.task import spent_usd
 from tasks.metrics.task import Measured
 from tasks.plan import RunPlan
-from tasks.records import Metrics, Verdict
+from tasks.records import Metrics, Verdict, usd
+from tasks.telemetry import stage
 
 #: Pictures on the contact sheet.
 MOST_PICTURES = 12
@@ -37,6 +39,7 @@ class Told:
 
 
 @task(name="notify", task_run_name="notify", cache_policy=NO_CACHE)
+@stage
 def notify(
     context: RunContext,
     plan: RunPlan,
@@ -67,6 +70,23 @@ def notify(
     enqueue(context.state, key, plan.run_id, payload)
     action, delivered = deliver_pending(context.state, context.settings, key)
     return Told(render(summary), action, delivered)
+
+
+@task(name="announce", task_run_name="announce", cache_policy=NO_CACHE)
+@stage
+def announce(context: RunContext, plan: RunPlan, requester: str) -> None:
+    """Open the run's thread: quiet, and only queued. A run that goes on has its thread already."""
+    run_started(
+        context.state,
+        context.settings,
+        run_id=plan.run_id,
+        product=plan.product,
+        candidate=plan.candidate.mix.name,
+        baseline=plan.baseline.mix.name,
+        requester=requester,
+        cases=len(plan.cases),
+        budget_usd=usd(plan.budget_microusd),
+    )
 
 
 def top_failures(metrics: Metrics) -> tuple[TopFailure, ...]:

@@ -12,6 +12,7 @@ from tasks.checks.shard import check_shard
 from tasks.context import RunContext
 from tasks.harness.journal import Journal
 from tasks.records import Arm, ImageReport
+from tasks.telemetry import stage
 
 
 @task(
@@ -19,6 +20,7 @@ from tasks.records import Arm, ImageReport
     task_run_name="check_images {arm} {shard}",
     cache_policy=NO_CACHE,
 )
+@stage
 def check_images(
     context: RunContext,
     arm: Arm,

@@ -17,9 +17,11 @@ from tasks.evidence.view import ReportView
 from tasks.metrics.task import Measured
 from tasks.plan import RunPlan
 from tasks.records import ExpectationResult, Verdict, utc_now
+from tasks.telemetry import stage
 
 
 @task(name="record_evidence", task_run_name="record_evidence", cache_policy=NO_CACHE)
+@stage
 def record_evidence(
     context: RunContext,
     plan: RunPlan,
@@ -48,6 +50,7 @@ def record_evidence(
 
 
 @task(name="publish_evidence", task_run_name="publish_evidence", cache_policy=NO_CACHE)
+@stage
 def publish_evidence(
     context: RunContext,
     plan: RunPlan,

@@ -10,9 +10,11 @@ from tasks.expectations.validate import validate
 from tasks.metrics.task import Measured
 from tasks.plan import RunPlan
 from tasks.records import ExpectationResult
+from tasks.telemetry import stage
 
 
 @task(name="validate_expectations", task_run_name="validate_expectations", cache_policy=NO_CACHE)
+@stage
 def validate_expectations(
     context: RunContext, plan: RunPlan, measured: Measured
 ) -> tuple[ExpectationResult, ...]:

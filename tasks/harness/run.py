@@ -32,6 +32,7 @@ from tasks.providers.registry import provider_for
 from tasks.records import Arm, Attempt, Case, Generation, Record
 from tasks.settings import DATASETS, Settings
 from tasks.state import State
+from tasks.telemetry import request_span
 
 Value = TypeVar("Value")
 
@@ -144,7 +145,7 @@ class _ShardRun:
             raise ConfigError(f"shard {shard} does not exist; the plan has {len(shards)}")
         self.plan, self.arm, self.shard, self.mix = plan, arm, shard, plan.mix(arm)
         self.cases, self.breaker, self.tell = shards[shard], breaker, tell
-        self.mix_digest = self.mix.digest
+        self.mix_digest, self.endpoints = self.mix.digest, endpoints
         self.routes = {case.case_id: steps(self.mix, case) for case in self.cases}
         models = {s.model.name: s.model for route in self.routes.values() for s in route}
         self.prices = {name: worst_price(model) for name, model in models.items()}
@@ -332,8 +333,18 @@ class _ShardRun:
             request = request_for(
                 step, case, seed=seed, attempt=number, key=key, image=image, queued_s=queued_s
             )
-            result = await self.providers[model].submit(self.client, request)
-            attempt = await self._book(result.attempt)
+            with request_span(
+                step.model,
+                self.endpoints,
+                operation=step.stage.operation,
+                arm=self.arm,
+                case_id=case.case_id,
+                stage_number=step.index,
+                attempt=number,
+            ) as span:
+                result = await self.providers[model].submit(self.client, request)
+                attempt = await self._book(result.attempt)
+                span.ended(attempt)
         self._tell_attempt(case, attempt)
         down = self.breaker.note(attempt)
         if down is not None:

@@ -13,9 +13,11 @@ from tasks.harness.progress import HarnessEvent
 from tasks.harness.run import ShardResult, run_shard
 from tasks.plan import RunPlan
 from tasks.records import Arm, usd
+from tasks.telemetry import stage
 
 
 @task(name="recover_spend", task_run_name="recover_spend", cache_policy=NO_CACHE)
+@stage
 def recover_spend(context: RunContext, plan: RunPlan) -> int:
     """Count what a killed process had in flight, and return how many requests that was."""
     ledger = SpendLedger(context.state, plan.run_id, plan.budget_microusd, plan.day_budget_microusd)
@@ -33,6 +35,7 @@ def spent_usd(context: RunContext, plan: RunPlan) -> float:
     task_run_name="run_harness {arm} {shard}",
     cache_policy=NO_CACHE,
 )
+@stage
 def run_harness(
     context: RunContext,
     arm: Arm,

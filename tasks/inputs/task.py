@@ -11,6 +11,7 @@ from tasks.mix.selection import Selection
 from tasks.plan import RunPlan
 from tasks.records import microusd, utc_now
 from tasks.settings import DATASETS
+from tasks.telemetry import stage
 
 
 def build_plan(
@@ -47,6 +48,7 @@ def build_plan(
 
 
 @task(name="draw_sample", task_run_name="draw_sample", cache_policy=NO_CACHE)
+@stage
 def draw_sample(
     context: RunContext,
     selection: Selection,

@@ -23,6 +23,7 @@ from tasks.metrics.tables import (
 )
 from tasks.plan import RunPlan
 from tasks.records import Arm, Finding, Generation, ImageReport, Metrics, Outcome
+from tasks.telemetry import stage
 
 ARMS: tuple[Arm, Arm] = ("baseline", "candidate")
 
@@ -66,6 +67,7 @@ class Measured:
 
 
 @task(name="compute_metrics", task_run_name="compute_metrics", cache_policy=NO_CACHE)
+@stage
 def compute_metrics(context: RunContext, plan: RunPlan) -> Measured:
     """Judge every finished case and compute the figures of both arms."""
     journal = Journal(context.state, context.run_id)

@@ -14,9 +14,11 @@ from tasks.mix.preflight import Served, check_preflight
 from tasks.mix.production import adopt, forget_adoption, keep_mix
 from tasks.mix.selection import Selection
 from tasks.runs import begin_run, drives, end_run
+from tasks.telemetry import stage
 
 
 @task(name="freeze_mix", task_run_name="freeze_mix", cache_policy=NO_CACHE)
+@stage
 def freeze_mix(context: RunContext, selection: Selection, owner: str) -> str:
     """Lock production for this run and return until when, as UTC ISO-8601.
 
@@ -50,6 +52,7 @@ def freeze_mix(context: RunContext, selection: Selection, owner: str) -> str:
 
 
 @task(name="preflight", task_run_name="preflight", cache_policy=NO_CACHE)
+@stage
 def preflight(context: RunContext, selection: Selection, served: Mapping[str, Served]) -> int:
     """Refuse the run before it spends; return how many models were looked at.
 

@@ -14,6 +14,7 @@ from tasks.mix.catalog import EMBEDDED, Model
 from tasks.mix.selection import Selection
 from tasks.providers.base import ServedModel
 from tasks.providers.registry import provider_for
+from tasks.telemetry import stage
 
 #: Seconds for one provider to name its models.
 ASK_TIMEOUT_S = 20.0
@@ -42,6 +43,7 @@ async def ask_providers(
 
 
 @task(name="ask_providers", task_run_name="ask_providers", cache_policy=NO_CACHE)
+@stage
 def served_versions(
     context: RunContext, selection: Selection, endpoints: Mapping[str, str]
 ) -> dict[str, ServedModel]:

@@ -13,9 +13,11 @@ from tasks.rollout.change import RolloutResult, reconcile
 from tasks.rollout.change import promote as promote_now
 from tasks.rollout.change import roll_back as roll_back_now
 from tasks.rollout.routers.file import FileRouter
+from tasks.telemetry import stage
 
 
 @task(name="settle_production", task_run_name="settle_production", cache_policy=NO_CACHE)
+@stage
 def settle_production(context: RunContext, product: str) -> RolloutResult:
     """Make the router show production as it is: after its adoption, or after a crash.
 
@@ -32,6 +34,7 @@ def settle_production(context: RunContext, product: str) -> RolloutResult:
 
 
 @task(name="promote", task_run_name="promote", cache_policy=NO_CACHE)
+@stage
 def promote(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
     """Make the candidate production, verified at the router.
 
@@ -55,6 +58,7 @@ def promote(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
 
 
 @task(name="roll_back", task_run_name="roll_back", cache_policy=NO_CACHE)
+@stage
 def roll_back(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
     """Put production on the baseline, or show that it is there, verified at the router.
 

@@ -8,11 +8,13 @@ from prefect.cache_policies import NO_CACHE
 from tasks.metrics.task import Measured
 from tasks.plan import RunPlan
 from tasks.records import ExpectationResult, Verdict
+from tasks.telemetry import stage
 from tasks.verdict.decide import GateState
 from tasks.verdict.decide import decide as decide_purely
 
 
 @task(name="decide", task_run_name="decide", cache_policy=NO_CACHE)
+@stage
 def decide(
     plan: RunPlan,
     measured: Measured,

@@ -39,7 +39,7 @@ def unescaped(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def facts(builders: ModuleType) -> CiFacts:
-    view = builders.a_view(cases=120, candidate=builders.BROKEN)
+    view = builders.a_view(cases=240, candidate=builders.BROKEN)
     return CiFacts(
         run_id="20260914-100000-summer",
         product="storefront",
