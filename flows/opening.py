@@ -20,7 +20,7 @@ from tasks.mix.catalog import EMBEDDED
 from tasks.mix.selection import Selection, select, selection_of
 from tasks.mix.task import abandon
 from tasks.plan import RunPlan
-from tasks.runs import check_resumable, new_run_id, run_of_flow
+from tasks.runs import check_resumable, new_run_id, note_scheduled_start, run_of_flow
 from tasks.settings import load_settings
 from tasks.state import State
 from tasks.telemetry import tracing
@@ -28,12 +28,21 @@ from tasks.telemetry import tracing
 
 @contextmanager
 def open_run(
-    request: GateRequest, watcher: Watcher, flow_run_id: str | None = None
+    request: GateRequest,
+    watcher: Watcher,
+    flow_run_id: str | None = None,
+    deployment: str | None = None,
 ) -> Iterator[tuple[RunContext, Selection]]:
     """Yield the surroundings of a new or a resumed run; a run that breaks is booked as failed.
 
     A flow run that Prefect starts again, after a crash or when a person has decided, goes on with
     the run that it drove before: nothing is paid twice.
+
+    Args:
+        request: What to judge.
+        watcher: Hears of every step.
+        flow_run_id: Prefect's flow run that this is.
+        deployment: The deployment that it comes from, as ``flow/deployment``.
 
     Raises:
         ConfigError: A file of the request is missing or wrong, or the run cannot be resumed.
@@ -48,6 +57,8 @@ def open_run(
             before = run_of_flow(state, flow_run_id)
         if before is not None:
             check_resumable(state, before)
+        elif deployment is not None:
+            note_scheduled_start(state, deployment)
         run_id = before or new_run_id(Path(request.candidate).stem)
         context = RunContext(settings, state, run_id, watcher.stop, flow_run_id)
         # A run that was killed before it had a plan has nothing to go on with: it starts over.

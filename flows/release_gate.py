@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -23,6 +23,7 @@ from flows.artifacts import ProgressArtifact, publish_artifacts
 from flows.opening import open_run, plan_of, serving
 from flows.prefect_env import end_server_with_us
 from flows.progress import ARMS, GateProgress
+from flows.refusal import refusals_as_states
 from flows.request import GateRequest, GateResult
 from flows.results import build_result, production_sentence, rate_sentence
 from flows.watcher import LoggedWatcher, Watcher, current_watcher
@@ -67,13 +68,15 @@ def flow_run_name() -> str:
     task_runner=cast("TaskRunner[PrefectFuture[object]]", ThreadPoolTaskRunner(PARALLEL)),
     persist_result=False,
 )
+@refusals_as_states
 def release_gate(request: GateRequest) -> State[GateResult]:
     """Return a completed state named after the verdict, with the :class:`GateResult` as data."""
     began = time.monotonic()
     end_server_with_us()
     watcher = LoggedWatcher(current_watcher(), get_run_logger())
     # Prefect takes SIGTERM when the flow starts; the watcher takes it back, to end as HOLD.
-    with watcher.signals(), open_run(request, watcher, flow_run_id()) as (context, selection):
+    opening = open_run(request, watcher, flow_run_id(), deployment_name())
+    with watcher.signals(), opening as (context, selection):
         watcher.step("run", context.run_id)
         until = freeze_mix(context, selection, request.owner)
         watcher.step("freeze_mix", f"{selection.baseline.mix.name} frozen until {until}")
@@ -150,6 +153,11 @@ def release_gate(request: GateRequest) -> State[GateResult]:
 def flow_run_id() -> str | None:
     """Return the id of Prefect's flow run that this is."""
     return str(flow_run.id) if flow_run.id else None
+
+
+def deployment_name() -> str | None:
+    """Return the deployment that this run comes from, as ``flow/deployment``."""
+    return f"{flow_run.flow_name}/{deployment.name}" if deployment.name else None
 
 
 def generate_and_check(

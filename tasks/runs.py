@@ -99,6 +99,14 @@ def beat(state: State, run_id: str, driver: str) -> bool:
     return found.rowcount == 1
 
 
+def note_scheduled_start(state: State, deployment: str) -> None:
+    """Note that a run of a deployment started now, whatever comes of it: it was not missed."""
+    with state.begin() as connection:
+        connection.execute(
+            sa.update(schedules).where(schedules.c.name == deployment).values(started_at=utc_now())
+        )
+
+
 def drives(state: State, run_id: str, driver: str) -> bool:
     """Tell whether the process with this token drives the run, which then goes on."""
     rule = (runs.c.run_id == run_id, runs.c.driver == driver, runs.c.status == "running")

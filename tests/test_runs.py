@@ -21,10 +21,11 @@ from tasks.runs import (
     end_run,
     is_driven,
     new_run_id,
+    note_scheduled_start,
     process_alive,
     run_of_flow,
 )
-from tasks.state import State, runs
+from tasks.state import State, runs, schedules
 
 
 @pytest.fixture
@@ -99,3 +100,19 @@ def test_a_driver_whose_run_was_taken_over_learns_it_by_its_heartbeat(state: Sta
     assert beat(state, "r1", "two")
     assert run_of_flow(state, "f1") == "r1"
     assert run_of_flow(state, "f2") is None
+
+
+def test_a_start_is_noted_for_its_schedule_only(state: State) -> None:
+    with state.begin() as connection:
+        for name in ("release-gate/shop", "release-gate/other"):
+            connection.execute(
+                sa.insert(schedules).values(
+                    name=name, cron="0 2 * * *", timezone="UTC", registered_at="2026-11-01"
+                )
+            )
+    note_scheduled_start(state, "release-gate/shop")
+    note_scheduled_start(state, "release-gate/unknown")
+    with state.begin() as connection:
+        rows = dict(connection.execute(sa.select(schedules.c.name, schedules.c.started_at)).all())
+    assert rows["release-gate/shop"] > "2026"
+    assert rows["release-gate/other"] is None
