@@ -386,6 +386,15 @@ def _mount_approval() -> None:
 _mount_approval()
 
 
+def _mount_slack() -> None:
+    from flows.cli_slack import slack
+
+    app.add_typer(slack, name="slack")
+
+
+_mount_slack()
+
+
 def guard(command: Callable[[], Any], *, as_json: bool) -> int:
     """Run the command and return its exit code; turn every error into a sentence.
 
