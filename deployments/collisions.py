@@ -67,7 +67,9 @@ def _in_the_way(client: SyncPrefectClient, refused: FlowRun, at: datetime) -> Fl
     others = client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[refused.deployment_id])),
         flow_run_filter=FlowRunFilter(
-            start_time=FlowRunFilterStartTime(before_=at + timedelta(minutes=2))
+            start_time=FlowRunFilterStartTime(
+                before_=at + timedelta(minutes=2), is_null_=False
+            )
         ),
         sort=FlowRunSort.START_TIME_DESC,
         limit=20,

@@ -131,7 +131,9 @@ def _runs_of(client: SyncPrefectClient, name: str, now: datetime) -> dict[str, A
     runs = client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
         flow_run_filter=FlowRunFilter(
-            start_time=FlowRunFilterStartTime(after_=now - BACK - timedelta(days=1))
+            start_time=FlowRunFilterStartTime(
+                after_=now - BACK - timedelta(days=1), is_null_=False
+            )
         ),
         sort=FlowRunSort.START_TIME_DESC,
         limit=200,

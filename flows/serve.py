@@ -184,10 +184,7 @@ def _welcome(url: str, file: ScheduleFile, registered: list[Registered]) -> Iter
 
 def _watchdog(settings: Settings, stop: threading.Event) -> threading.Thread:
     """Start the loop that looks for dead runs, missed schedules and undelivered alerts."""
-    try:  # TEMP
-        from tasks.watchdog.loop import run_forever
-    except ModuleNotFoundError:
-        run_forever = lambda s, e: e.wait()
+    from tasks.watchdog.loop import run_forever
 
     thread = threading.Thread(
         target=run_forever, args=(settings, stop), name="watchdog", daemon=True
