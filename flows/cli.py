@@ -395,6 +395,17 @@ def _mount_slack() -> None:
 _mount_slack()
 
 
+def _mount_metrics() -> None:
+    from flows.cli_metrics import metrics
+
+    app.command(
+        "metrics", epilog="Examples:  imagegate metrics  ·  imagegate metrics --serve 9464"
+    )(metrics)
+
+
+_mount_metrics()
+
+
 def guard(command: Callable[[], Any], *, as_json: bool) -> int:
     """Run the command and return its exit code; turn every error into a sentence.
 
