@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -15,6 +16,9 @@ from tasks.records import microusd
 
 #: What the sum over all products is called in the file, in messages and in alarm keys.
 ALL = "all"
+
+#: As mixes name their product.
+_PRODUCT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z")
 
 Usd = Annotated[float, Field(ge=0, le=1_000_000_000)]
 Word = Annotated[str, Field(min_length=1, max_length=120)]
@@ -108,6 +112,9 @@ class Budgets(Strict):
 
     @model_validator(mode="after")
     def _coherent(self) -> Budgets:
+        for name in self.products:
+            if not _PRODUCT.match(name):
+                raise ValueError(f"products: {name!r} cannot be the name of a product")
         if ALL in self.products:
             raise ValueError(
                 f"products: {ALL!r} means all products together and has its own section"
