@@ -1,8 +1,8 @@
 """A flow that refuses ends in the state ``Refused`` with a sentence, instead of a traceback.
 
-The state's type is FAILED, not CANCELLED: the run did not do what was asked for and somebody has to
-mend something, so it is red, is found under failed runs, and ends ``prefect deployment run --watch``
-with an error. CANCELLED would read as if a person had stopped it.
+The state's type is FAILED, not CANCELLED: the run did not do what was asked for and somebody has
+to mend something, so it is red, is found under failed runs, and ends ``prefect deployment run
+--watch`` with an error. CANCELLED would read as if a person had stopped it.
 """
 
 from __future__ import annotations
