@@ -15,7 +15,7 @@ from flows.approval_words import tell
 from tasks.alerts.links import prefect_run
 from tasks.approval import store
 from tasks.approval.rules import Approval
-from tasks.plan import RunFolder
+from tasks.evidence.remote import folder_of
 from tasks.runs import is_driven
 from tasks.settings import Settings, prefect_api_url
 from tasks.state import State, runs
@@ -74,7 +74,7 @@ def carry_on(state: State, settings: Settings, approval: Approval) -> CarriedOn:
 
 
 def _here(settings: Settings, run_id: str, sentence: str) -> CarriedOn:
-    if RunFolder(settings.runs / run_id).has_plan():
+    if folder_of(settings, run_id).has_plan():
         return CarriedOn(run_id, "here", sentence)
     return CarriedOn(
         run_id,

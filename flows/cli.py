@@ -343,6 +343,15 @@ def _mount_db() -> None:
 _mount_db()
 
 
+def _mount_evidence() -> None:
+    from flows.cli_evidence import evidence
+
+    app.add_typer(evidence, name="evidence")
+
+
+_mount_evidence()
+
+
 def _mount_budget() -> None:
     from flows.cli_budget import budget
 

@@ -23,14 +23,14 @@ def check_request(request: GateRequest, settings: Settings) -> None:
     """
     from tasks.budget.task import refuse_over_budget, refuse_resume_over_budget
     from tasks.inputs.sources import open_log
-    from tasks.plan import RunFolder
+    from tasks.evidence.remote import folder_of
     from tasks.runs import check_resumable
 
     with opened(settings) as state:
         if request.resume is not None:
             check_resumable(state, request.resume)
-            folder = RunFolder(settings.runs / request.resume)
-            if folder.plan_file.exists():  # without a plan here, the flow refuses
+            folder = folder_of(settings, request.resume)
+            if folder.has_plan():  # without a plan here, the flow refuses
                 refuse_resume_over_budget(state, settings, folder.load_plan())
             return
         selection = select(

@@ -209,8 +209,11 @@ def render_history(rows: list[dict[str, Any]]) -> str:
 def report_path(settings: Settings, run_id: str | None) -> Path:
     """Return the HTML report of a run; of the newest one with a report when none is named.
 
+    A run that another machine made is fetched from the shared store.
+
     Raises:
         ConfigError: There is no such run or it has no report.
+        EvidenceError: The shared store cannot be reached, or the run in it was altered.
     """
     reports = sorted(settings.runs.glob("*/report.html"), key=lambda p: p.stat().st_mtime)
     by_run = {path.parent.name: path for path in reports}
@@ -219,8 +222,25 @@ def report_path(settings: Settings, run_id: str | None) -> Path:
             raise ConfigError(f"no report in {settings.runs} yet; start with `imagegate run`")
         return reports[-1]
     if run_id not in by_run:
-        raise ConfigError(f"run {run_id!r} has no report {known(by_run)}")
+        return _shared_report(settings, run_id, by_run)
     return by_run[run_id]
+
+
+def _shared_report(settings: Settings, run_id: str, here: dict[str, Path]) -> Path:
+    """Return the report of a run that another machine sealed, fetched from the shared store."""
+    from tasks.evidence.remote import open_remote
+    from tasks.evidence.sharing import is_sealed, pull_run, remote_runs
+    from tasks.plan import RunFolder
+
+    remote = open_remote(settings)
+    if remote is None or run_id not in (there := remote_runs(remote)):
+        names = here if remote is None else {*here, *there}
+        raise ConfigError(f"run {run_id!r} has no report {known(names)}")
+    if not is_sealed(remote, run_id):
+        raise ConfigError(f"run {run_id!r} has no report yet: it goes on, or was stopped")
+    folder = RunFolder(settings.runs / run_id)
+    pull_run(remote, folder)
+    return folder.path / "report.html"
 
 
 def alerts(settings: Settings) -> dict[str, Any]:

@@ -33,8 +33,8 @@ from tasks.approval.rules import outcome, waits
 from tasks.checks.pool import CheckPool
 from tasks.checks.task import check_images
 from tasks.context import RunContext
-from tasks.errors import FencedError, FrozenError
-from tasks.evidence.task import publish_evidence, record_evidence
+from tasks.errors import EvidenceError, FencedError, FrozenError
+from tasks.evidence.task import publish_evidence, record_evidence, share_evidence
 from tasks.expectations.task import validate_expectations
 from tasks.harness.task import recover_spend, run_harness, spent_usd
 from tasks.metrics.task import Measured, compute_metrics
@@ -122,6 +122,8 @@ def release_gate(request: GateRequest) -> State[GateResult]:
             context, plan, measured, expectations, verdict, (*actions, told.action)
         )
         watcher.step("publish_evidence", str(report))
+        if context.remote is not None:
+            watcher.step("share_evidence", share_later(context))
         publish_artifacts(view, report)
 
         result = build_result(
@@ -206,8 +208,9 @@ def act(
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Do what the verdict says; return what came of it and what was done, in sentences.
 
-    A promotion waits for the evidence to be kept, and becomes a HOLD when people froze or changed
-    production meanwhile. A rollback waits for nothing.
+    A promotion waits for the evidence to be kept where all workers find it, and becomes a HOLD
+    when it cannot be, or when people froze or changed production meanwhile. A rollback waits for
+    nothing.
     """
     why = verdict.reasons[0]
     if verdict.verdict == "ROLLBACK":
@@ -216,10 +219,11 @@ def act(
         return verdict, (production_sentence(done),)
     record_evidence(context, plan, measured, expectations, verdict)
     if verdict.verdict == "PROMOTE":
-        promoted = promote(context, plan, why, return_state=True)
         try:
+            share_evidence(context)
+            promoted = promote(context, plan, why, return_state=True)
             return verdict, (production_sentence(promoted.result()),)
-        except (FrozenError, FencedError) as error:
+        except (EvidenceError, FrozenError, FencedError) as error:
             verdict = Verdict(
                 verdict="HOLD",
                 reasons=(f"The figures allow a promotion, but {error}", *verdict.reasons),
@@ -227,6 +231,14 @@ def act(
             )
     serves = production_mix(context.state, plan.product).mix.name
     return verdict, (f"Production of {plan.product} stays {serves}, and frozen.",)
+
+
+def share_later(context: RunContext) -> str:
+    """Push the sealed evidence, or say how to do it later: what was decided stands either way."""
+    try:
+        return share_evidence(context)
+    except EvidenceError as error:
+        return f"only here; push it by `imagegate evidence push {context.run_id}`: {error}"
 
 
 def run_gate(request: GateRequest) -> GateResult:

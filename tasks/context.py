@@ -6,6 +6,7 @@ import secrets
 import threading
 
 from tasks.errors import TakenOverError
+from tasks.evidence.remote import open_remote
 from tasks.heartbeat import Heartbeat
 from tasks.images import ImageStore
 from tasks.plan import RunFolder
@@ -44,8 +45,10 @@ class RunContext:
         self.resumes = False
         #: Tells this process from others that drive, or drove, the same run.
         self.driver = secrets.token_hex(8)
-        self.folder = RunFolder(settings.runs / run_id)
-        self.images = ImageStore(settings.images)
+        #: Where the workers share evidence, ``None`` when it stays on this machine.
+        self.remote = open_remote(settings)
+        self.folder = RunFolder(settings.runs / run_id, self.remote)
+        self.images = ImageStore(settings.images, self.remote)
         self._held: str | None = None
         self._heartbeat: Heartbeat | None = None
         self._lost = False

@@ -12,7 +12,7 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -56,11 +56,29 @@ class RunPlan(Strict):
         return int.from_bytes(hashlib.sha256(text).digest()[:4]) & 0x7FFF_FFFF
 
 
-class RunFolder:
-    """Paths and atomic writes of one run's folder."""
+class Remote(Protocol):
+    """What all workers share; see :class:`tasks.evidence.remote.RemoteStore`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def push(self, key: str, data: bytes) -> None:
+        """Store the bytes under the key."""
+
+    def pull(self, key: str) -> bytes | None:
+        """Return the bytes under the key, ``None`` when there are none."""
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is something under the key."""
+
+
+class RunFolder:
+    """Paths and atomic writes of one run's folder.
+
+    Args:
+        path: The folder, named after the run.
+        remote: Where other workers find the plan, and this one finds theirs.
+    """
+
+    def __init__(self, path: Path, remote: Remote | None = None) -> None:
+        self.path, self.remote = path, remote
 
     @property
     def run_id(self) -> str:
@@ -78,8 +96,42 @@ class RunFolder:
         return self.path / "server-requests.jsonl"
 
     def has_plan(self) -> bool:
-        """Tell whether the run came as far as its plan."""
-        return self.plan_file.exists()
+        """Tell whether the run came as far as its plan, here or on another machine.
+
+        Raises:
+            EvidenceError: The shared store cannot be reached.
+        """
+        if self.plan_file.exists():
+            return True
+        return self.remote is not None and self.remote.exists(self._plan_key)
+
+    def write_plan(self, plan: RunPlan) -> None:
+        """Write the plan here and into the shared store, before anything is spent.
+
+        Raises:
+            EvidenceError: The disk is full, or the shared store did not take it.
+        """
+        text = plan.model_dump_json()
+        self.write(self.plan_file.name, text)
+        if self.remote is not None:
+            self.remote.push(self._plan_key, text.encode("utf-8", "surrogatepass"))
+
+    @property
+    def _plan_key(self) -> str:
+        return f"runs/{self.run_id}/{self.plan_file.name}"
+
+    def _fetch_plan(self) -> None:
+        """Get the plan of a run that another machine began."""
+        data = None if self.remote is None else self.remote.pull(self._plan_key)
+        if data is None:
+            return
+        named = RunPlan.model_validate_json(data).run_id
+        if named != self.run_id:
+            raise EvidenceError(
+                f"{self._plan_key}: the shared store has the plan of run {named!r} there; this run "
+                "cannot be resumed, start a new one"
+            )
+        self.write(self.plan_file.name, data)
 
     def load_plan(self) -> RunPlan:
         """Return the plan.
@@ -88,6 +140,8 @@ class RunFolder:
             EvidenceError: The run does not exist or its plan cannot be read.
         """
         try:
+            if not self.plan_file.exists():
+                self._fetch_plan()
             return RunPlan.model_validate_json(self.plan_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise EvidenceError(

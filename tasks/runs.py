@@ -25,9 +25,9 @@ SILENCE_S = 30.0
 
 
 def new_run_id(candidate: str) -> str:
-    """Return a name that sorts by time and says what is judged, safe as a folder name."""
+    """Return a name that sorts by time and says what is judged, safe as a folder name and as a key."""
     moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    label = "".join(c if c.isalnum() or c in "-_" else "-" for c in candidate.lower())[:40]
+    label = "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in candidate.lower())[:40]
     return f"{moment}-{label}-{secrets.token_hex(2)}"
 
 

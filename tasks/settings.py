@@ -44,6 +44,8 @@ class Settings(BaseModel):
     schedules_file: Path = DEPLOYMENTS / "schedules.yaml"
     #: ``s3://bucket/prefix`` (any fsspec address) that holds the evidence for all workers.
     evidence_url: str | None = None
+    #: Address of an S3 server that is not Amazon's; credentials come by AWS's own variables.
+    s3_endpoint: str | None = None
     #: ``https://`` address under which people open ``runs/<run>/report.html``.
     report_base_url: str | None = None
     #: File of GitHub's job summary, and whether its runner reads our output for annotations.
@@ -96,6 +98,7 @@ def load_settings(environ: Mapping[str, str] | None = None, home: Path | None = 
         budgets_file=_file(env, "IMAGEGATE_BUDGETS_FILE", "budgets.yaml"),
         schedules_file=_file(env, "IMAGEGATE_SCHEDULES_FILE", "schedules.yaml"),
         evidence_url=env.get("IMAGEGATE_EVIDENCE_URL") or None,
+        s3_endpoint=env.get("IMAGEGATE_S3_ENDPOINT") or env.get("AWS_ENDPOINT_URL") or None,
         report_base_url=env.get("IMAGEGATE_REPORT_URL") or None,
         github_step_summary=(
             Path(env["GITHUB_STEP_SUMMARY"]) if env.get("GITHUB_STEP_SUMMARY") else None

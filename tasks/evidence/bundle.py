@@ -164,7 +164,7 @@ def seal(folder: RunFolder, secrets: Iterable[str] = ()) -> Path:
     """
     hidden = [value.encode() for value in secrets]
     files: dict[str, dict[str, Any]] = {}
-    for path in _files(folder.path):
+    for path in files_of(folder.path):
         name = path.relative_to(folder.path).as_posix()
         sha256, size = _hash(path, hidden, name)
         files[name] = {"sha256": sha256, "bytes": size}
@@ -204,7 +204,7 @@ def verify_seal(folder: RunFolder, images: ImageStore | None = None) -> list[str
         )
     present: set[str] = set()
     try:
-        for file in _files(folder.path):
+        for file in files_of(folder.path):
             name = file.relative_to(folder.path).as_posix()
             present.add(name)
             if name not in expected:
@@ -229,8 +229,12 @@ def _lost_images(images: ImageStore, digests_: Iterable[Any]) -> list[str]:
     return problems
 
 
-def _files(root: Path) -> list[Path]:
-    """Return the files of the folder in order, without the manifest and half-written files."""
+def files_of(root: Path) -> list[Path]:
+    """Return the files of a run in order, without the manifest and half-written files.
+
+    Raises:
+        EvidenceError: One is a link.
+    """
     found = []
     for path in sorted(
         root.rglob("*"), key=lambda p: PurePosixPath(p.relative_to(root)).as_posix()

@@ -13,6 +13,7 @@ from tasks.context import RunContext
 from tasks.evidence.bundle import known_secrets, seal, write_bundle
 from tasks.evidence.provenance import provenance
 from tasks.evidence.report import write_report
+from tasks.evidence.sharing import push_run
 from tasks.evidence.view import ReportView
 from tasks.metrics.task import Measured
 from tasks.plan import RunPlan
@@ -47,6 +48,21 @@ def record_evidence(
         secrets=known_secrets(context.settings, plan),
         approval=read_approval(context.state, plan.run_id),
     )
+
+
+@task(name="share_evidence", task_run_name="share_evidence", cache_policy=NO_CACHE)
+@stage
+def share_evidence(context: RunContext) -> str:
+    """Push what the run's folder holds to the shared store; return where it lies, in words.
+
+    Raises:
+        EvidenceError: The store cannot be reached. Nothing may be promoted on evidence that only
+            one machine has; anything else is pushed later by ``imagegate evidence push``.
+    """
+    if context.remote is None:
+        return str(context.folder.path)
+    shared = push_run(context.remote, context.folder)
+    return f"{shared.files} files in {context.remote.url}/runs/{shared.run_id}"
 
 
 @task(name="publish_evidence", task_run_name="publish_evidence", cache_policy=NO_CACHE)

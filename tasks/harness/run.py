@@ -79,6 +79,7 @@ def run_shard(
     factory: ProviderFactory = provider_for,
     datasets: Path = DATASETS,
     breaker: Breaker | None = None,
+    images: ImageStore | None = None,
 ) -> ShardResult:
     """Run the cases of one shard that are not finished yet.
 
@@ -97,6 +98,7 @@ def run_shard(
         factory: Gives the adapter for a model.
         datasets: Folder that uploads are relative to.
         breaker: Decides that a provider is down.
+        images: Where pictures are kept; the folder of the settings by default.
 
     Raises:
         ConfigError: A model has no price, key or address, or an upload cannot be read; nothing
@@ -117,6 +119,7 @@ def run_shard(
         factory=factory,
         datasets=datasets,
         breaker=breaker or Breaker(),
+        images=images or ImageStore(settings.images),
         tell=on_progress or (lambda _event: None),
     )
     return asyncio.run(run.run(stop))
@@ -138,6 +141,7 @@ class _ShardRun:
         factory: ProviderFactory,
         datasets: Path,
         breaker: Breaker,
+        images: ImageStore,
         tell: Callable[[HarnessEvent], None],
     ) -> None:
         shards = plan.shards()
@@ -165,7 +169,7 @@ class _ShardRun:
             plan.day_budget_microusd,
             budgets=load_budgets(settings.budgets_file),
         )
-        self.store = ImageStore(settings.images)
+        self.store = images
         self.limits = ModelLimits(models.values(), parallel)
         self.reason = ""
         self.halted = asyncio.Event()
@@ -226,12 +230,11 @@ class _ShardRun:
         found = await self._aside(
             self.journal.cached, self.mix_digest, case.digest, self.plan.case_seed(case)
         )
-        if found is None or not all(
-            self.store.path(digest).exists()
-            for digest in (found.image_digest, found.source_digest)
-            if digest is not None
-        ):
+        if found is None:
             return None
+        for digest in (found.image_digest, found.source_digest):
+            if digest is not None and not await self._aside(self.store.has, digest):
+                return None
         # It stays with what it cost when it was made; ``cached`` says that this run pays nothing.
         return found.model_copy(
             update={

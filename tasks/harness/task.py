@@ -56,6 +56,7 @@ def run_harness(
         parallel=parallel,
         stop=context.stop,
         on_progress=on_progress,
+        images=context.images,
     )
     if result.held and not context.stop.is_set():
         # What holds this shard holds the others: no request of theirs is started either.

@@ -62,5 +62,5 @@ def draw_sample(
     plan = build_plan(
         context.run_id, selection, inputs=inputs, cases=cases, seed=seed, budget_usd=budget_usd
     )
-    context.folder.write("plan.json", plan.model_dump_json())
+    context.folder.write_plan(plan)
     return plan
