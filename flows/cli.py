@@ -415,6 +415,19 @@ def _mount_metrics() -> None:
 _mount_metrics()
 
 
+def _mount_watchdog() -> None:
+    from flows.cli_watchdog import automations, watchdog
+
+    app.command(
+        "watchdog",
+        epilog="Examples:  imagegate watchdog  ·  imagegate watchdog --once --json",
+    )(watchdog)
+    app.command("automations", epilog="Example:  imagegate automations apply")(automations)
+
+
+_mount_watchdog()
+
+
 def guard(command: Callable[[], Any], *, as_json: bool) -> int:
     """Run the command and return its exit code; turn every error into a sentence.
 

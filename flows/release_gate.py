@@ -18,6 +18,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from flows import hooks
 from flows.approval import await_approval
 from flows.artifacts import ProgressArtifact, publish_artifacts
 from flows.opening import open_run, plan_of, serving
@@ -67,6 +68,9 @@ def flow_run_name() -> str:
     # Prefect types its runners by their own future class, its flows by the base class.
     task_runner=cast("TaskRunner[PrefectFuture[object]]", ThreadPoolTaskRunner(PARALLEL)),
     persist_result=False,
+    on_failure=[hooks.on_failure],
+    on_crashed=[hooks.on_crashed],
+    on_cancellation=[hooks.on_cancellation],
 )
 @refusals_as_states
 def release_gate(request: GateRequest) -> State[GateResult]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from tasks.watchdog.cron import missed_fire
@@ -90,7 +91,14 @@ def _broken_flows(facts: Facts, _limits: Limits) -> Iterable[Trouble]:
 
 
 def _missed_schedules(facts: Facts, limits: Limits) -> Iterable[Trouble]:
-    for schedule in facts.schedules:
+    for booked in facts.schedules:
+        starts = [booked.started_at] if booked.started_at is not None else []
+        starts += [
+            flow.started_at
+            for flow in facts.flows
+            if flow.deployment == booked.name and flow.started_at is not None
+        ]
+        schedule = replace(booked, started_at=max(starts, default=None))
         due = missed_fire(schedule, facts.now, limits.schedule_grace_s)
         if due is None:
             continue

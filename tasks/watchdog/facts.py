@@ -193,8 +193,11 @@ def _booked(state: State, flows: tuple[FlowFact, ...]) -> dict[str, str]:
 
 
 def _schedules(state: State) -> tuple[ScheduleFact, ...]:
+    """Schedules, with when a gate of their product last started, by whatever way."""
+    last = sa.select(runs.c.product, sa.func.max(runs.c.started_at).label("at"))
     with state.begin() as connection:
         rows = connection.execute(sa.select(schedules).order_by(schedules.c.name)).all()
+        started = {row.product: row.at for row in connection.execute(last.group_by(runs.c.product))}
     return tuple(
         ScheduleFact(
             name=row.name,
@@ -202,7 +205,10 @@ def _schedules(state: State) -> tuple[ScheduleFact, ...]:
             cron=row.cron,
             timezone=row.timezone,
             registered_at=moment(row.registered_at),
-            started_at=_maybe(row.started_at),
+            started_at=max(
+                (moment(at) for at in (row.started_at, started.get(row.product)) if at is not None),
+                default=None,
+            ),
         )
         for row in rows
     )

@@ -248,12 +248,20 @@ def _dead(case: _Case, facts: Facts, limits: Limits) -> Trouble:
         severity=step.severity,
         product=run.product if run is not None else None,
         run_id=run.run_id if run is not None else None,
-        # While a resume is under way, this is the death that was told before it.
-        event=death_event(case.target, count - 1 if step.under_way else count),
+        event=_event(case.target, count, step),
         lines=tuple(lines),
         asked=(step.asked,),
         action=step.action,
     )
+
+
+def _event(target: str, count: int, step: _Step) -> str:
+    if step.under_way:
+        return death_event(target, count - 1)  # The death that was told before the resume.
+    if step.action is not None and step.action.kind == "resume":
+        return death_event(target, count)
+    # Its hook may have promised a resume that does not come: that is told by itself.
+    return f"stands:{target}:{count}"
 
 
 @dataclass(frozen=True, slots=True)

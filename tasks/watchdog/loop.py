@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from tasks.settings import Settings, prefect_api_url
@@ -20,7 +21,7 @@ from tasks.watchdog.prefect_side import PrefectSide
 
 #: Carries out decided and expired approvals and returns what it did, in sentences. It belongs to
 #: the flows, so whoever starts the watchdog hands it over.
-CarryOut = Callable[[Settings, datetime], Sequence[str]]
+CarryOut = Callable[[State, Settings], Sequence[str]]
 
 #: Seconds that one pass spends on delivering alerts.
 DELIVERY_S = 8.0
@@ -97,7 +98,7 @@ def run_once(
         prefect = prefect_side()
         facts = read_facts(state, settings, now, prefect, limits)
         troubles = look(facts, limits)
-        approvals = None if carry_out is None else lambda: carry_out(settings, now)
+        approvals = None if carry_out is None else partial(carry_out, state, settings)
         done = act(state, settings, facts, troubles, prefect, approvals)
         return finish(state, settings, facts, troubles, done, name=name)
     finally:
@@ -161,10 +162,11 @@ def run_forever(
         limits: How patient to be.
     """
     name = f"watchdog:{socket.gethostname()}:{os.getpid()}"
+    aside = None if carry_out is None else Aside(carry_out)
     failures = 0
     while not stop.is_set():
         try:
-            result = run_once(settings, carry_out=carry_out, limits=limits, name=name)
+            result = run_once(settings, carry_out=aside, limits=limits, name=name)
         except Exception as error:  # noqa: BLE001 - a watchdog that ends by an error watches nothing
             failures += 1
             if on_error is not None:
@@ -174,3 +176,45 @@ def run_forever(
             if on_pass is not None:
                 on_pass(result)
         stop.wait(min(every_s * 2**failures, max(MOST_PAUSE_S, every_s)))
+
+
+class Aside:
+    """Carries out approvals beside the watch: one that resumes a gate here takes minutes.
+
+    Args:
+        carry_out: What is done, one at a time, with a database connection of its own.
+    """
+
+    def __init__(self, carry_out: CarryOut) -> None:
+        self._carry_out = carry_out
+        self._thread: threading.Thread | None = None
+        self._done: list[str] = []
+        self._error: Exception | None = None
+
+    def __call__(self, _state: State, settings: Settings) -> Sequence[str]:
+        """Return what was done since the last call, and start anew when nothing is under way.
+
+        Raises:
+            Exception: What went wrong since the last call.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            return ()
+        done, error = self._done, self._error
+        self._done, self._error = [], None
+        self._thread = threading.Thread(
+            target=self._run, args=(settings,), name="watchdog-approvals", daemon=True
+        )
+        self._thread.start()
+        if error is not None:
+            raise error
+        return done
+
+    def _run(self, settings: Settings) -> None:
+        try:
+            state = State(settings.state_url.get_secret_value())
+            try:
+                self._done = list(self._carry_out(state, settings))
+            finally:
+                state.close()
+        except Exception as error:  # noqa: BLE001 - told by the next pass
+            self._error = error

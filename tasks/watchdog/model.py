@@ -112,8 +112,9 @@ class FlowFact:
     message: str
     since: datetime
     expected_at: datetime | None
-    #: Times that it started.
+    #: Times that it started, and when it did for the first time.
     starts: int
+    started_at: datetime | None = None
     #: Prefect's last sign of life; ``None`` when none was ever seen, or nobody asked.
     beat_at: datetime | None = None
 

@@ -171,6 +171,7 @@ class _OurFlows:
             if run.next_scheduled_start_time is None
             else _aware(run.next_scheduled_start_time),
             starts=run.run_count,
+            started_at=None if run.start_time is None else _aware(run.start_time),
         )
 
     def _read(
