@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from logging import Logger, LoggerAdapter
 
 from prefect import suspend_flow_run
 from prefect.context import FlowRunContext
@@ -24,14 +25,16 @@ from flows.artifacts import publish_artifacts
 from tasks.approval import store
 from tasks.approval.rules import Approval, decided, is_whole, needed
 from tasks.context import RunContext
-from tasks.errors import RefusedError
-from tasks.evidence.task import publish_evidence, record_evidence
+from tasks.errors import EvidenceError, RefusedError
+from tasks.evidence.task import publish_evidence, record_evidence, share_evidence
 from tasks.metrics.task import Measured
 from tasks.plan import RunPlan
 from tasks.records import ExpectationResult, Verdict
 from tasks.runs import end_run, requester_of
 
 __all__ = ["CarriedOn", "await_approval", "carry_on", "resume_decided"]
+
+Log = Logger | LoggerAdapter[Logger]
 
 #: Prefect fails a suspended run at its own time-out; ours comes first, and is an answer.
 PREFECT_WAITS_LONGER = timedelta(days=7)
@@ -145,6 +148,7 @@ def _suspended(
             view, report = publish_evidence(
                 context, plan, measured, expectations, decided(verdict, approval), ()
             )
+            _share(context, log)
             publish_artifacts(view, report)
             store.suspended_in(context.state, plan.run_id, context.flow_run_id)
             published = True
@@ -173,6 +177,15 @@ def _suspended(
             refused = str(error)
             log.warning("approval: %s", refused)
     return approval
+
+
+def _share(context: RunContext, log: Log) -> None:
+    """Let people elsewhere read the report; the answer does not need it."""
+    try:
+        if context.remote is not None:
+            share_evidence(context)
+    except EvidenceError as error:
+        log.warning("approval: the report is only on this machine: %s", error)
 
 
 def _form(
