@@ -120,21 +120,21 @@ def runs_of(connection: Connection, label: Label, now: datetime) -> Iterator[Met
 def last_runs_of(connection: Connection, label: Label, now: datetime) -> Iterator[Metric]:
     """Yield when each product was judged last, and with what figures."""
     ends = {
-        "imagegate_last_run": ("run that ended, however", runs.c.ended_at.is_not(None)),
+        "imagegate_last_run": ("run, however it ended", runs.c.ended_at.is_not(None)),
         "imagegate_last_good_run": (
-            "run that ended with a decision, PROMOTE or ROLLBACK",
+            "run that decided (PROMOTE or ROLLBACK)",
             sa.and_(runs.c.status == "finished", runs.c.verdict.in_(DECIDED)),
         ),
     }
     for name, (what, condition) in ends.items():
         moments = GaugeMetricFamily(
             f"{name}_timestamp_seconds",
-            f"Unix time at which the last {what}, ended.",
+            f"Unix time of the end of the last {what}.",
             labels=["product"],
         )
         age = GaugeMetricFamily(
             f"{name}_age_seconds",
-            f"Seconds since the last {what}, ended, at the time of the scrape.",
+            f"Seconds from the end of the last {what}, to the scrape.",
             labels=["product"],
         )
         query = (
