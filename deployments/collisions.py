@@ -6,7 +6,7 @@ wants to know by whom, and what to do.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from deployments.registry import TAG
@@ -59,26 +59,36 @@ def _in_the_way(client: SyncPrefectClient, refused: FlowRun, at: datetime) -> Fl
         DeploymentFilter,
         DeploymentFilterId,
         FlowRunFilter,
-        FlowRunFilterStartTime,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
     )
+    from prefect.client.schemas.objects import StateType
     from prefect.client.schemas.sorting import FlowRunSort
 
     assert refused.deployment_id is not None  # noqa: S101 - checked by the caller
+    # Not scheduled ones: what waits has no slot.
+    kinds = [kind for kind in StateType if kind != StateType.SCHEDULED]
     others = client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[refused.deployment_id])),
         flow_run_filter=FlowRunFilter(
-            start_time=FlowRunFilterStartTime(
-                before_=at + timedelta(minutes=2), is_null_=False
-            )
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=kinds))
         ),
-        sort=FlowRunSort.START_TIME_DESC,
-        limit=20,
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=50,
     )
     for other in others:
-        ended = other.end_time
-        if other.id != refused.id and (ended is None or ended >= at):
+        if other.id != refused.id and _held_slot(other, at):
             return other
     return None
+
+
+def _held_slot(run: FlowRun, at: datetime) -> bool:
+    """Tell whether a run was active at a moment; one that never ran never held a slot."""
+    if run.state is None or (run.start_time is not None and run.start_time > at):
+        return False
+    if run.state.is_final():
+        return run.run_count > 0 and run.end_time is not None and run.end_time >= at
+    return True
 
 
 def _sentence(other: FlowRun | None) -> str:

@@ -19,9 +19,11 @@ WORKER_PACKAGES = {"docker": "prefect-docker", "kubernetes": "prefect-kubernetes
 #: A container has its own disk; this is the folder that ``deployments/Dockerfile`` makes for it.
 CONTAINER_HOME = "/var/lib/imagegate"
 #: What a run in a pool gets besides imagegate's own settings.
-QUIET = {
+USUAL = {
     "DO_NOT_TRACK": "1",
     "GX_ANALYTICS_ENABLED": "false",
+    # Signs of life, by which Prefect's server sees that a run died; 30 s is the shortest.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 
 
@@ -120,7 +122,7 @@ def job_variables(
             f"--type {kind} needs --image, an image with imagegate installed (deployments/"
             "Dockerfile makes one)"
         )
-    environment: dict[str, str] = dict(QUIET)
+    environment: dict[str, str] = dict(USUAL)
     if home != "worker":
         own = str(settings.home) if kind == "process" else CONTAINER_HOME
         environment["IMAGEGATE_HOME"] = home or own

@@ -115,10 +115,7 @@ def build_deployments(file: ScheduleFile, *, version: str) -> list[RunnerDeploym
         version: What the deployments are versions of.
     """
     gates = [_gate(product, schedule, file, version) for product, schedule in file.products.items()]
-    import importlib.util
-
-    there = [name for name in WATCHES if importlib.util.find_spec(WATCHES[name][0])]
-    return [*gates, *(_watch(name, file, version) for name in there)]
+    return [*gates, *(_watch(name, file, version) for name in WATCHES)]
 
 
 def _gate(

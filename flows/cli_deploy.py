@@ -77,6 +77,8 @@ def deploy(
         say(f"  {one['name']:<28} {one['change']}")
     for gone in done["unscheduled"]:
         say(f"  {gone:<28} is not in the file any more: its schedule was removed")
+    for remark in done["remarks"]:
+        say(f"! {remark}")
     say(done["worker"])
 
 

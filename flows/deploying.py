@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from deployments.pools import PoolType, ensure_pool, job_variables, worker_hint
 from deployments.schedule_file import load_schedules
 from flows.prefect_env import prefect_defaults
 from tasks.records import utc_now
 from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 
 def deploy_to_pool(
@@ -37,10 +40,6 @@ def deploy_to_pool(
 
     from prefect.client.orchestration import get_client
 
-    try:  # TEMP
-        from deployments.automations import apply as apply_automations
-    except ModuleNotFoundError:
-        apply_automations = lambda c: None
     from deployments.registry import build_deployments, code_version, register, retire
     from deployments.schedule_book import book_schedules
     from tasks.state import State
@@ -52,7 +51,7 @@ def deploy_to_pool(
             planned = build_deployments(file, version=code_version())
             registered = register(client, planned, pool=pool, job_variables=variables)
             gone = retire(client, file)
-            apply_automations(client)
+            remarks = set_automations(client, settings)
         book_schedules(state, file, utc_now())
     finally:
         state.close()
@@ -62,6 +61,24 @@ def deploy_to_pool(
             {"name": one.name, "id": str(one.id), "change": one.change} for one in registered
         ],
         "unscheduled": gone,
+        "remarks": remarks,
         "job_variables": variables,
         "worker": worker_hint(pool, of_type),
     }
+
+
+def set_automations(client: SyncPrefectClient, settings: Settings) -> list[str]:
+    """Create or update the automations; return what could not be made, in sentences.
+
+    A server without them still runs gates, and the watchdog sees what they would have seen.
+    """
+    import httpx
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    from deployments.automations import apply
+
+    try:
+        return list(apply(client, settings).left_out)
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        first = str(error).splitlines()[0][:300]
+        return [f"automations were not made, only the watchdog sees dead runs: {first}"]

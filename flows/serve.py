@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from deployments.schedule_file import ScheduleFile, load_schedules
+from flows.deploying import set_automations
 from flows.prefect_env import prefect_defaults
 from flows.prefect_server import own_server
 from flows.schedule_list import next_run, timings
@@ -69,7 +70,7 @@ def serve(settings: Settings, options: ServeOptions, say: Say) -> None:
         from flows.serve_runner import RunnerThread
 
         runner = RunnerThread(options.limit)
-        registered = _register(settings, file, runner)
+        registered = _register(settings, file, runner, say)
         for line in _welcome(url, file, registered):
             say(line)
         stack.callback(stop.set)  # Also when something breaks: the threads end with us.
@@ -140,14 +141,12 @@ def _check_server(url: str) -> None:
         ) from None
 
 
-def _register(settings: Settings, file: ScheduleFile, runner: RunnerThread) -> list[Registered]:
+def _register(
+    settings: Settings, file: ScheduleFile, runner: RunnerThread, say: Say
+) -> list[Registered]:
     """Register the deployments at the server, the automations, and the schedules in our book."""
     from prefect.client.orchestration import get_client
 
-    try:  # TEMP
-        from deployments.automations import apply as apply_automations
-    except ModuleNotFoundError:
-        apply_automations = lambda c: None
     from deployments.registry import build_deployments, code_version, register, retire
     from deployments.schedule_book import book_schedules
     from tasks.state import State
@@ -156,7 +155,8 @@ def _register(settings: Settings, file: ScheduleFile, runner: RunnerThread) -> l
         planned = build_deployments(file, version=code_version())
         registered = register(client, planned, apply=runner.add)
         retire(client, file)
-        apply_automations(client)
+        for remark in set_automations(client, settings):
+            say(f"! {remark}")
     state = State(settings.state_url.get_secret_value())
     try:
         book_schedules(state, file, utc_now())
@@ -174,8 +174,9 @@ def _welcome(url: str, file: ScheduleFile, registered: list[Registered]) -> Iter
     for one in registered:
         timing = plans.get(one.name)
         zone = file.timezone if timing is None else file.zone(timing)
-        how = "" if timing is None else f"  ({timing.text()})"
-        yield f"  {one.name:<28} next {next_run(timing, zone, now) or 'on demand'}{how}  [{one.change}]"
+        when = next_run(timing, zone, now)
+        how = "on demand" if timing is None else f"next {when}  ({timing.text()})"
+        yield f"  {one.name:<28} {how}  [{one.change}]"
     for one in registered:
         if one.name.startswith("release-gate/"):
             yield f"Start one by hand: {ui}/deployments/deployment/{one.id}"

@@ -52,7 +52,9 @@ class Reporter:
         after = max(self._since, datetime.now(UTC) - BACK)
         found = client.read_flow_runs(
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[*self._names])),
-            flow_run_filter=FlowRunFilter(start_time=FlowRunFilterStartTime(after_=after, is_null_=False)),
+            flow_run_filter=FlowRunFilter(
+                start_time=FlowRunFilterStartTime(after_=after, is_null_=False)
+            ),
             sort=FlowRunSort.START_TIME_DESC,
             limit=100,
         )

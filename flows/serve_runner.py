@@ -15,6 +15,9 @@ from prefect.runner import Runner
 
 from tasks.errors import GateError
 
+#: Seconds between signs of life of a flow run, by which Prefect's server sees that it died.
+HEARTBEAT_S = 30
+
 
 class RunnerThread:
     """Starts the flow runs of the deployments it was given, each as a process of its own.
@@ -26,7 +29,11 @@ class RunnerThread:
     def __init__(self, limit: int) -> None:
         # Schedules outlive this process: a restart goes on with them.
         self._runner = Runner(
-            name="imagegate", pause_on_shutdown=False, limit=limit, query_seconds=2
+            name="imagegate",
+            pause_on_shutdown=False,
+            limit=limit,
+            query_seconds=2,
+            heartbeat_seconds=HEARTBEAT_S,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._error: BaseException | None = None
