@@ -80,35 +80,33 @@ def as_shown(found: Sequence[Message], config: AlertsConfig, *, interactive: boo
         if root is None:
             roots[thread] = shown
         elif message.kind == "update":
-            roots[thread] = Shown(
-                shown.payload, root.at, True, root.replies, root.picture, root.remark
-            )
+            # A changed message sends no notification: the one of its first words was sent.
+            roots[thread] = replace(root, payload=shown.payload, edited=True)
         else:
-            roots[thread] = Shown(
-                root.payload,
-                root.at,
-                root.edited,
-                (*root.replies, shown),
-                root.picture,
-                root.remark,
-            )
+            roots[thread] = replace(root, replies=(*root.replies, shown))
     return list(roots.values())
 
 
 def _shown(message: Message, config: AlertsConfig, interactive: bool) -> Shown:
     routing = config.routing(message.product)
-    pages = routing.severity(message.topic, message.severity) == "page"
-    mention = routing.mention if pages and message.payload.get("mention", True) else None
+    severity = routing.severity(message.topic, message.severity)
+    pages = severity == "page" and bool(message.payload.get("mention", True))
+    mention = routing.mention if pages else None
     payload = drawn(message.payload, mention=mention, interactive=interactive)
-    remark = ""
+    remarks = []
     if message.status != "delivered":
         error = f", last error: {message.last_error}" if message.last_error else ""
-        remark = f"Not delivered yet (tried {message.attempts} times{error})."
+        remarks.append(f"Not delivered yet (tried {message.attempts} times{error}).")
+    if pages and mention is None:
+        remarks.append("This should wake somebody and mentions nobody: set on_call in alerts.yaml.")
+    # In a thread only a mention notifies those who do not follow it.
+    notifies = message.kind == "open" or mention is not None
     return Shown(
         payload,
         message.delivered_at or message.created_at,
         picture=_picture(message.payload.get("contact_sheet")),
-        remark=remark,
+        notification=str(payload["text"]) if notifies else "",
+        remark=" ".join(remarks),
     )
 
 
@@ -148,7 +146,7 @@ def sample(settings: Settings, name: str) -> tuple[list[Shown], str]:
             state.close()
     # As it looks once it is delivered; buttons are part of what there is to see.
     delivered = [_delivered(message) for message in found]
-    channel = config.routing(PRODUCT).channel or settings.slack_channel
+    channel = config.routing(PRODUCT).channel or settings.slack_channel or "sample"
     return as_shown(delivered, config, interactive=True), channel
 
 

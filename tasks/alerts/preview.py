@@ -36,6 +36,8 @@ class Shown:
     replies: tuple[Shown, ...] = ()
     #: A PNG that is attached to the message, e.g. the contact sheet.
     picture: bytes | None = None
+    #: Plain text of the notification that phones get for it; empty when it sends none.
+    notification: str = ""
     #: A remark of ours below the message, e.g. that it is not delivered; empty for none.
     remark: str = ""
 
@@ -55,7 +57,7 @@ def page(
         app_name: Name under which the app posts.
         width: Width of the page in CSS pixels, e.g. :data:`PHONE`.
     """
-    place = "#" + channel.lstrip("#") if channel else "#on-call"
+    place = "#" + channel.lstrip("#") if channel else "(no channel is set)"
     body = "".join(_with_thread(message, place, app_name) for message in messages)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -75,16 +77,21 @@ def _with_thread(message: Shown, place: str, app_name: str) -> str:
         return opened
     count = len(message.replies)
     head = f'<div class="count">{count} {"reply" if count == 1 else "replies"}</div>'
-    replies = "".join(_message(reply, app_name) for reply in message.replies)
+    replies = "".join(
+        _lock_screen(reply, place, app_name) + _message(reply, app_name)
+        for reply in message.replies
+    )
     return f'{opened}<div class="thread">{head}{replies}</div>'
 
 
 def _lock_screen(message: Shown, place: str, app_name: str) -> str:
     """Return what a phone shows before it is unlocked: the first words of the plain text."""
-    words = unmarked(str(message.payload.get("text", "")))
+    words = unmarked(message.notification)
+    if not words:
+        return ""
     cut = words if len(words) <= LOCK_SCREEN else words[:LOCK_SCREEN].rstrip() + "…"
     return (
-        f'<div class="lock"><b>Slack · {literal(place)}</b> '
+        f'<div class="lock"><b>On the lock screen · Slack · {literal(place)}</b> '
         f"<span>{literal(app_name)}: {plain_html(cut, emoji=False)}</span></div>"
     )
 

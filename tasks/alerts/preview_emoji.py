@@ -41,10 +41,23 @@ DRAWN: dict[str, str] = {
     "🟢": _ROUND.format(fill="#3f9f4f"),
     "🔵": _ROUND.format(fill="#4a7fd1"),
     "💰": (
-        '<path d="M7 2h6l-1.6 3.4C15.5 7.5 17.5 11 17.5 14c0 3-2.5 4.5-7.5 4.500S2.5 17 '
+        '<path d="M7 2h6l-1.6 3.4C15.5 7.5 17.5 11 17.5 14c0 3-2.5 4.5-7.5 4.5S2.5 17 '
         '2.5 14c0-3 2-6.5 6.1-8.6z" fill="#c9973b"/>'
         '<text x="10" y="16" font-size="9" font-weight="700" text-anchor="middle" '
         'fill="#fff">$</text>'
+    ),
+    "🔎": (
+        '<circle cx="8" cy="8" r="5.5" fill="#dff0fb" stroke="#4a6a85" stroke-width="2.2"/>'
+        '<path d="M12 12l6 6" stroke="#8a6d3b" stroke-width="3" stroke-linecap="round"/>'
+    ),
+    "ℹ": (
+        _TILE.format(fill="#4a7fd1")
+        + '<path d="M10 9v6" stroke="#fff" stroke-width="2.6" stroke-linecap="round"/>'
+        '<circle cx="10" cy="5.5" r="1.6" fill="#fff"/>'
+    ),
+    "🔔": (
+        '<path d="M4 15c2-2 1-9 6-10 5 1 4 8 6 10z" fill="#f0b429"/>'
+        '<circle cx="10" cy="16.5" r="2" fill="#c98d12"/>'
     ),
     "👀": (
         '<ellipse cx="5.5" cy="10" rx="4.3" ry="6" fill="#fff" stroke="#777"/>'

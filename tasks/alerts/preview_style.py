@@ -6,7 +6,7 @@ CSS = """
 *{box-sizing:border-box}
 html{background:#fff}
 body{margin:0;color:#1d1c1d;font:15px/1.47 Lato,"Noto Sans","Helvetica Neue",Arial,
-"DejaVu Sans",sans-serif;overflow-wrap:anywhere}
+"DejaVu Sans","Noto Color Emoji","Noto Emoji",sans-serif;overflow-wrap:anywhere}
 .bar{padding:12px 20px;border-bottom:1px solid #dddddd;font-weight:800;font-size:18px}
 main{padding:8px 0}
 .lock{margin:12px 20px 4px 64px;padding:8px 12px;border-radius:12px;background:#eceef2;
@@ -49,6 +49,7 @@ border-radius:4px;background:#f4f4f4;color:#616061;font-size:13px}
 .file img{max-width:100%;border:1px solid #dddddd;border-radius:6px}
 .thread{margin-left:64px;border-left:2px solid #dddddd}
 .thread .message{padding:6px 20px 6px 12px}
+.thread .lock{margin-left:44px}
 .thread .avatar{width:24px;height:24px}
 .count{padding:4px 12px;font-size:13px;font-weight:700;color:#1264a3}
 .emoji{width:1.25em;height:1.25em;vertical-align:-.25em}
@@ -58,6 +59,6 @@ footer{padding:8px 20px 14px;font-size:11px;color:#8a898b}
 AVATAR = (
     '<svg class="avatar" viewBox="0 0 36 36" role="img" aria-label="imagegate">'
     '<rect width="36" height="36" rx="6" fill="#23395b"/>'
-    '<path d="M8 28V12a10 10 0 0 1 20 0v16" fill="none" stroke="#f2b134" stroke-width="3"/>'
-    '<path d="M14 28V16M18 28V14M22 28V16" stroke="#fff" stroke-width="2"/></svg>'
+    '<path d="M8 29V15a10 10 0 0 1 20 0v14" fill="none" stroke="#f2b134" stroke-width="3"/>'
+    '<path d="M14 29V18M18 29V15M22 29V18" stroke="#fff" stroke-width="2"/></svg>'
 )

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from slack_sdk import WebClient
@@ -24,8 +23,16 @@ from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.socket_mode.response import SocketModeResponse
 
 from tasks.alerts.interactive.decide import Workspace
-from tasks.alerts.interactive.speaker import LOOPBACK, TROUBLE, explain, silent_logger
+from tasks.alerts.interactive.speaker import TROUBLE, explain
 from tasks.alerts.interactive.store import beat, leave
+from tasks.alerts.slack import (
+    DEFAULT_RETRY_S,
+    LONGEST_RETRY_S,
+    is_local,
+    origin,
+    retry_after,
+    silent_logger,
+)
 from tasks.errors import ConfigError, GateError, ImagegateError
 from tasks.state import State
 
@@ -66,7 +73,7 @@ class _Client(SocketModeClient):
             concurrency=4,
             receive_buffer_size=_PIECE,
         )
-        if _host(web.base_url) in LOOPBACK:
+        if is_local(web.base_url):
             self.proxy = None
         self._not_before = 0.0
 
@@ -75,14 +82,16 @@ class _Client(SocketModeClient):
 
         The SDK's own method sleeps through a rate limit in a thread that then cannot be ended.
         """
-        wait = self._not_before - time.monotonic()
-        if wait > 0:
-            raise ConnectionError(f"Slack asked to wait {wait:.0f} s more")
+        left = self._not_before - time.monotonic()
+        if left > 0:
+            raise ConnectionError(f"Slack asked to wait {left:.0f} s more")
         try:
             answer = self.web_client.apps_connections_open(app_token=self.app_token)
         except SlackApiError as error:
             if error.response.get("error") == "ratelimited":
-                self._not_before = time.monotonic() + _seconds(error.response.headers)
+                wait = retry_after(error.response.headers)
+                wait = DEFAULT_RETRY_S if wait is None else min(wait, LONGEST_RETRY_S)
+                self._not_before = time.monotonic() + wait
             raise
         url = str(answer.get("url", ""))
         _check_address(url, self.web_client.base_url)
@@ -201,7 +210,7 @@ def find_workspace(web: WebClient) -> Workspace:
         raise GateError(f"Slack does not say whose token this is: {explain(error)}") from None
     except TROUBLE as error:
         raise GateError(
-            f"Slack cannot be reached at {_host(web.base_url)}: {explain(error)}"
+            f"Slack cannot be reached at {origin(web.base_url)[1]}: {explain(error)}"
         ) from None
     return Workspace(str(answer.get("team_id") or ""), str(answer.get("enterprise_id") or ""))
 
@@ -226,29 +235,11 @@ def _check_address(url: str, base_url: str) -> None:
     Raises:
         ConnectionError: It leads elsewhere, or over the open network unencrypted.
     """
-    try:
-        parts = urlsplit(url)
-        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
-    except ValueError:
-        scheme, host, port = "", "", None
-    home = _host(base_url)
+    scheme, host, port = origin(url)
+    home = origin(base_url)[1]
     # For the SDK every port but 443 means: no TLS.
-    safe = scheme == "wss" and port in (None, 443) and (host == home or _below(host, home))
-    local = home in LOOPBACK and host in LOOPBACK and scheme == "ws"
+    below = host == home or host.endswith(f".{home.removeprefix('www.')}")
+    safe = scheme == "wss" and port in (None, 443) and bool(home) and below
+    local = scheme == "ws" and is_local(base_url) and is_local(url)
     if not safe and not local:
         raise ConnectionError(f"Slack named an address on host {host!r}: not followed")
-
-
-def _below(host: str, home: str) -> bool:
-    return host.endswith(f".{home.removeprefix('www.')}")
-
-
-def _host(address: str) -> str:
-    return urlsplit(address).hostname or ""
-
-
-def _seconds(headers: Any) -> float:
-    """Return what Retry-After says, in seconds; half a minute when it says nothing."""
-    value = next((v for k, v in dict(headers).items() if str(k).lower() == "retry-after"), "30")
-    text = str(value[0] if isinstance(value, list) and value else value)
-    return float(text) if text.isascii() and text.isdigit() else 30.0

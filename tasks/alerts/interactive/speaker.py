@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from slack_sdk import WebClient
-from slack_sdk.errors import SlackApiError
-from slack_sdk.http_retry.builtin_handlers import (
-    ConnectionErrorRetryHandler,
-    ServerErrorRetryHandler,
-)
+from slack_sdk.errors import SlackApiError, SlackClientError
 
 from tasks.alerts.interactive.decide import Click, Facts
 from tasks.alerts.kit import section
 from tasks.alerts.outbox import enqueue, redact
+from tasks.alerts.slack import TIMEOUT_S, is_local, is_safe, origin, retry_handlers, silent_logger
 from tasks.errors import ConfigError, ImagegateError
 from tasks.state import State
 
-#: Seconds that one request to Slack may be silent.
-TIMEOUT_S = 5
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 #: What the SDK lets through when Slack refuses, is away, or answers with something else.
-TROUBLE = (SlackApiError, HTTPException, OSError, ValueError)
+TROUBLE = (SlackClientError, HTTPException, OSError, ValueError)
 
 
 def web_client(token: SecretStr, base_url: str) -> WebClient:
@@ -35,12 +27,8 @@ def web_client(token: SecretStr, base_url: str) -> WebClient:
     Raises:
         ConfigError: The address would carry the token over the open network.
     """
-    try:
-        parts = urlsplit(base_url)
-        scheme, host = parts.scheme, parts.hostname or ""
-    except ValueError:
-        scheme, host = "", ""
-    if not host or not (scheme == "https" or (scheme == "http" and host in LOOPBACK)):
+    if not is_safe(base_url):
+        scheme, host, _ = origin(base_url)
         raise ConfigError(
             "IMAGEGATE_SLACK_URL must be an https:// address, or http:// on this machine's "
             f"loopback; got scheme {scheme!r} and host {host!r}"
@@ -49,21 +37,12 @@ def web_client(token: SecretStr, base_url: str) -> WebClient:
         token=token.get_secret_value(),
         base_url=base_url,
         timeout=TIMEOUT_S,
-        # Says nothing: the SDK's debug lines hold whole requests.
         logger=silent_logger(),
-        retry_handlers=[
-            ConnectionErrorRetryHandler(max_retry_count=1),
-            ServerErrorRetryHandler(max_retry_count=1),
-        ],
+        retry_handlers=retry_handlers(),
     )
-    if host in LOOPBACK:
+    if is_local(base_url):
         client.proxy = None
     return client
-
-
-def silent_logger() -> logging.Logger:
-    """Return a logger that belongs to no tree and says nothing."""
-    return logging.Logger("imagegate.slack", logging.CRITICAL + 1)
 
 
 def explain(error: Exception) -> str:
