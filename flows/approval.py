@@ -20,10 +20,10 @@ from pydantic import ValidationError
 
 from flows.approval_form import ApprovalForm, describe
 from flows.approval_resume import CarriedOn, carry_on, resume_decided
-from flows.approval_words import report_place, tell
+from flows.approval_words import deliver_question, report_place, tell
 from flows.artifacts import publish_artifacts
 from tasks.approval import store
-from tasks.approval.rules import Approval, decided, is_whole, needed
+from tasks.approval.rules import Approval, decided, is_whole, needed, unasked
 from tasks.context import RunContext
 from tasks.errors import EvidenceError, RefusedError
 from tasks.evidence.task import publish_evidence, record_evidence, share_evidence
@@ -63,14 +63,7 @@ def await_approval(
         complete=_whole(context, plan, measured, expectations),
     )
     if because is None:
-        store.withdraw(
-            context.state,
-            run_id=plan.run_id,
-            via="run",
-            by="imagegate",
-            reason=f"the run came to {verdict.verdict}, about which nobody is asked.",
-        )
-        return verdict, None
+        return _nobody_is_asked(context, plan, verdict)
     record_evidence(context, plan, measured, expectations, verdict)
     approval = _ask(context, plan, verdict, because)
     if approval.status == "pending" and _can_suspend():
@@ -78,6 +71,25 @@ def await_approval(
     if approval.status != "pending":
         tell(context.state, context.settings, approval)
     return decided(verdict, approval), approval
+
+
+def _nobody_is_asked(
+    context: RunContext, plan: RunPlan, verdict: Verdict
+) -> tuple[Verdict, Approval | None]:
+    """Return the machine's verdict; what was asked before about another verdict is closed."""
+    verdict = unasked(plan.policy.approval, verdict)
+    found = store.read(context.state, plan.run_id)
+    if found is not None and verdict.verdict == "HOLD" and context.stopped is not None:
+        # Interrupted on the way to its end: question and answer stay for when it goes on.
+        return verdict, found
+    store.withdraw(
+        context.state,
+        run_id=plan.run_id,
+        via="run",
+        by="imagegate",
+        reason=f"the run came to {verdict.verdict}, about which nobody is asked.",
+    )
+    return verdict, None
 
 
 def _whole(
@@ -151,6 +163,7 @@ def _suspended(
             _share(context, log)
             publish_artifacts(view, report)
             store.suspended_in(context.state, plan.run_id, context.flow_run_id)
+            log.info("approval: %s", deliver_question(context.state, context.settings, plan.run_id))
             published = True
         description = describe(
             plan,

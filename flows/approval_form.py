@@ -68,7 +68,8 @@ def describe(
     if refused:
         lines += [f"**That answer did not count:** {_text(refused)}", ""]
     lines += [
-        f"**{candidate}** asks to replace **{baseline}** in **{markdown(plan.product)}**.",
+        f"**{candidate}** asks to replace **{baseline}** in **{markdown(plan.product)}**; without "
+        f"an answer by **{moment(approval.expires_at)}** it does not. Report: {report}.",
         "",
         f"{_text(approval.asked_because)} The machine says **{verdict.verdict}**:",
         "",
@@ -78,10 +79,7 @@ def describe(
         "| --- | --- | --- |",
         *(f"| {name} | {before} | {after} |" for name, before, after in figures(metrics)),
         "",
-        f"Report: {report}",
-        "",
-        f"Asked for by {_text(approval.requester)}. Without an answer by "
-        f"**{moment(approval.expires_at)}** it is not promoted. On the command line: "
+        f"Asked for by {_text(approval.requester)}. On the command line: "
         + " or ".join(f"`{command}`" for command in commands(plan.run_id))
         + ".",
     ]
@@ -108,7 +106,7 @@ def figures(metrics: Metrics) -> list[tuple[str, str, str]]:
             percent(after.failure_rate.estimate),
         ),
         (
-            "effective cost of 1,000 usable images",
+            "effective cost / 1,000",
             dollars(before.effective_cost_per_1k_usd),
             dollars(after.effective_cost_per_1k_usd),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.alerts.delivery import deliver_pending
 from tasks.alerts.links import report_address, run_links
 from tasks.alerts.run_thread import run_progress, run_waits
 from tasks.approval import store
@@ -38,6 +39,12 @@ def tell(state: State, settings: Settings, approval: Approval) -> None:
             links=links,
             status=_title(approval),
         )
+
+
+def deliver_question(state: State, settings: Settings, run_id: str) -> str:
+    """Send the question before the process ends, and return a sentence on whether it went."""
+    sentence, _ = deliver_pending(state, settings, f"gate:{run_id}:step:approval")
+    return sentence
 
 
 def tell_closed(state: State, settings: Settings, product: str) -> None:

@@ -73,6 +73,17 @@ def needed(rule: ApprovalRule, verdict: Verdict, metrics: Metrics, *, complete: 
     return None
 
 
+def unasked(rule: ApprovalRule, verdict: Verdict) -> Verdict:
+    """Return the verdict of a run that nobody is asked about, and say so where one might expect it.
+
+    Only for verdicts for which :func:`needed` returned ``None``.
+    """
+    if verdict.verdict != "HOLD" or "hold" not in rule.require:
+        return verdict
+    why = "Nobody is asked to overrule this HOLD: the run is not whole. Resume it, or start anew."
+    return verdict.model_copy(update={"warnings": (*verdict.warnings, why)})
+
+
 def is_whole(
     *,
     planned: int,
