@@ -69,7 +69,13 @@ class RemoteStore:
         Raises:
             EvidenceError: The store cannot be reached or refuses.
         """
-        return bool(self._call(key, "looked for", lambda fs, path: fs.isfile(path)))
+        try:
+            # Not isfile(): it says no when the store is down.
+            return bool(
+                self._call(key, "looked for", lambda fs, path: fs.info(path))["type"] == "file"
+            )
+        except FileNotFoundError:
+            return False
 
     def list(self, key: str) -> list[str]:
         """Return the names directly below a key, sorted; empty when there are none.
