@@ -21,12 +21,18 @@ from uuid import UUID
 from tasks.errors import ConfigError
 from tasks.settings import Settings, load_settings
 from tasks.watchdog.model import GATE_FLOW, OUR_FLOWS
+from tasks.watchdog.prefect_query import read_filtered
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.events.schemas.automations import AutomationCore
 
 PREFIX = "imagegate: "
+#: All automations of this version; others with the prefix are of an older one.
+NAMES = tuple(
+    PREFIX + name
+    for name in ("dead flow run", "gate broke", "watch stands still", "nobody takes runs")
+)
 TAG = "imagegate"
 WATCH = "production-watch"
 #: Name of the block that holds the webhook's address on Prefect's server.
@@ -77,10 +83,9 @@ def apply(
     """
     wanted, left_out = planned(client, settings or load_settings(), times or Times())
     rows = [_put(client, automation) for automation in wanted]
-    keep = {automation.name for automation in wanted}
     for found in _ours(client):
-        if found.name not in keep:
-            # Left out by now: its block or deployment is gone, it could only fail.
+        # One that is only left out here stays: another machine may know the webhook.
+        if found.name not in NAMES:
             client.delete_automation(found.id)
             rows.append(Row(found.name, found.description, "removed"))
     return Applied(tuple(rows), tuple(left_out))
@@ -253,9 +258,10 @@ def _deployment_id(client: SyncPrefectClient, name: str) -> UUID | None:
 
 def _pools(client: SyncPrefectClient) -> list[str]:
     from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+    from prefect.client.schemas.responses import DeploymentResponse
 
     ours = FlowFilter(name=FlowFilterName(any_=list(OUR_FLOWS)))
-    found = client.read_deployments(flow_filter=ours)
+    found = read_filtered(client, "/deployments/filter", DeploymentResponse, flows=ours)
     return sorted({d.work_pool_name for d in found if d.work_pool_name is not None})
 
 
@@ -295,7 +301,10 @@ def _sorted(value: Any) -> Any:
 
 
 def _ours(client: SyncPrefectClient) -> list[Any]:
-    return [found for found in client.read_automations() if found.name.startswith(PREFIX)]
+    from prefect.events.schemas.automations import Automation
+
+    every = read_filtered(client, "/automations/filter", Automation)
+    return [found for found in every if found.name.startswith(PREFIX)]
 
 
 @contextmanager

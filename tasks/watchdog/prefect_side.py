@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 from tasks.watchdog.model import OUR_FLOWS, FlowFact, Limits, PoolFact
+from tasks.watchdog.prefect_query import read_filtered
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -95,12 +96,12 @@ class PrefectSide:
         if not wanted:
             return ()
         from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+        from prefect.client.schemas.objects import FlowRun
 
         with self._client() as client:
             ours = _OurFlows(client)
-            runs = client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=wanted)), limit=MOST
-            )
+            wanted_ids = FlowRunFilter(id=FlowRunFilterId(any_=wanted))
+            runs = read_filtered(client, "/flow_runs/filter", FlowRun, flow_runs=wanted_ids)
             return tuple(ours.fact(run) for run in runs)
 
     def state_of(self, flow_run_id: str) -> str:
@@ -140,15 +141,19 @@ class _OurFlows:
 
     def __init__(self, client: SyncPrefectClient) -> None:
         from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+        from prefect.client.schemas.objects import Flow
+        from prefect.client.schemas.responses import DeploymentResponse
 
         self._client = client
         self._filter = FlowFilter(name=FlowFilterName(any_=list(OUR_FLOWS)))
-        self._flows = {flow.id: flow.name for flow in client.read_flows(flow_filter=self._filter)}
+        found = read_filtered(client, "/flows/filter", Flow, flows=self._filter)
+        self._flows = {flow.id: flow.name for flow in found}
         self._deployments: dict[UUID, DeploymentResponse] = {}
         if self._flows:
-            self._deployments = {
-                found.id: found for found in client.read_deployments(flow_filter=self._filter)
-            }
+            deployed = read_filtered(
+                client, "/deployments/filter", DeploymentResponse, flows=self._filter
+            )
+            self._deployments = {deployment.id: deployment for deployment in deployed}
 
     def fact(self, run: FlowRun) -> FlowFact:
         """Return a flow run as a fact."""
@@ -182,17 +187,19 @@ class _OurFlows:
             FlowRunFilterState,
             FlowRunFilterStateType,
         )
-        from prefect.client.schemas.objects import StateType
-        from prefect.client.schemas.sorting import FlowRunSort
+        from prefect.client.schemas.objects import FlowRun, StateType
 
         if not self._flows:
             return []
         wanted = FlowRunFilterStateType(any_=[StateType(name) for name in states])
-        runs = self._client.read_flow_runs(
-            flow_filter=self._filter,
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=wanted), **more),
-            sort=FlowRunSort(sort) if sort else None,
+        runs = read_filtered(
+            self._client,
+            "/flow_runs/filter",
+            FlowRun,
             limit=most,
+            flows=self._filter,
+            flow_runs=FlowRunFilter(state=FlowRunFilterState(type=wanted), **more),
+            sort=sort,
         )
         return [self.fact(run) for run in runs]
 
@@ -266,9 +273,12 @@ class _OurFlows:
         return tuple(sorted(found, key=lambda pool: pool.name))
 
     def _pool(self, name: str, late: Iterable[FlowFact], now: datetime, limits: Limits) -> PoolFact:
+        from prefect.client.schemas.objects import Worker
+
         pool = self._client.read_work_pool(name)
         online, last = [], None
-        for worker in self._client.read_workers_for_work_pool(name):
+        path = f"/work_pools/{quote(name, safe='')}/workers/filter"
+        for worker in read_filtered(self._client, path, Worker):
             if worker.last_heartbeat_time is None:
                 continue
             at = _aware(worker.last_heartbeat_time)
