@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
+from socket import SHUT_RDWR
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -165,7 +166,7 @@ class SocketModeServer:
         with self._changed:
             sockets = list(self._sockets)
         for socket in sockets:
-            socket.socket.close()
+            socket.socket.shutdown(SHUT_RDWR)
 
     def said(self, method: str) -> list[dict[str, Any]]:
         return [body for name, body in self.posts if name == method]

@@ -115,7 +115,7 @@ class Handler:
             facts = facts_of(self._state, click)
         except ImagegateError as error:
             # Without the database nobody may do anything; the person can press again.
-            self._log(f"a click of {click.user_id} failed: {error}")
+            self._log(f"a click of {click.user_id} failed: {redact(str(error))}")
             self._whisper(click, f"Nothing was done: {error}")
             return
         outcome, sentence = self._carry_out(click, facts)
@@ -133,13 +133,11 @@ class Handler:
         except (RefusedError, ConfigError) as error:
             done = Refused(prose(redact(str(error)), _MOST_ANSWER))
         except ImagegateError as error:
-            sentence = f"{_failed(click)}: {error}"
-            self._reply(click, facts, f"⚠️ {sentence}")
-            return "failed", sentence
+            return self._failed(click, facts, f"{_failed(click)}: {error}")
         except Exception as error:  # noqa: BLE001 - the listener lives on; people hear of it
-            sentence = f"{_failed(click)}, imagegate broke: {type(error).__name__}: {error}"
-            self._reply(click, facts, f"⚠️ {sentence}")
-            return "failed", redact(sentence)
+            return self._failed(
+                click, facts, f"{_failed(click)}, imagegate broke: {type(error).__name__}: {error}"
+            )
         if isinstance(done, Refused):
             self._speaker.whisper(click, done.sentence)
             return "refused", done.sentence
@@ -147,6 +145,11 @@ class Handler:
         if click.action != "acknowledge":
             self._reply(click, facts, done)
         return "done", done
+
+    def _failed(self, click: Click, facts: Facts, text: str) -> tuple[Outcome, str]:
+        sentence = redact(text)
+        self._reply(click, facts, f"⚠️ {sentence}")
+        return "failed", sentence
 
     def _do(self, click: Click, facts: Facts) -> str | Refused:
         product = identify(click, facts)

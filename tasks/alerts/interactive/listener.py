@@ -38,6 +38,8 @@ from tasks.state import State
 
 #: Seconds between two signs of life.
 BEAT_S = 10.0
+#: Seconds between two pings to Slack.
+PING_S = 5.0
 #: Seconds between two tries to connect for the first time.
 _RETRY_S = 5.0
 #: Clicks that may wait for the one that is carried out; more come from no person.
@@ -65,12 +67,13 @@ _HOPELESS = frozenset(
 class _Client(SocketModeClient):
     """The SDK's client, which keeps to Slack's hosts and to its rate limit."""
 
-    def __init__(self, app_token: SecretStr, web: WebClient) -> None:
+    def __init__(self, app_token: SecretStr, web: WebClient, ping_s: float) -> None:
         super().__init__(
             app_token=app_token.get_secret_value(),
             web_client=web,
             logger=silent_logger(),
             concurrency=4,
+            ping_interval=ping_s,
             receive_buffer_size=_PIECE,
         )
         if is_local(web.base_url):
@@ -107,6 +110,8 @@ class Listener:
         state: The database, for the sign of life.
         handle: Carries out the payload of one envelope; must not raise.
         log: Takes one line an event.
+        ping_s: Seconds between two looks at the connection; one that is silent for four of them
+            is given up for a new one.
     """
 
     def __init__(
@@ -116,12 +121,13 @@ class Listener:
         state: State,
         handle: Callable[[object], None],
         log: Callable[[str], None],
+        ping_s: float = PING_S,
     ) -> None:
         self._state, self._handle, self._log = state, handle, log
         self._jobs: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST_WAITING)
         self._worker = threading.Thread(target=self._work, name="imagegate-clicks", daemon=True)
         self._detail = f"{socket.gethostname()}:{os.getpid()}"
-        self._client = _Client(app_token, web)
+        self._client = _Client(app_token, web, ping_s)
         self._client.socket_mode_request_listeners.append(self._take)
 
     def run(self, stop: threading.Event, *, beat_s: float = BEAT_S) -> None:
