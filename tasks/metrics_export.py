@@ -20,6 +20,7 @@ from tasks import metrics_tables as tables
 from tasks.budget.limits import ALL, load_budgets
 from tasks.budget.spend import spent_in
 from tasks.budget.windows import KINDS, window_at
+from tasks.database import Database
 from tasks.errors import ConfigError, StateError
 from tasks.records import usd
 from tasks.settings import Settings
@@ -55,12 +56,11 @@ class StateCollector(Collector):
 
     def __init__(self, settings: Settings, now: Now) -> None:
         self._settings, self._now = settings, now
-        url = sa.make_url(settings.state_url.get_secret_value())
-        sqlite = url.get_backend_name() == "sqlite"
-        # An engine of its own: that of the gates takes the write lock for every transaction.
+        gates = Database(settings.state_url.get_secret_value())
+        # An engine of its own: that of the gates locks the others out in every transaction.
         self._engine = sa.create_engine(
-            url,
-            connect_args={"timeout": 5} if sqlite else {},
+            gates.engine.url,
+            connect_args={"timeout" if gates.sqlite else "connect_timeout": 5},
             poolclass=sa.pool.NullPool,
         )
 

@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Names that would leak from the developer's shell into a test.
-LEAKS = ("IMAGEGATE_", "SLACK_", "PREFECT_")
+LEAKS = ("IMAGEGATE_", "SLACK_", "PREFECT_", "OTEL_", "GITHUB_")
 
 
 @dataclass(frozen=True)

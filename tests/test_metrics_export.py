@@ -141,8 +141,13 @@ def test_a_run_whose_process_is_gone_is_dead(settings: Settings, state: State) -
 
 
 def test_it_tells_money_and_the_budget(settings: Settings, state: State, tmp_path: Path) -> None:
-    a_run(state, "r1", "shop")
-    book = SpendLedger(state, "r1", 10**9, 10**9)
+    check_money_and_budget(settings, state, tmp_path, "shop")
+
+
+def check_money_and_budget(settings: Settings, state: State, tmp_path: Path, product: str) -> None:
+    run_id = f"of-{product}"
+    a_run(state, run_id, product)
+    book = SpendLedger(state, run_id, 10**9, 10**9)
     for key in ("booked", "unknown", "reserved"):
         book.reserve(
             key, arm="candidate", case_id="c", stage=0, attempt=1, model="m", microusd=500_000
@@ -153,21 +158,21 @@ def test_it_tells_money_and_the_budget(settings: Settings, state: State, tmp_pat
     budgets.write_text(
         "raised_by: {name: lead, contact: '#c'}\n"
         "all: {day_usd: {soft: 5, hard: 10}}\n"
-        "products: {shop: {month_usd: {hard: 50}}}\n",
+        f"products: {{{product}: {{month_usd: {{hard: 50}}}}}}\n",
         encoding="utf-8",
     )
     found = scraped(settings.model_copy(update={"budgets_file": budgets}))
-    assert of(found, "imagegate_spend_dollars", product="shop") == pytest.approx(1.2)
+    assert of(found, "imagegate_spend_dollars", product=product) == pytest.approx(1.2)
     for status in ("unknown", "reserved"):
-        doubtful = of(found, "imagegate_spend_uncertain_dollars", product="shop", status=status)
+        doubtful = of(found, "imagegate_spend_uncertain_dollars", product=product, status=status)
         assert doubtful == pytest.approx(0.5)
-    for scope, window in (("all", "day"), ("shop", "month")):
+    for scope, window in (("all", "day"), (product, "month")):
         spent = of(found, "imagegate_budget_spent_dollars", scope=scope, window=window)
         assert spent == pytest.approx(1.2)
     limit = "imagegate_budget_limit_dollars"
     assert of(found, limit, scope="all", window="day", limit="hard") == 10
-    assert of(found, limit, scope="shop", window="month", limit="hard") == 50
-    assert of(found, limit, scope="shop", window="month", limit="soft") is None
+    assert of(found, limit, scope=product, window="month", limit="hard") == 50
+    assert of(found, limit, scope=product, window="month", limit="soft") is None
     damaged = settings.model_copy(update={"budgets_file": tmp_path / "missing.yaml"})
     assert of(scraped(damaged), "imagegate_budget_up") == 0
 

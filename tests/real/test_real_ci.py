@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ import pytest
 import yaml
 from junitparser import Error, Failure, JUnitXml
 
+import tests.test_metrics_export as metrics_tests
+from tasks.settings import load_settings
+from tasks.state import State
 from tests.conftest import ROOT, Command, clean_environment
 from tests.fakes.otlp_server import Collector
 
@@ -297,3 +301,12 @@ def test_an_old_green_file_does_not_outlive_a_refusal(
     dry = light_imagegate("run", "--dry-run", "--junit", str(junit))
     assert dry.code == 2
     assert "--dry-run" in dry.err
+
+
+def test_the_metrics_are_read_from_postgresql_as_from_a_file(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    settings = load_settings({"IMAGEGATE_HOME": str(tmp_path), "IMAGEGATE_STATE_URL": postgres_url})
+    with closing(State(postgres_url)) as state:
+        metrics_tests.test_it_tells_alerts_production_freezes_and_questions(settings, state)
+        metrics_tests.check_money_and_budget(settings, state, tmp_path, "poster")
