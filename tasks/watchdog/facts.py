@@ -109,7 +109,7 @@ def read_facts(
         flows=flows,
         booked=tried("runs", lambda: _booked(state, flows), {}),
         schedules=tried("schedules", lambda: _schedules(state), ()),
-        alerts=tried("alerts", lambda: _alerts(state, now, limits), None),
+        alerts=tried("alerts", lambda: _alerts(state, settings, now, limits), None),
         pools=seen.pools,
         drifts=tried("router", lambda: _drifts(state, settings), ()),
         resumes=tried("resumes", lambda: _resumes(state), {}),
@@ -214,8 +214,13 @@ def _schedules(state: State) -> tuple[ScheduleFact, ...]:
     )
 
 
-def _alerts(state: State, now: datetime, limits: Limits) -> AlertsFact | None:
-    """Messages that wait too long; one that is held back on purpose waits from its own time."""
+def _alerts(state: State, settings: Settings, now: datetime, limits: Limits) -> AlertsFact | None:
+    """Messages that wait too long; one that is held back on purpose waits from its own time.
+
+    Where no channel is configured nobody expects to be told: there they wait for ever.
+    """
+    if not (settings.slack_token or settings.slack_webhook or settings.smtp_url):
+        return None
     before = stamp(now - timedelta(seconds=limits.alert_age_s))
     due = sa.func.coalesce(outbox.c.not_before, outbox.c.created_at)
     old = (outbox.c.status != "delivered") & (outbox.c.created_at <= before) & (due <= before)
