@@ -29,6 +29,8 @@ Way = Literal["prefect", "here", "going", "later", "over"]
 
 #: Times that a flow run which is about to suspend itself is looked at again, and seconds between.
 _LOOKS, _BETWEEN_S = 20, 0.5
+#: Seconds that Prefect's server is given for an answer, and how often a busy one is asked again.
+_TIMEOUT_S, _TRIES = 10.0, 3
 #: Longest time of a run that only comes to its end.
 _LONGEST_S = 1800
 
@@ -89,11 +91,15 @@ def _in_prefect(approval: Approval, url: str) -> CarriedOn:
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     run_id, flow_run_id = approval.run_id, str(approval.flow_run_id)
     page = prefect_run(flow_run_id, url)
     try:
-        with get_client(sync_client=True) as client:
+        with (
+            temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: _TRIES}),
+            get_client(httpx_settings={"timeout": _TIMEOUT_S}, sync_client=True) as client,
+        ):
             return _resumed(client, approval, flow_run_id, page or flow_run_id)
     except ObjectNotFound:
         return CarriedOn(

@@ -96,7 +96,8 @@ def _decide(
         carried = carry_on(state, settings, decided)
     # Asked again for what was decided already, the command goes on with what is left to do.
     if refusal is not None and (decided.status != decision or carried.way == "over"):
-        raise RefusedError(f"{refusal} {carried.sentence}")
+        ends = f"`imagegate run --resume {name}` brings the run to its end."
+        raise RefusedError(f"{refusal} {ends if carried.way == 'here' else carried.sentence}")
     _finish(settings, decided, carried, as_json)
 
 
