@@ -25,6 +25,7 @@ from slack_sdk.socket_mode.response import SocketModeResponse
 from tasks.alerts.interactive.decide import Workspace
 from tasks.alerts.interactive.speaker import TROUBLE, explain
 from tasks.alerts.interactive.store import beat, leave
+from tasks.alerts.outbox import redact
 from tasks.alerts.slack import (
     DEFAULT_RETRY_S,
     LONGEST_RETRY_S,
@@ -108,7 +109,7 @@ class Listener:
         app_token: The app-level token of Socket Mode.
         web: A client of Slack's API.
         state: The database, for the sign of life.
-        handle: Carries out the payload of one envelope; must not raise.
+        handle: Carries out the payload of one envelope.
         log: Takes one line an event.
         ping_s: Seconds between two looks at the connection; one that is silent for four of them
             is given up for a new one.
@@ -182,7 +183,10 @@ class Listener:
 
     def _work(self) -> None:
         while (payload := self._jobs.get()) is not None:
-            self._handle(payload)
+            try:
+                self._handle(payload)
+            except Exception as error:  # noqa: BLE001 - the next click is somebody's rollback
+                self._log(f"a click broke imagegate: {redact(f'{type(error).__name__}: {error}')}")
 
     def _beat(self) -> None:
         try:
