@@ -44,7 +44,7 @@ def job_summary(facts: CiFacts) -> str:
     lines += [
         "",
         f"Run {_code(facts.run_id)} · {facts.metrics.candidate.images:,} images · "
-        f"${facts.spend_usd:,.2f} spent · {facts.seconds:.0f} s · "
+        f"\\${facts.spend_usd:,.2f} spent · {facts.seconds:.0f} s · "
         f"policy {plain(facts.policy.name)}",
         "",
         _report(facts.report),
@@ -72,7 +72,7 @@ def what_to_do(facts: CiFacts) -> list[str]:
         ]
     look = f"look at the failing pictures: {_code(f'imagegate report {facts.run_id} --open')}"
     if name == "ROLLBACK":
-        return [f"Mend the mix or its models; {look}", "then start a new run"]
+        return [f"Mend the mix or its models; {look}", "Then start a new run"]
     steps = []
     if facts.incomplete:
         resume = f"imagegate run --resume {facts.run_id}"

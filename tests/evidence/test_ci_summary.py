@@ -75,7 +75,7 @@ def test_the_summary_says_verdict_change_culprits_and_what_to_do(facts: CiFacts)
     assert "`imagegate report 20260914-100000-summer --open`" in text
     assert "(https://gates.example/runs/x/report.html)" in text
     assert "Production of storefront stays spring." in text
-    assert "$3.25 spent" in text
+    assert "\\$3.25 spent" in text
 
 
 @pytest.mark.parametrize(
