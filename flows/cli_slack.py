@@ -26,7 +26,7 @@ slack = typer.Typer(
 
 @slack.command(
     epilog="Needs SLACK_APP_TOKEN (xapp-…, scope connections:write) and SLACK_BOT_TOKEN "
-    "(xoxb-…, scope chat:write) of an app with Socket Mode and Interactivity on; no port is "
+    "(xoxb-…, scope chat:write) of the app in deployments/slack-app.yaml; no port is "
     "opened. Who may press what: authority in deployments/alerts.yaml."
 )
 def listen() -> None:

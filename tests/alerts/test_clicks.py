@@ -25,6 +25,7 @@ from tasks.alerts.interactive.decide import (
 from tasks.alerts.outbox import messages
 from tasks.approval import store as approval_store
 from tasks.errors import RolloutError
+from tasks.mix.production import keep_mix
 from tasks.policy import ApprovalRule
 from tasks.records import Verdict
 from tasks.runs import begin_run, end_run
@@ -213,6 +214,7 @@ def test_a_button_of_an_alarm_rolls_back_once_and_not_from_what_came_later(shop:
 )
 def test_a_forged_value_changes_nothing(shop: Shop, fields: dict[str, str], says: str) -> None:
     raise_alarm(shop.state, "general", title="Something", severity="warning")
+    keep_mix(shop.state, AUTUMN)
     before = shop.changes
     shop.press("roll_back", value("roll_back", **fields), message_ts=NOW_TS)
     assert (shop.serves, shop.changes) == ("summer", before)

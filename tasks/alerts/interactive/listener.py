@@ -234,8 +234,9 @@ def refuse_hopeless(error: SlackApiError, name: str, what: str) -> None:
     word = str(error.response.get("error"))
     if word in _HOPELESS:
         raise ConfigError(
-            f"Slack refuses {name}: {word}; it must be {what} of an app with Socket Mode on and "
-            "the scope connections:write (app-level) or chat:write (bot)"
+            f"Slack refuses {name}: {word}; it must be {what} of an app as in "
+            "deployments/slack-app.yaml, with the scope connections:write (app-level) or "
+            "chat:write (bot)"
         ) from None
 
 
