@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.refusal import refusals_as_states
 from tasks.alerts.delivery import deliver_all
 from tasks.budget.alarm import Told, tell, tell_damaged
 from tasks.budget.check import Standing, findings, forecast_words, standings
@@ -51,6 +52,7 @@ EVERYTHING = BudgetAlarmRequest()
     description="Compare what was spent with the limits by day, week and month; tell people.",
     persist_result=False,
 )
+@refusals_as_states
 def budget_alarm(request: BudgetAlarmRequest = EVERYTHING) -> FlowState[dict[str, Any]]:
     """Return a completed state named after the worst that was found, with the figures as data.
 

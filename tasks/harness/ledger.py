@@ -147,7 +147,7 @@ class SpendLedger:
                 )
                 _add(connection, _day_scope(str(row.day)), -known)
                 _add(connection, _day_scope(day), amount)
-                if at != row.at:
+                if amount != known:
                     add_to_windows(connection, product, str(row.at), -known)
                     add_to_windows(connection, product, at, amount)
             _add(connection, self._run_scope, amount - known)
