@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from tasks.alerts.blocks import Figure, GateSummary, TopFailure
 from tasks.alerts.incidents import raise_alarm, shown_time
-from tasks.alerts.links import rollback_command
+from tasks.alerts.links import rollback_command, run_links
 from tasks.alerts.run_thread import run_ended, run_failed, run_started, run_waits
 from tasks.mix.freeze import stamp
 from tasks.records import Rate, VerdictName
@@ -181,6 +181,8 @@ def _budget(state: State, settings: Settings, now: datetime) -> None:
 
 def _approval(state: State, settings: Settings, now: datetime) -> None:
     _begun(state, settings, now)
+    with state.begin() as connection:
+        links = run_links(connection, settings, _RUN)
     run_waits(
         state,
         _RUN,
@@ -188,6 +190,7 @@ def _approval(state: State, settings: Settings, now: datetime) -> None:
         because="The policy asks a person before every promotion. The machine says PROMOTE: "
         "1.8 % of 278 images failed (0.6 % to 4.2 % with 95 % confidence).",
         until=stamp(now + timedelta(hours=24)),
+        links=links,
     )
 
 
