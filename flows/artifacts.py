@@ -52,13 +52,18 @@ def publish_artifacts(view: ReportView, report: Path) -> None:
     create_markdown_artifact(
         markdown_summary(view),
         key=artifact_key("summary", run_id),
-        description=f"{view.verdict.verdict}: {view.plan.candidate.mix.name}",
+        description=f"{view.verdict.verdict}: {view.plan.candidate.mix.name} for "
+        f"{view.plan.product}; why, before → after, worst slices, what was done",
     )
     create_table_artifact(
-        metrics_rows(view), key=artifact_key("metrics", run_id), description="Before and after"
+        metrics_rows(view),
+        key=artifact_key("metrics", run_id),
+        description=f"Figures of {view.plan.baseline.mix.name} (before) and "
+        f"{view.plan.candidate.mix.name} (after)",
     )
     create_link_artifact(
         report.as_uri(),
         link_text="HTML report (opens on the machine that ran the gate)",
         key=artifact_key("report", run_id),
+        description="The whole report: every failed picture, every slice; opens offline",
     )

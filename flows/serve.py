@@ -62,6 +62,8 @@ def serve(settings: Settings, options: ServeOptions, say: Say) -> None:
     with ExitStack() as stack:
         stack.enter_context(_signals(stop, say))
         url = prefect_api_url()
+        # Of a server that is not ours it is not known whether it has the newer UI.
+        ui = "" if url is not None else "/v2"
         if url is None:
             say("Starting Prefect's server (about 20 seconds)")
             url = stack.enter_context(own_server(settings.home, options.port, options.host))
@@ -71,7 +73,7 @@ def serve(settings: Settings, options: ServeOptions, say: Say) -> None:
 
         runner = RunnerThread(options.limit)
         registered = _register(settings, file, runner, say)
-        for line in _welcome(url, file, registered):
+        for line in _welcome(url, url.removesuffix("/api") + ui, file, registered):
             say(line)
         stack.callback(stop.set)  # Also when something breaks: the threads end with us.
         runner.start()
@@ -165,9 +167,8 @@ def _register(
     return registered
 
 
-def _welcome(url: str, file: ScheduleFile, registered: list[Registered]) -> Iterator[str]:
+def _welcome(url: str, ui: str, file: ScheduleFile, registered: list[Registered]) -> Iterator[str]:
     now = datetime.now(UTC)
-    ui = url.removesuffix("/api")
     yield f"Prefect's UI: {ui}"
     yield f"Gates of this terminal show there too: PREFECT_API_URL={url} imagegate run"
     plans = timings(file)
@@ -179,16 +180,21 @@ def _welcome(url: str, file: ScheduleFile, registered: list[Registered]) -> Iter
         yield f"  {one.name:<28} {how}  [{one.change}]"
     for one in registered:
         if one.name.startswith("release-gate/"):
-            yield f"Start one by hand: {ui}/deployments/deployment/{one.id}"
+            yield f"Start one by hand: {ui}/deployments/deployment/{one.id}/run"
     yield "Ctrl-C stops."
 
 
 def _watchdog(settings: Settings, stop: threading.Event) -> threading.Thread:
     """Start the loop that looks for dead runs, missed schedules and undelivered alerts."""
+    from flows.watch import carry_out
     from tasks.watchdog.loop import run_forever
 
     thread = threading.Thread(
-        target=run_forever, args=(settings, stop), name="watchdog", daemon=True
+        target=run_forever,
+        args=(settings, stop),
+        kwargs={"carry_out": carry_out},
+        name="watchdog",
+        daemon=True,
     )
     thread.start()
     return thread

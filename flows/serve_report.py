@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import PrefectHTTPStatusError
 
-from deployments.collisions import explain_refusals
+from deployments.collisions import LIMIT_REACHED, explain_refusals
 
 #: How far back a look goes: longer than any gate takes.
 BACK = timedelta(days=2)
@@ -73,7 +73,10 @@ class Reporter:
         gate = name.startswith("release-gate/")
         if not state.is_final():
             return f"started: {name} {run.name}" if gate and state.is_running() else None
-        if state.is_completed() and not gate:
+        # A watch that came while another one looked has nothing to add.
+        if not gate and (state.is_completed() or state.message == LIMIT_REACHED):
             return None
-        first = (state.message or "").strip().splitlines()
-        return f"ended: {name} {run.name}: {state.name}" + (f": {first[0]}" if first else "")
+        lines = (state.message or "").strip().splitlines()
+        # The message of a verdict starts with the verdict.
+        first = lines[0].removeprefix(f"{state.name}: ") if lines else ""
+        return f"ended: {name} {run.name}: {state.name}" + (f": {first}" if first else "")
