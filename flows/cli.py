@@ -288,26 +288,6 @@ def report(
         typer.launch(path.as_uri())
 
 
-@app.command(epilog="Examples:  imagegate alerts  ·  imagegate alerts deliver")
-def alerts(
-    action: Annotated[str, typer.Argument(help="list or deliver")] = "list",
-    as_json: Json = False,
-) -> None:
-    """List the messages that wait in the outbox, or deliver them."""
-    from flows import operate
-
-    if action not in ("list", "deliver"):
-        raise ConfigError(f"imagegate alerts: unknown action {action!r} (known: deliver, list)")
-    settings = load_settings()
-    shown = operate.deliver_alerts(settings) if action == "deliver" else operate.alerts(settings)
-    if as_json:
-        emit(shown)
-    else:
-        say(operate.render_alerts(shown))
-    if shown["pending"] and action == "deliver":
-        raise typer.Exit(4)
-
-
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check this machine: versions, fonts, readers, database, router, keys."""
@@ -320,6 +300,15 @@ def doctor(as_json: Json = False) -> None:
         say(render_examination(found))
     if not found["ok"]:
         raise typer.Exit(4)
+
+
+def _mount_alerts() -> None:
+    from flows.cli_alerts import alerts
+
+    app.add_typer(alerts, name="alerts")
+
+
+_mount_alerts()
 
 
 def _mount_check() -> None:
@@ -396,9 +385,13 @@ _mount_approval()
 
 
 def _mount_slack() -> None:
-    from flows.cli_slack import slack
+    from flows.cli_alerts import alerts
+    from flows.cli_slack import preview, slack
 
     app.add_typer(slack, name="slack")
+    alerts.command(
+        "preview", epilog="Example:  imagegate alerts preview --sample rollback --png p.png"
+    )(preview)
 
 
 _mount_slack()

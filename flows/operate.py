@@ -114,7 +114,7 @@ def render_status(shown: dict[str, Any]) -> str:
         lines.append("not frozen")
     last = shown["last_run"]
     if last is not None:
-        lines.append(f"last run {last['run_id']}: {last['verdict'] or last['status']}")
+        lines.append(f"last run {last['run_id']}: {_ended(last)}")
     return "\n".join(lines)
 
 
@@ -162,7 +162,16 @@ def rollback(
             epoch=done.epoch,
             seconds=done.seconds,
         )
-        enqueue(state, f"rollback:{product}:{done.epoch}", None, message.payload())
+        enqueue(
+            state,
+            f"rollback:{product}:{done.epoch}",
+            None,
+            message.payload(),
+            thread=f"change:{product}:{done.epoch}",
+            product=product,
+            severity="warning",
+            topic="change.rollback",
+        )
         # What waited for a person's approval of a promotion was closed with it.
         tell_closed(state, settings, product)
     return done.model_dump(mode="json") | {"mix_digest": done.to_digest}
@@ -174,6 +183,13 @@ def history(settings: Settings, product: str | None, limit: int) -> list[dict[st
 
     with opened(settings) as state:
         return [row.to_dict() for row in read_history(state, product, limit)]
+
+
+def _ended(row: dict[str, Any]) -> str:
+    """Return how a run ended, or that a person has to decide about it."""
+    if row["status"] == "waiting":
+        return "waits for a person"
+    return str(row["verdict"] or row["status"])
 
 
 def render_history(rows: list[dict[str, Any]]) -> str:
@@ -192,7 +208,7 @@ def render_history(rows: list[dict[str, Any]]) -> str:
             (
                 row["at"][:19].replace("T", " "),
                 row["run_id"] or f"change by {row['changes'][0]['actor']}",
-                row["verdict"] or row["status"],
+                _ended(row),
                 row["candidate"],
                 row["baseline"],
                 rates if row["run_id"] else "",
@@ -241,52 +257,3 @@ def _shared_report(settings: Settings, run_id: str, here: dict[str, Path]) -> Pa
     folder = RunFolder(settings.runs / run_id)
     pull_run(remote, folder)
     return folder.path / "report.html"
-
-
-def alerts(settings: Settings) -> dict[str, Any]:
-    """Return the messages that wait in the outbox."""
-    from tasks.alerts.outbox import pending
-
-    with opened(settings) as state:
-        waiting = pending(state)
-    return {
-        "pending": [
-            {
-                "key": m.dedup_key,
-                "run_id": m.run_id,
-                "text": str(m.payload.get("text", "")),
-                "attempts": m.attempts,
-                "last_error": m.last_error,
-                "created_at": m.created_at,
-            }
-            for m in waiting
-        ],
-        "delivered_now": [],
-        "failed_now": {},
-    }
-
-
-def deliver_alerts(settings: Settings) -> dict[str, Any]:
-    """Send what waits and return what is left."""
-    from tasks.alerts.delivery import deliver_all
-
-    with opened(settings) as state:
-        report = deliver_all(state, settings)
-    return alerts(settings) | {
-        "delivered_now": report.delivered,
-        "failed_now": report.failed,
-    }
-
-
-def render_alerts(shown: dict[str, Any]) -> str:
-    """Return the outbox in lines."""
-    lines = [f"delivered: {key}" for key in shown["delivered_now"]]
-    lines += [f"not delivered: {key}: {why}" for key, why in shown["failed_now"].items()]
-    for message in shown["pending"]:
-        error = f" (last error: {message['last_error']})" if message["last_error"] else ""
-        text = message["text"].splitlines()[0][:160] if message["text"] else ""
-        lines.append(
-            f"waiting since {message['created_at']}, tried {message['attempts']} times{error}: "
-            f"{text}"
-        )
-    return "\n".join(lines) or "the outbox is empty"

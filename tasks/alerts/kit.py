@@ -53,12 +53,9 @@ class Button:
 
     @property
     def value(self) -> str:
-        """The button's value: JSON of everything that is set, at most 2,000 characters."""
+        """The button's value: JSON of everything that is set."""
         fields = {name: text for name, text in asdict(self).items() if text and name != "name"}
-        # Keys and runs are short by their columns; a product of 2,000 characters is not needed.
-        if units(json.dumps(fields, sort_keys=True)) > MAX_BUTTON_VALUE:
-            fields.pop("product", None)
-        return json.dumps(fields, sort_keys=True)
+        return json.dumps(fields, sort_keys=True, ensure_ascii=False)
 
 
 def header(text: str) -> dict[str, Any]:
@@ -145,6 +142,8 @@ def drawn(
         if blocks:
             blocks.insert(1, section(f"{mention} please look at this now."))
     buttons = [Button(**fields) for fields in payload.get("buttons") or []]
+    # One that does not fit could not do what it says; the command in the message can.
+    buttons = [button for button in buttons if units(button.value) <= MAX_BUTTON_VALUE]
     if interactive and buttons and blocks:
         blocks.append(_actions(buttons))
     return {"text": text, "blocks": blocks}

@@ -171,7 +171,10 @@ def run_waits(
             because,
             f"Without an answer it is not promoted after {shown_time(until)}.",
         ),
-        asked=(f"`imagegate approve {word(run_id)}` or `imagegate reject {word(run_id)}`",),
+        asked=(
+            f"`imagegate approve {word(run_id)} --why 'seen and good'` or "
+            f"`imagegate reject {word(run_id)} --why 'what is wrong'`",
+        ),
         links=links,
         severity="warning",
         buttons=(
@@ -205,7 +208,10 @@ def run_ended(
     severity: Severity = {"ROLLBACK": "page", "HOLD": "warning", "PROMOTE": "info"}[verdict]  # type: ignore[assignment]
     topic = f"gate.{verdict.lower()}"
     with within(state) as connection:
-        summary = _with_links(connection, settings, summary)
+        summary = replace(
+            _with_links(connection, settings, summary),
+            rolled_back=summary.rolled_back or _changed(connection, run_id, "rollback"),
+        )
         opened = _ensure_root(connection, run_id, gate_root(summary), summary.product, topic)
         told = _put(
             connection,
@@ -318,12 +324,19 @@ def run_failed(
 
 def _left_behind(connection: Connection, run_id: str) -> str:
     """Return what users get after a run that broke; it may have promoted before that."""
-    promoted = sa.select(transitions.c.id).where(
-        transitions.c.run_id == run_id, transitions.c.kind == "promote"
-    )
-    if connection.execute(promoted.limit(1)).first() is None:
+    if not _changed(connection, run_id, "promote"):
         return "Users: nothing was promoted by this run; they get what served before."
     return "Users: this run promoted its candidate before it broke; they may get it already."
+
+
+def _changed(connection: Connection, run_id: str, kind: str) -> bool:
+    """Tell whether a run moved production to another mix."""
+    moved = sa.select(transitions.c.id).where(
+        transitions.c.run_id == run_id,
+        transitions.c.kind == kind,
+        transitions.c.from_digest != transitions.c.to_digest,
+    )
+    return connection.execute(moved.limit(1)).first() is not None
 
 
 def _with_links(connection: Connection, settings: Settings, summary: GateSummary) -> GateSummary:

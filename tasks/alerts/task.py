@@ -6,20 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import sqlalchemy as sa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.alerts.blocks import GateSummary, TopFailure, gate_message, metric_figures
+from tasks.alerts.blocks import GateSummary, TopFailure, metric_figures
 from tasks.alerts.contact_sheet import contact_sheet
 from tasks.alerts.delivery import deliver_pending
-from tasks.alerts.outbox import enqueue
-from tasks.alerts.run_thread import run_started
+from tasks.alerts.incidents import shown_time
+from tasks.alerts.links import prefect_run, rollback_command
+from tasks.alerts.run_thread import run_ended, run_started
 from tasks.alerts.terminal import render
+from tasks.approval.rules import commands, waits
+from tasks.approval.store import read as read_approval
 from tasks.context import RunContext
 from tasks.harness.task import spent_usd
 from tasks.metrics.task import Measured
 from tasks.plan import RunPlan
-from tasks.records import Metrics, Verdict, usd
+from tasks.records import Metrics, Verdict, usd, utc_now
+from tasks.settings import prefect_api_url
+from tasks.state import runs
 from tasks.telemetry import stage
 
 #: Pictures on the contact sheet.
@@ -48,6 +54,8 @@ def notify(
     actions: Sequence[str],
 ) -> Told:
     """Put the message into the outbox and try to deliver it, for seconds at the most."""
+    began, page = run_facts(context, plan)
+    metrics = measured.metrics
     summary = GateSummary(
         verdict=verdict.verdict,
         product=plan.product,
@@ -56,18 +64,25 @@ def notify(
         run_id=plan.run_id,
         reasons=verdict.reasons,
         warnings=verdict.warnings,
-        top_failures=top_failures(measured.metrics),
-        figures=metric_figures(measured.metrics),
+        top_failures=top_failures(metrics),
+        figures=metric_figures(metrics),
         done=tuple(actions),
-        asked=asked_of_oncall(verdict, plan, measured.metrics),
+        asked=asked_of_oncall(
+            verdict, plan, metrics, waiting=waits(read_approval(context.state, plan.run_id))
+        ),
         report=str(context.folder.path / "report.html"),
         spend_usd=spent_usd(context, plan),
+        failure=metrics.candidate.failure_rate,
+        baseline_failure=metrics.baseline.failure_rate,
+        since=shown_time(began),
+        decided=shown_time(utc_now()),
+        run_page=page,
+        rollback=rollback_command(plan.product, plan.baseline.digest),
+        baseline_digest=plan.baseline.digest,
     )
-    sheet = failing_pictures(context, measured)
-    payload = gate_message(summary).payload(None if sheet is None else str(sheet))
     # A resumed run that comes to another verdict has something new to tell.
-    key = f"gate:{plan.run_id}:{verdict.verdict}"
-    enqueue(context.state, key, plan.run_id, payload)
+    sheet = failing_pictures(context, measured)
+    key = run_ended(context.state, context.settings, summary, contact_sheet=sheet)
     action, delivered = deliver_pending(context.state, context.settings, key)
     return Told(render(summary), action, delivered)
 
@@ -89,6 +104,17 @@ def announce(context: RunContext, plan: RunPlan, requester: str) -> None:
     )
 
 
+def run_facts(context: RunContext, plan: RunPlan) -> tuple[str, str]:
+    """Return when a run began, and its page in Prefect's UI or nothing."""
+    with context.state.begin() as connection:
+        row = connection.execute(
+            sa.select(runs.c.started_at, runs.c.flow_run_id).where(runs.c.run_id == plan.run_id)
+        ).first()
+    if row is None:
+        return plan.created_at, ""
+    return row.started_at, prefect_run(row.flow_run_id, prefect_api_url()) or ""
+
+
 def top_failures(metrics: Metrics) -> tuple[TopFailure, ...]:
     """Return the checks that failed most often for the candidate, over all its cases."""
     rows = [s for s in metrics.slices if s.arm == "candidate" and s.dimension == "check"]
@@ -96,10 +122,15 @@ def top_failures(metrics: Metrics) -> tuple[TopFailure, ...]:
     return tuple(TopFailure(s.value, "", s.rate.failures, s.rate.n) for s in rows)
 
 
-def asked_of_oncall(verdict: Verdict, plan: RunPlan, metrics: Metrics) -> tuple[str, ...]:
+def asked_of_oncall(
+    verdict: Verdict, plan: RunPlan, metrics: Metrics, *, waiting: bool = False
+) -> tuple[str, ...]:
     """Return what a person has to do now; nothing after a promotion or a rollback."""
     if verdict.verdict != "HOLD":
         return ()
+    if waiting:
+        approve, reject = commands(plan.run_id)
+        return (f"nothing is on fire, production is as it was; decide: `{approve}` or `{reject}`",)
     if min(metrics.candidate.images, metrics.baseline.images) < len(plan.cases):
         then = f"mend the cause, then `imagegate run --resume {plan.run_id}`"
     else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tasks.alerts.blocks import (
+from tasks.alerts.summary import (
     MOST_FAILURES,
     MOST_REASONS,
     GateSummary,
+    felt,
     headline,
     table_rows,
 )
@@ -17,7 +18,7 @@ _LINE = 600
 
 def render(summary: GateSummary) -> str:
     """Return what a gate tells people, in lines."""
-    lines = [headline(summary), ""]
+    lines = [headline(summary), "", "Users", f"  - {clip(clean(felt(summary)), _LINE)}", ""]
     lines += _list("Why", summary.reasons)
     lines += _list("Done", summary.done or ("nothing changed",))
     lines += _list("Asked of on-call", summary.asked or ("nothing",))
@@ -28,11 +29,18 @@ def render(summary: GateSummary) -> str:
         lines += [f"Before → after ({names})"]
         lines += [f"  {row}".rstrip() for row in table_rows(summary)]
         lines += [""]
+    if summary.since:
+        decided = f", decided {clean(summary.decided)}" if summary.decided else ""
+        lines.append(f"Since   {clean(summary.since)}{decided}")
     if summary.spend_usd is not None:
         lines.append(f"Spent   ${summary.spend_usd:,.2f}")
     lines.append(f"Run     {clean(summary.run_id)}")
     if summary.report:
         lines.append(f"Report  {clean(summary.report)}")
+    if summary.run_page:
+        lines.append(f"Prefect {clean(summary.run_page)}")
+    if summary.rollback:
+        lines.append(f"Undo    {clean(summary.rollback)}")
     return "\n".join(lines)
 
 

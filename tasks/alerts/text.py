@@ -17,6 +17,10 @@ _LINK = re.compile(r"://")
 _EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 _MARKUP = str.maketrans({"*": "∗", "~": "∼", "`": "ʼ", "@": f"@{_JOINER}"})
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+#: Characters of a text that are looked at, at the most.
+_LONGEST = 20_000
+#: Characters looked at beyond four times the room, for those that are dropped.
+_SLACK = 400
 #: Less room than this holds no command that anybody could use.
 _LEAST_CODE = 8
 #: Joiners that Indic scripts, Persian and emoji need; all other format characters go.
@@ -26,7 +30,7 @@ _KEPT_FORMATS = frozenset("\u200c\u200d")
 def clean(text: str) -> str:
     """Return one line without control, direction-override, private or broken characters."""
     kept = []
-    for char in text:
+    for char in _bounded(text, _LONGEST):
         category = unicodedata.category(char)
         if category in ("Zs", "Zl", "Zp") or char in "\t\n\r\v\f\x85":
             kept.append(" ")
@@ -39,9 +43,14 @@ def clean(text: str) -> str:
     return _SPACES.sub(" ", "".join(kept)).strip()
 
 
+def _bounded(text: str, most: int) -> str:
+    """Cut what nobody would see anyway: hostile text may be megabytes long."""
+    return text if len(text) <= most else text[:most] + "…"
+
+
 def units(text: str) -> int:
     """Return the length as Slack counts it at the worst: in UTF-16 units."""
-    return len(text.encode("utf-16-le")) // 2
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def clip(text: str, limit: int) -> str:
@@ -55,7 +64,7 @@ def mrkdwn(text: str, limit: int) -> str:
     ``&``, ``<`` and ``>`` are escaped, which disarms ``<!channel>``, ``<@U…>`` and links; ``@``,
     ``://``, ``:emoji:``, backticks and formatting characters are disarmed beside it.
     """
-    neutral = clean(text).translate(_MARKUP)
+    neutral = clean(_bounded(text, 4 * limit + _SLACK)).translate(_MARKUP)
     neutral = _LINK.sub(f":{_JOINER}//", neutral)
     neutral = _EMOJI.sub(f":{_JOINER}", neutral)
     neutral = _EDGE.sub("ˍ", neutral)
@@ -69,7 +78,8 @@ def mrkdwn_code(line: str) -> str:
 
 def code(command: str, limit: int = 600) -> str:
     """Return a command as a code span that can be copied as it is, at most ``limit`` units."""
-    shown = _fit(clean(command).replace("`", "ʼ"), limit - 2, _ESCAPES)
+    text = clean(_bounded(command, 4 * limit + _SLACK))
+    shown = _fit(text.replace("`", "ʼ"), limit - 2, _ESCAPES)
     return f"`{shown}`" if shown else ""
 
 
@@ -78,7 +88,7 @@ def prose(text: str, limit: int) -> str:
 
     Backticks come in pairs; one without a partner is neutralised like all markup.
     """
-    parts = clean(text).split("`")
+    parts = clean(_bounded(text, 4 * limit + _SLACK)).split("`")
     if len(parts) % 2 == 0:  # the last backtick closes nothing
         parts[-2:] = [f"{parts[-2]}`{parts[-1]}"]
     shown: list[str] = []

@@ -14,10 +14,14 @@ from tasks.alerts.blocks import (
     SlackMessage,
     TopFailure,
     change_message,
+    felt,
     gate_message,
+    gate_root,
     metric_figures,
     table_rows,
 )
+from tasks.alerts.kit import drawn
+from tasks.alerts.messages import notice_message
 from tasks.alerts.terminal import render
 from tasks.records import Accounts, Arm, ArmMetrics, Metrics, Rate
 
@@ -28,8 +32,12 @@ HOSTILE = (
 WILD = st.text(st.characters(codec=None), max_size=400)
 
 
+MENTION = "<!subteam^S0123456789>"
+
+
 def body(message: SlackMessage) -> dict[str, object]:
-    return {"channel": "C1", "text": message.text, "blocks": list(message.blocks)}
+    """Return the message as it is sent at its fullest: with the mention and the buttons."""
+    return {"channel": "C1", **drawn(message.payload(), mention=MENTION, interactive=True)}
 
 
 def section(message: SlackMessage, start: str) -> str:
@@ -42,7 +50,15 @@ def test_a_message_begins_with_the_verdict_and_says_why(summary: GateSummary) ->
     message = gate_message(summary)
     assert message.blocks[0]["text"]["text"] == "⛔ ROLLBACK: summer for shop"
     assert message.text == "⛔ ROLLBACK: summer for shop. failure rate 12.1% is above 2%"
+    assert section(message, "*Users:*").splitlines() == [
+        "*Users:* 1 of 8 users would have got a broken image; "
+        "production is unaffected, they get winter",
+        "Since: 2026-09-14 01:58 UTC, decided 2026-09-14 02:13 UTC",
+    ]
     assert section(message, "*Why:*") == "*Why:* failure rate 12.1% is above 2%"
+    assert section(message, "*Put the baseline back again:*").endswith(
+        "`imagegate rollback --product shop --to 7cc1a0b2c3d4`"
+    )
     assert "production serves 'winter' (unchanged)" in section(message, "*Done:*")
     assert "look at `imagegate report run-1`" in section(message, "*Done:*")
     assert "• typography.legible_text in locale=th: 12 of 40 images" in section(
@@ -99,6 +115,11 @@ def hostile_summary(text: str, many: int) -> GateSummary:
         asked=(text,) * many,
         report=text,
         spend_usd=1.0,
+        since=text,
+        decided=text,
+        run_page=text,
+        rollback=text,
+        baseline_digest=text,
     )
 
 
@@ -109,21 +130,22 @@ def test_hostile_text_pings_nobody_and_breaks_no_limit(
 ) -> None:
     message = gate_message(hostile_summary(text, many))
     assert fake.message_problem(body(message)) is None
-    assert fake.markup_of(body(message)) == []
+    assert fake.markup_of(body(message)) == [MENTION[1:-1]] * 2
     json.dumps(message.payload()).encode()
 
 
 @settings(max_examples=60, deadline=None)
 @given(WILD, st.integers(0, 12))
-def test_any_text_makes_a_message_that_slack_takes(text: str, many: int) -> None:
+def test_any_text_makes_a_message_that_slack_takes(fake: ModuleType, text: str, many: int) -> None:
     message = gate_message(hostile_summary(text, many))
-    seen = json.dumps(body(message), ensure_ascii=False)
-    assert "<" not in seen.replace("<https", "").replace("<http", "")
-    for block in message.blocks:
+    seen = "\n".join(fake.texts_of(body(message)))
+    ours = seen.replace("<https", "").replace("<http", "").replace(MENTION, "")
+    assert "<" not in ours
+    for block in drawn(message.payload(), mention=MENTION)["blocks"]:
         for part in [block["text"]] if "text" in block else block["elements"]:
             most = 150 if block["type"] == "header" else 3000
             assert 0 < len(part["text"].encode("utf-16-le")) // 2 <= most
-    assert len(message.blocks) <= 50
+    assert len(body(message)["blocks"]) <= 50  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +182,7 @@ def test_a_person_is_told_of_a_rollback_by_hand(fake: ModuleType) -> None:
         seconds=0.42,
     )
     assert fake.message_problem(body(message)) is None
-    assert fake.markup_of(body(message)) == []
+    assert fake.markup_of(body(message)) == [MENTION[1:-1]] * 2
     assert message.blocks[0]["text"]["text"] == "↩️ Rollback: shop serves winter"
     assert "0.4 s after the command (epoch 7)" in message.blocks[1]["text"]["text"]
 
@@ -234,4 +256,49 @@ def test_a_bare_summary_asks_nothing_in_the_terminal() -> None:
 def test_hostile_text_moves_no_cursor_in_the_terminal(many: int) -> None:
     text = render(hostile_summary(HOSTILE, many))
     assert not set(text) & set("\x1b\x00\u202e\u202c\ud800")
-    assert len(text.splitlines()) < 120
+    assert len(text.splitlines()) < 130
+
+
+@pytest.mark.parametrize(
+    ("share", "verdict", "said"),
+    [
+        (0.121, "ROLLBACK", "1 of 8 users would have got a broken image; production is unaffected"),
+        (0.7, "ROLLBACK", "7 of 10 users would have"),
+        (1.0, "ROLLBACK", "nearly every user would have"),
+        (0.0, "ROLLBACK", "no user would have"),
+        (0.121, "HOLD", "production is unaffected, they get winter"),
+        (0.018, "PROMOTE", "all users get summer now; 1 of 56 users is expected"),
+    ],
+)
+def test_what_users_feel_is_said_as_people_picture_it(
+    summary: GateSummary, share: float, verdict: str, said: str
+) -> None:
+    rate = Rate(estimate=share, lower=0, upper=1, n=240, failures=round(240 * share))
+    assert felt(replace(summary, verdict=verdict, failure=rate)).startswith(said)  # type: ignore[arg-type]
+
+
+def test_users_who_had_the_candidate_hear_that_they_were_taken_off_it(
+    summary: GateSummary,
+) -> None:
+    told = felt(replace(summary, rolled_back=True))
+    assert told.endswith("production was rolled back, they get winter again")
+
+
+def test_buttons_fit_the_verdict(summary: GateSummary) -> None:
+    names = {
+        verdict: [b.name for b in gate_message(replace(summary, verdict=verdict)).buttons]
+        for verdict in ("PROMOTE", "ROLLBACK", "HOLD")
+    }
+    assert names == {"PROMOTE": ["roll_back"], "ROLLBACK": ["acknowledge"], "HOLD": []}
+
+
+def test_the_first_message_at_the_end_calls_nobody_and_says_all_at_a_glance(
+    summary: GateSummary, fake: ModuleType
+) -> None:
+    root = gate_root(summary)
+    message = notice_message(root)
+    assert fake.message_problem(body(message)) is None
+    assert not root.mention
+    text = json.dumps(message.payload(), ensure_ascii=False)
+    for part in ("⛔ ROLLBACK: summer for shop", "1 of 8 users", "failure rate 12.1%", "|Report>"):
+        assert part in text

@@ -7,7 +7,9 @@ By hand::
         IMAGEGATE_SLACK_CHANNEL=C0123456789 imagegate run
 
 Every call becomes one JSON line of the log; tokens never do. ``--mode`` makes it misbehave:
-``rate-limit``, ``error`` (HTTP 500), ``hang``, ``html`` (a proxy's page under 200).
+``rate-limit``, ``error`` (HTTP 500), ``hang``, ``html`` (a proxy's page under 200), or
+``refuse:CODE`` (Slack's own error, e.g. ``refuse:invalid_auth``). ``script`` and ``rule`` do so
+call by call.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import contextlib
 import json
 import re
 import threading
+from collections import defaultdict, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +38,8 @@ CHANNEL = "C0123456789"
 MARKUP = re.compile(r"<([^<>]+)>")
 ENTITY = re.compile(r"&(?!amp;|lt;|gt;)")
 TEXT_LIMITS = {"header": 150, "section": 3000}
+#: The secret part of the incoming webhook's address.
+HOOK = "/services/T000/B000/hook-secret"
 
 
 def units(text: str) -> int:
@@ -76,7 +81,39 @@ def block_problem(block: Any) -> str | None:
             return "needs 1 to 10 elements"
         found = (text_problem(e, {"plain_text", "mrkdwn"}, 3000) for e in elements)
         return next((problem for problem in found if problem), None)
+    if kind == "actions":
+        elements = block.get("elements")
+        if not isinstance(elements, list) or not 1 <= len(elements) <= 25:
+            return "needs 1 to 25 elements"
+        names = [element.get("action_id") for element in elements]
+        if len(set(names)) != len(names):
+            return "action_id must be unique in a block"
+        return next((problem for e in elements if (problem := button_problem(e))), None)
     return f"unknown block type {kind!r}"
+
+
+def button_problem(button: Any) -> str | None:
+    """Return what is wrong with a button."""
+    known = {"type", "action_id", "text", "value", "style", "confirm", "url"}
+    if not isinstance(button, dict) or button.get("type") != "button" or set(button) - known:
+        return "must be a button of known fields"
+    if not 1 <= len(str(button.get("action_id", ""))) <= 255:
+        return "action_id has 1 to 255 characters"
+    if units(str(button.get("value", ""))) > 2000:
+        return "value has at most 2000 characters"
+    if button.get("style", "primary") not in ("primary", "danger"):
+        return "style is primary or danger"
+    if (problem := text_problem(button.get("text"), {"plain_text"}, 75)) is not None:
+        return problem
+    confirm = button.get("confirm")
+    if confirm is None:
+        return None
+    limits = {"title": 100, "text": 300, "confirm": 30, "deny": 30}
+    if set(confirm) != set(limits):
+        return f"confirm needs {sorted(limits)}"
+    kinds = {"plain_text", "mrkdwn"}
+    found = (text_problem(confirm[name], kinds, most) for name, most in limits.items())
+    return next((problem for problem in found if problem), None)
 
 
 def message_problem(body: dict[str, Any]) -> tuple[str, list[str]] | None:
@@ -113,7 +150,8 @@ def texts_of(body: dict[str, Any]) -> list[str]:
     found = [str(body.get("text", ""))]
     for block in body.get("blocks") or []:
         objects = [block.get("text"), *(block.get("elements") or [])]
-        found += [o["text"] for o in objects if isinstance(o, dict) and "text" in o]
+        texts = [o["text"] for o in objects if isinstance(o, dict) and "text" in o]
+        found += [t["text"] if isinstance(t, dict) else t for t in texts]
     return found
 
 
@@ -138,7 +176,15 @@ class SlackServer:
         self.bad_calls = -1
         self.retry_after = "1"
         self.upload_base: str | None = None
+        #: Behaviour of the next calls of a method, the first one first; ``ok`` is well.
+        self.scripts: dict[str, deque[str]] = defaultdict(deque)
+        #: Behaviour of a call by its method and its number, before everything else.
+        self.rule: Callable[[str, int], str | None] = lambda _method, _number: None
         self.messages: list[dict[str, Any]] = []
+        #: What people see: text and blocks of each message as it stands now, by its ``ts``.
+        self.shown: dict[str, dict[str, Any]] = {}
+        self.updates: list[dict[str, Any]] = []
+        self.hooked: list[dict[str, Any]] = []
         self.calls: list[str] = []
         self.files: dict[str, bytes] = {}
         self.shared: list[dict[str, Any]] = []
@@ -151,6 +197,24 @@ class SlackServer:
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/api/"
+
+    @property
+    def webhook(self) -> str:
+        return f"http://127.0.0.1:{self.port}{HOOK}"
+
+    def script(self, method: str, *behaviours: str) -> None:
+        """Let the next calls of a method behave as told: a mode, ``ok``, ``rate-limit:SECONDS``."""
+        self.scripts[method].extend(behaviours)
+
+    def thread(self, ts: str) -> list[str]:
+        """Return the texts of a thread as people see them, the first message first."""
+        inside = [b for b in self.shown.values() if b["ts"] == ts or b.get("thread_ts") == ts]
+        return [body["text"] for body in inside]
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the posted messages, in the order they came."""
+        return [m["metadata"]["event_payload"]["key"] for m in self.messages]
 
     def __enter__(self) -> SlackServer:
         self.start()
@@ -173,7 +237,10 @@ class SlackServer:
                 self._guarded(self._complete),
                 methods=["POST"],
             ),
+            Route("/api/chat.update", self._guarded(self._update), methods=["POST"]),
+            Route("/api/auth.test", self._guarded(self._auth_test), methods=["POST"]),
             Route("/upload/v1/{file_id}", self._upload, methods=["POST"]),
+            Route(HOOK, self._hook, methods=["POST"]),
         ]
         app = Starlette(routes=routes)
         config = uvicorn.Config(
@@ -234,27 +301,40 @@ class SlackServer:
 
         return call
 
-    async def _misbehave(self, method: str) -> Response | None:
+    def _behaviour(self, method: str) -> str:
+        ruled = self.rule(method, self.calls.count(method))
+        if ruled is not None:
+            return ruled
+        if self.scripts[method]:
+            return self.scripts[method].popleft()
         if self.mode == "ok" or self.bad_calls == 0:
-            return None
+            return "ok"
         self.bad_calls -= 1
-        self._note(method, {"ok": False, "error": f"(mode {self.mode})"})
-        if self.mode == "rate-limit":
-            return JSONResponse(
-                {"ok": False, "error": "ratelimited"}, 429, {"Retry-After": self.retry_after}
-            )
-        if self.mode == "error":
-            return PlainTextResponse("upstream failed", 500)
-        if self.mode == "html":
+        return self.mode
+
+    async def _misbehave(self, method: str) -> Response | None:
+        mode, _, detail = self._behaviour(method).partition(":")
+        if mode == "ok":
+            return None
+        self._note(method, {"ok": False, "error": f"(mode {mode})"})
+        if mode == "rate-limit":
+            headers = {"Retry-After": detail or self.retry_after}
+            return JSONResponse({"ok": False, "error": "ratelimited"}, 429, headers)
+        if mode == "error":
+            return PlainTextResponse("upstream failed", int(detail or 500))
+        if mode == "refuse":
+            return JSONResponse({"ok": False, "error": detail})
+        if mode == "html":
             return Response("<html><body>proxy login</body></html>", 200, media_type="text/html")
-        if self.mode == "hang":
+        if mode == "hang":
             self.hanging.set()
             await self._over.wait()
             return PlainTextResponse("too late", 503)
-        raise ValueError(f"unknown mode {self.mode!r}")
+        raise ValueError(f"unknown mode {mode!r}")
 
     def _answer(self, method: str, answer: dict[str, Any], **more: Any) -> Response:
-        self._note(method, answer, **more)
+        if not more.pop("held", False):  # the caller holds the lock
+            self._note(method, answer, **more)
         return JSONResponse(answer)
 
     async def _post_message(self, request: Request) -> Response:
@@ -273,14 +353,67 @@ class SlackServer:
                 {"ok": False, "error": code, "response_metadata": {"messages": details}},
             )
         with self._lock:
+            known = body.get("thread_ts")
+            if known is not None and known not in self.shown:
+                return self._answer(method, {"ok": False, "error": "thread_not_found"}, held=True)
             self.messages.append(body)
             stamp = f"1700000000.{len(self.messages):06d}"
+            self.shown[stamp] = {**body, "ts": stamp}
         return self._answer(
             method,
             {"ok": True, "channel": CHANNEL, "ts": stamp},
             message=body,
             markup=markup_of(body),
         )
+
+    async def _update(self, request: Request) -> Response:
+        method = "chat.update"
+        body = json.loads(await request.body())
+        if body.get("channel") != CHANNEL:  # a name is not enough here
+            return self._answer(method, {"ok": False, "error": "channel_not_found"})
+        if body.get("ts") not in self.shown:
+            return self._answer(method, {"ok": False, "error": "message_not_found"})
+        problem = message_problem(body)
+        if problem is not None:
+            code, details = problem
+            metadata = {"messages": details}
+            return self._answer(method, {"ok": False, "error": code, "response_metadata": metadata})
+        with self._lock:
+            self.updates.append(body)
+            before = self.shown[body["ts"]]
+            self.shown[body["ts"]] = {**before, "text": body["text"], "blocks": body.get("blocks")}
+        return self._answer(
+            method,
+            {"ok": True, "channel": CHANNEL, "ts": body["ts"], "text": body["text"]},
+            message=body,
+            markup=markup_of(body),
+        )
+
+    async def _auth_test(self, _request: Request) -> Response:
+        answer = {"ok": True, "team": "Acme", "user": "imagegate", "user_id": "U0000000BOT"}
+        return self._answer("auth.test", answer)
+
+    async def _hook(self, request: Request) -> Response:
+        """An incoming webhook: plain text answers, its errors are HTTP statuses."""
+        mode, _, detail = self._behaviour("webhook").partition(":")
+        if mode == "rate-limit":
+            self._note("webhook", {"ok": False, "error": "(mode rate-limit)"})
+            headers = {"Retry-After": detail or self.retry_after}
+            return PlainTextResponse("rate_limited", 429, headers)
+        if mode == "hang":
+            self.hanging.set()
+            await self._over.wait()
+        if mode != "ok":
+            self._note("webhook", {"ok": False, "error": f"(mode {mode})"})
+            return PlainTextResponse(detail or "no_service", 404 if mode == "refuse" else 500)
+        body = json.loads(await request.body())
+        if message_problem(body) is not None:
+            self._note("webhook", {"ok": False, "error": "invalid_blocks"})
+            return PlainTextResponse("invalid_blocks", 400)
+        with self._lock:
+            self.hooked.append(body)
+        self._note("webhook", {"ok": True}, message=body, markup=markup_of(body))
+        return PlainTextResponse("ok")
 
     async def _upload_ticket(self, request: Request) -> Response:
         method = "files.getUploadURLExternal"
@@ -315,6 +448,8 @@ class SlackServer:
             return self._answer(method, {"ok": False, "error": "invalid_arguments"})
         if not files or any(f.get("id") not in self.files for f in files):
             return self._answer(method, {"ok": False, "error": "file_not_found"})
+        if form.get("channel_id") != CHANNEL:  # a name is not enough here
+            return self._answer(method, {"ok": False, "error": "channel_not_found"})
         shared = {
             "files": files,
             "channel_id": form.get("channel_id"),
@@ -331,7 +466,7 @@ def main() -> None:
     parser.add_argument("--token", default=TOKEN)
     parser.add_argument("--channel", action="append", default=[])
     parser.add_argument(
-        "--mode", choices=["ok", "rate-limit", "error", "hang", "html"], default="ok"
+        "--mode", default="ok", help="ok, rate-limit, error, hang, html, refuse:CODE"
     )
     options = parser.parse_args()
     channels = tuple(options.channel) or (CHANNEL, "#releases")
