@@ -14,7 +14,6 @@ from logging import Logger, LoggerAdapter
 
 from prefect import suspend_flow_run
 from prefect.context import FlowRunContext
-from prefect.exceptions import Pause
 from prefect.logging import get_run_logger
 from pydantic import ValidationError
 
@@ -30,7 +29,7 @@ from tasks.evidence.task import publish_evidence, record_evidence, share_evidenc
 from tasks.metrics.task import Measured
 from tasks.plan import RunPlan
 from tasks.records import ExpectationResult, Verdict
-from tasks.runs import end_run, requester_of
+from tasks.runs import end_run, go_on_driving, requester_of
 
 __all__ = ["CarriedOn", "await_approval", "carry_on", "resume_decided"]
 
@@ -214,15 +213,15 @@ def _form(
     """
     left = datetime.fromisoformat(approval.expires_at) - datetime.now(UTC)
     timeout = max(left, timedelta()) + PREFECT_WAITS_LONGER
+    # Before it is suspended: whoever is started for the answer may go on with the run at once.
+    end_run(context.state, approval.run_id, "waiting", driver=context.driver)
     try:
-        return suspend_flow_run(
+        form = suspend_flow_run(
             wait_for_input=ApprovalForm.with_initial_data(description=description),
             key=f"approval-{number}",
             timeout=int(timeout.total_seconds()),
         )
     except ValidationError:
-        return None
-    except Pause:
-        # From here on the run belongs to nobody: whoever is started for it may go on.
-        end_run(context.state, approval.run_id, "waiting", driver=context.driver)
-        raise
+        form = None
+    go_on_driving(context.state, approval.run_id, context.driver)
+    return form

@@ -128,6 +128,16 @@ def run_of_flow(state: State, flow_run_id: str) -> str | None:
         return connection.execute(query).scalar() or connection.execute(asked).scalar()
 
 
+def go_on_driving(state: State, run_id: str, driver: str) -> None:
+    """Book a waiting run as running again, by the process that drove it last."""
+    with state.begin() as connection:
+        connection.execute(
+            sa.update(runs)
+            .where(runs.c.run_id == run_id, runs.c.driver == driver)
+            .values(status="running", ended_at=None)
+        )
+
+
 def requester_of(state: State, run_id: str) -> str | None:
     """Return who asked for a run, ``None`` when that was never said."""
     query = sa.select(runs.c.requester).where(runs.c.run_id == run_id)
