@@ -1,0 +1,248 @@
+"""The thread of a gate run, from its quiet start to its end, in the fake Slack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tasks.alerts.blocks import GateSummary
+from tasks.alerts.delivery import deliver_all
+from tasks.alerts.incidents import acknowledge, read_incident
+from tasks.alerts.links import prefect_run, rollback_command
+from tasks.alerts.outbox import messages, pending
+from tasks.alerts.run_thread import (
+    run_ended,
+    run_failed,
+    run_progress,
+    run_started,
+    run_waits,
+)
+from tasks.settings import Settings
+from tasks.state import State, transitions
+
+NOW = datetime(2026, 9, 14, 2, tzinfo=UTC)
+ON_CALL = "default: {on_call: S0123456789}\n"
+ROOT = "1700000000.000001"
+
+
+@pytest.fixture
+def settings(in_slack: Callable[..., Settings]) -> Settings:
+    return in_slack(ON_CALL)
+
+
+def start(state: State, settings: Settings) -> bool:
+    return run_started(
+        state,
+        settings,
+        run_id="run-1",
+        product="shop",
+        candidate="summer",
+        baseline="winter",
+        requester="mia@desk",
+        cases=240,
+        budget_usd=25.0,
+        now=NOW,
+    )
+
+
+def mentioned(slack: Any) -> list[str]:
+    return [m["text"].split(":")[0] for m in slack.messages if "!subteam" in json.dumps(m)]
+
+
+def test_a_run_is_one_thread_whose_first_message_shows_its_state(
+    slack: Any, state: State, settings: Settings, summary: GateSummary
+) -> None:
+    assert start(state, settings)
+    deliver_all(state, settings)
+    (root,) = slack.thread(ROOT)
+    assert root.startswith("🔎 CHECKING: summer for shop. Users: nothing changes for them")
+    shown = json.dumps(slack.shown[ROOT], ensure_ascii=False)
+    for part in ("2026-09-14 02:00 UTC, asked by", "240 cases, at most $25.00", "Run run-1"):
+        assert part in shown
+    run_progress(state, "run-1", product="shop", step="harness", title="MADE 480 pictures")
+    run_waits(
+        state,
+        "run-1",
+        product="shop",
+        because="The policy asks a person before each promotion.",
+        until="2026-09-14T06:00:00.000Z",
+        links=(("Decide", "https://prefect.example/runs/flow-run/1"),),
+    )
+    deliver_all(state, settings)
+    assert "Waits for approval until 2026-09-14 06:00 UTC" in slack.thread(ROOT)[0]
+    run_ended(state, settings, summary)
+    deliver_all(state, settings)
+    texts = slack.thread(ROOT)
+    assert [text.split(":")[0] for text in texts] == [
+        "⛔ ROLLBACK",
+        "ℹ️ MADE 480 pictures",
+        "⚠️ WAITING for approval",
+        "⛔ ROLLBACK",
+    ]
+    assert mentioned(slack) == ["⛔ ROLLBACK"]
+    assert "Waits for approval" not in texts[0]
+    waiting = json.dumps(slack.messages[2], ensure_ascii=False)
+    assert "`imagegate approve run-1 --why" in waiting
+    assert "<https://prefect.example/runs/flow-run/1|Decide>" in waiting
+    assert pending(state) == ()
+
+
+def test_a_resumed_run_tells_nothing_twice_but_another_verdict_anew(
+    slack: Any, state: State, settings: Settings, summary: GateSummary
+) -> None:
+    hold = replace(summary, verdict="HOLD")
+    for verdict in (hold, hold, summary):
+        start(state, settings)
+        run_progress(state, "run-1", product="shop", step="harness", title="MADE 480 pictures")
+        run_ended(state, settings, verdict)
+        deliver_all(state, settings)
+    assert [text.split(":")[0] for text in slack.thread(ROOT)] == [
+        "⛔ ROLLBACK",
+        "ℹ️ MADE 480 pictures",
+        "⏸️ HOLD",
+        "⛔ ROLLBACK",
+    ]
+
+
+def test_the_end_opens_a_thread_that_nobody_opened(
+    slack: Any, state: State, settings: Settings, summary: GateSummary
+) -> None:
+    key = run_ended(state, settings, replace(summary, report="/srv/runs/run-1/report.html"))
+    assert key in deliver_all(state, settings).delivered
+    assert len(slack.thread(ROOT)) == 2
+    footer = json.dumps(slack.messages[1]["blocks"][-1])
+    assert "<https://reports.example/runs/run-1/report.html|Report>" in footer
+
+
+def test_a_gate_that_breaks_pages_once_a_failure_and_shows_it_on_top(
+    slack: Any, state: State, settings: Settings
+) -> None:
+    start(state, settings)
+
+    def fail(event: str) -> bool:
+        return run_failed(
+            state,
+            settings,
+            run_id="run-1",
+            product="shop",
+            candidate="summer",
+            what="worker 7 is dead <!channel>",
+            event=event,
+            now=NOW,
+        )
+
+    assert fail("dead:1")
+    assert not fail("dead:1")
+    deliver_all(state, settings)
+    assert mentioned(slack) == ["🚨 GATE FAILED"]
+    page = slack.messages[1]
+    texts = json.dumps(page, ensure_ascii=False)
+    for part in (
+        "nothing was promoted by this run",
+        "worker 7 is dead &lt;!channel&gt;",
+        "`imagegate status --product shop`",
+        "`imagegate run --resume run-1`",
+    ):
+        assert part in texts
+    assert slack.thread(ROOT)[0].startswith("🚨 GATE FAILED: summer for shop")
+    assert fail("dead:2")
+
+
+def test_a_failure_after_a_promotion_does_not_say_that_nothing_changed(
+    state: State, settings: Settings
+) -> None:
+    with state.begin() as connection:
+        connection.execute(
+            sa.insert(transitions).values(
+                product="shop",
+                epoch=2,
+                kind="promote",
+                from_digest="sha256:1",
+                to_digest="sha256:2",
+                actor="gate",
+                reason="x",
+                run_id="run-1",
+                at="2026-09-14T02:00:00.000Z",
+            )
+        )
+    run_failed(state, settings, run_id="run-1", product="shop", what="disk full")
+    assert "they may get it already" in messages(state)[1].payload["text"]
+
+
+def test_a_page_of_a_run_can_be_acknowledged_in_its_thread(
+    slack: Any, state: State, settings: Settings, summary: GateSummary
+) -> None:
+    start(state, settings)
+    run_ended(state, settings, summary)
+    deliver_all(state, settings)
+    assert acknowledge(state, "run:run-1", "mia", now=NOW)
+    deliver_all(state, settings)
+    texts = slack.thread(ROOT)
+    assert texts[0].startswith("⛔ ROLLBACK: summer for shop. Acknowledged by mia 2026-09-14 02:00")
+    assert texts[-1].startswith("👀 Acknowledged by mia")
+    assert mentioned(slack) == ["⛔ ROLLBACK"], "the acknowledgement wakes nobody"
+    # A good end of the resumed run closes what was open.
+    run_ended(state, settings, replace(summary, verdict="PROMOTE"))
+    found = read_incident(state, "run:run-1")
+    assert found is not None
+    assert found.status == "resolved"
+
+
+def test_a_hostile_run_pings_nobody(
+    slack: Any, state: State, settings: Settings, summary: GateSummary, fake: Any
+) -> None:
+    evil = "<!channel> <@U0000000000> `x` *y* <https://evil.example|here> @here"
+    run_started(
+        state,
+        settings,
+        run_id="run-1",
+        product=evil,
+        candidate=evil,
+        baseline=evil,
+        requester=evil,
+    )
+    run_progress(state, "run-1", product=evil, step="x", title=evil, lines=(evil,), asked=(evil,))
+    run_ended(
+        state,
+        settings,
+        replace(summary, product=evil, candidate_name=evil, reasons=(evil,), report=""),
+    )
+    run_failed(state, settings, run_id="run-1", product=evil, what=evil, candidate=evil)
+    assert deliver_all(state, settings).failed == {}
+    marks = {mark for body in slack.shown.values() for mark in fake.markup_of(body)}
+    assert {m for m in marks if "|" not in m} == {"!subteam^S0123456789"}
+    assert all(m.startswith("https://reports.example/") for m in marks if "|" in m)
+
+
+@pytest.mark.parametrize(
+    ("flow_run", "api", "page"),
+    [
+        (None, "http://prefect:4200/api", None),
+        ("1-2", None, None),
+        ("1-2", "http://prefect:4200/api", "http://prefect:4200/runs/flow-run/1-2"),
+        (
+            "1-2",
+            "https://api.prefect.cloud/api/accounts/A/workspaces/W",
+            "https://app.prefect.cloud/account/A/workspace/W/runs/flow-run/1-2",
+        ),
+    ],
+)
+def test_the_page_of_a_run_is_where_its_server_shows_it(
+    flow_run: str | None, api: str | None, page: str | None
+) -> None:
+    assert prefect_run(flow_run, api) == page
+
+
+def test_the_command_to_roll_back_is_one_line_of_a_shell() -> None:
+    assert rollback_command("shop", "sha256:7cc1a0b2c3d4e5f6") == (
+        "imagegate rollback --product shop --to 7cc1a0b2c3d4"
+    )
+    assert rollback_command("my shop; rm -rf /\n", "") == (
+        "imagegate rollback --product 'my shop; rm -rf /'"
+    )
