@@ -148,11 +148,22 @@ def _readers() -> tuple[bool, str]:
 
 
 def _slack(settings: Settings) -> tuple[bool, str]:
-    if settings.slack_token is None:
+    from tasks.alerts.chain import ways_of
+    from tasks.alerts.config import load_or_default
+
+    ways, broken = ways_of(settings)
+    config, problem = load_or_default(settings.alerts_file)
+    trouble = [*broken.values(), *([problem] if problem else [])]
+    if "slack" in (names := [way.name for way in ways]):
+        channel = config.default.channel or settings.slack_channel
+        if not channel:
+            trouble.append("SLACK_BOT_TOKEN is set, IMAGEGATE_SLACK_CHANNEL is not")
+        names[0] = f"slack in {channel}"
+    if trouble:
+        return False, "; ".join(trouble)
+    if not names:
         return True, "no SLACK_BOT_TOKEN: messages are shown here and kept in the outbox"
-    if not settings.slack_channel:
-        return False, "SLACK_BOT_TOKEN is set, IMAGEGATE_SLACK_CHANNEL is not"
-    return True, f"messages go to {settings.slack_channel}"
+    return True, f"messages go by {', then '.join(names)}; try `imagegate alerts test`"
 
 
 def _prefect() -> tuple[bool, str]:

@@ -183,9 +183,9 @@ class Chain:
         return AlertError(text, trouble)
 
 
-def chain_of(state: State, settings: Settings, *, force: bool = False) -> Chain:
-    """Return the ways that the settings give; one with wrong settings is left out and named."""
-    carriers: list[Carrier] = []
+def ways_of(settings: Settings) -> tuple[list[Carrier], dict[str, str]]:
+    """Return the ways that the settings give, and what is wrong with those that cannot be used."""
+    ways: list[Carrier] = []
     broken: dict[str, str] = {}
     for name, make in (
         ("slack", slack_carrier),
@@ -193,10 +193,16 @@ def chain_of(state: State, settings: Settings, *, force: bool = False) -> Chain:
         ("mail", mail_carrier),
     ):
         try:
-            carrier: Carrier | None = make(settings)
+            way: Carrier | None = make(settings)
         except ConfigError as error:
             broken[name] = str(error)
         else:
-            if carrier is not None:
-                carriers.append(carrier)
-    return Chain(state, carriers, force=force, broken=broken)
+            if way is not None:
+                ways.append(way)
+    return ways, broken
+
+
+def chain_of(state: State, settings: Settings, *, force: bool = False) -> Chain:
+    """Return the ways that the settings give, ready to send."""
+    ways, broken = ways_of(settings)
+    return Chain(state, ways, force=force, broken=broken)

@@ -13,9 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from tasks.alerts.outbox import UNDELIVERED, Message, as_message, redact
+from tasks.alerts.config import AlertsConfig
+from tasks.alerts.outbox import UNDELIVERED, Message, as_message, pending, redact
 from tasks.alerts.parcel import AlertError, Anchor, Receipt
-from tasks.alerts.queue import Waiting
+from tasks.alerts.queue import Waiting, plan
 from tasks.errors import ImagegateError
 from tasks.mix.freeze import stamp
 from tasks.records import utc_now
@@ -71,6 +72,32 @@ def waiting_rows(state: State) -> tuple[list[Waiting], dict[str, str]]:
             )
             updated = {str(thread): str(at) for thread, at in found}
     return waiting, updated
+
+
+def overdue(
+    state: State, config: AlertsConfig, *, now: datetime, age: timedelta
+) -> tuple[Message, ...]:
+    """Return the messages that wait for longer than they should, oldest first.
+
+    One that quiet hours held back, or that is not tried again yet, is given its time anew.
+
+    Args:
+        state: The database.
+        config: The routing.
+        now: The present moment.
+        age: How long a message may wait.
+    """
+    rows, updated = waiting_rows(state)
+    before = now - age
+    held: set[int] = set()
+    for moment in (before, now):
+        held |= plan(rows, config, updated, now=moment, stale=moment).on_purpose
+    return tuple(
+        message
+        for message in pending(state)
+        if message.id not in held
+        and max(message.created_at, message.not_before or "") <= stamp(before)
+    )
 
 
 def claim(

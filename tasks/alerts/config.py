@@ -206,3 +206,14 @@ def load_alerts(path: Path) -> AlertsConfig:
             "deployments/alerts.yaml"
         )
     return parse_strict(AlertsConfig, value, path)
+
+
+def load_or_default(path: Path) -> tuple[AlertsConfig, str | None]:
+    """Return the routing, and what is wrong with its file, if anything.
+
+    A file with a mistake must not silence an alert: then the defaults decide.
+    """
+    try:
+        return load_alerts(path), None
+    except ConfigError as error:
+        return AlertsConfig(), str(error)

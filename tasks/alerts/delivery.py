@@ -20,11 +20,11 @@ from tasks.alerts.claims import (
     retry_refused,
     waiting_rows,
 )
-from tasks.alerts.config import AlertsConfig, load_alerts
+from tasks.alerts.config import AlertsConfig, load_or_default
 from tasks.alerts.outbox import Message, pending, redact
 from tasks.alerts.parcel import AlertError, Anchor, Parcel, Receipt
 from tasks.alerts.queue import Ready, plan
-from tasks.errors import ConfigError, ImagegateError
+from tasks.errors import ImagegateError
 from tasks.settings import Settings
 from tasks.state import State
 
@@ -250,15 +250,9 @@ class _Pass:
 
 
 def routes_of(settings: Settings) -> tuple[Routes, str | None]:
-    """Return the routes, and what is wrong with the routing file, if anything.
-
-    A file with a mistake must not silence an alert: then the settings alone decide.
-    """
-    problem = None
-    try:
-        config = load_alerts(settings.alerts_file)
-    except ConfigError as error:
-        config, problem = AlertsConfig(), str(error)
+    """Return the routes, and what is wrong with the routing file, if anything."""
+    config, problem = load_or_default(settings.alerts_file)
+    if problem is not None:
         _log.warning("alerts are sent by the defaults: %s", problem)
     interactive = settings.slack_app_token is not None
     return Routes(config, settings.slack_channel.strip(), interactive), problem

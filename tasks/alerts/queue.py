@@ -63,6 +63,14 @@ class Plan:
     muted: list[int] = field(default_factory=list)
     #: Why a message waits, in words, by its id.
     waits: dict[int, str] = field(default_factory=dict)
+    #: Messages that wait because the routing says so: quiet hours, or a count shown later.
+    on_purpose: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    words: str
+    on_purpose: bool = False
 
 
 def plan(
@@ -131,7 +139,9 @@ def _look(
     for row in heard[1:]:
         found.waits[row.id] = "waits for the message before it in its thread"
     if why is not None:
-        found.waits[head.id] = why
+        found.waits[head.id] = why.words
+        if why.on_purpose:
+            found.on_purpose |= {row.id for row in heard}
         return
     more = len(heard) > 1
     found.ready.append(Ready(head.id, severities[head.id], urgency, routing, head.thread, more))
@@ -146,20 +156,20 @@ def _why_not(
     updated_at: Mapping[str, str],
     now: datetime,
     stale: datetime,
-) -> str | None:
+) -> _Wait | None:
     """Return why the first message of a thread is not sent now, ``None`` when it is."""
     if head.status == "sending" and (head.claimed_at or "") >= stamp(stale):
-        return "is being sent"
+        return _Wait("is being sent")
     if head.not_before is not None and head.not_before > stamp(now):
-        return f"was refused; tried again at {head.not_before}"
+        return _Wait(f"was refused; tried again at {head.not_before}")
     silent = head.kind == "update" and head.thread in updated_at
     if urgency != "page" and not silent and routing.quiet_hours is not None:
         end = routing.quiet_hours.end(now)
         if end is not None:
-            return f"quiet hours until {stamp(end)}"
+            return _Wait(f"quiet hours until {stamp(end)}", on_purpose=True)
     if head.topic == REPEATED and alone and head.thread in updated_at:
         last = datetime.fromisoformat(updated_at[head.thread or ""])
         again = last + timedelta(minutes=routing.repeat_minutes)
         if now < again:
-            return f"shows the count at {stamp(again)}"
+            return _Wait(f"shows the count at {stamp(again)}", on_purpose=True)
     return None

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.alerts.claims import claim, retry_refused
+from tasks.alerts.claims import claim, overdue, retry_refused
 from tasks.alerts.config import AlertsConfig
 from tasks.alerts.delivery import Routes, deliver
 from tasks.alerts.outbox import enqueue, messages, pending, redact
@@ -195,6 +195,28 @@ def test_quiet_hours_hold_all_but_pages_until_they_end(state: State) -> None:
     morning = datetime(2026, 9, 14, 5, tzinfo=UTC)
     deliver(state, by(state, post), night(), now=morning)
     assert post.sent == ["page", "warning", "info"]
+
+
+def test_only_what_waits_without_a_reason_is_overdue(state: State) -> None:
+    start = datetime.now(UTC)
+    for severity in ("warning", "page"):
+        enqueue(state, severity, None, {"text": "x"}, severity=severity)  # type: ignore[arg-type]
+    enqueue(state, "old update", None, {"text": "x"}, kind="update", thread="t")
+    enqueue(state, "update", None, {"text": "x"}, kind="update", thread="t")
+    age, config = timedelta(minutes=5), AlertsConfig()
+
+    def late(minutes: float, config: AlertsConfig = config) -> list[str]:
+        now = start + timedelta(minutes=minutes)
+        return [m.dedup_key for m in overdue(state, config, now=now, age=age)]
+
+    assert late(4) == []
+    assert late(6) == ["warning", "page", "update"]
+    soon = (start + timedelta(minutes=30)).strftime("%H:%M")
+    quiet = {"from": (start - timedelta(minutes=30)).strftime("%H:%M"), "until": soon}
+    held = parse_strict(AlertsConfig, {"default": {"quiet_hours": quiet}}, "test")
+    assert late(6, held) == ["page"]
+    assert late(32, held) == ["page"], "the night is over, and it has its time anew"
+    assert late(36, held) == ["warning", "page", "update"]
 
 
 def test_what_is_below_the_least_severity_is_muted_and_not_owed(state: State) -> None:
