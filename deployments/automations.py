@@ -11,6 +11,7 @@ gone. The last two speak by the incoming webhook alone, for the outbox may be wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ TAG = "imagegate"
 WATCH = "production-watch"
 #: Name of the block that holds the webhook's address on Prefect's server.
 BLOCK = "imagegate-oncall"
+_SLACK = re.compile(r"https://hooks\.slack(-gov)?\.com/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,11 +241,24 @@ def _nobody_takes_runs(pools: Sequence[str], block: UUID) -> AutomationCore:
 
 def _webhook_block(url: str) -> UUID:
     """Keep the webhook's address as a secret of Prefect's server and return the block's id."""
-    from prefect.blocks.notifications import SlackWebhook
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
     from pydantic import SecretStr
 
-    block = SlackWebhook(url=SecretStr(url))
-    found: Any = block.save(BLOCK, overwrite=True)
+    block: Any
+    if _SLACK.match(url):
+        block = SlackWebhook(url=SecretStr(url))
+    else:
+        # Prefect's block knows Slack's own hosts only; others speak the same language.
+        block = CustomWebhookNotificationBlock.model_validate(
+            {
+                "name": BLOCK,
+                "method": "POST",
+                "url": "{{address}}",
+                "json_data": {"text": "*{{subject}}*\n{{body}}"},
+                "secrets": {"address": url},
+            }
+        )
+    found: Any = block.save(BLOCK if _SLACK.match(url) else f"{BLOCK}-webhook", overwrite=True)
     return UUID(str(found))
 
 

@@ -21,6 +21,10 @@ from tasks.watchdog.silence import silence
 from tasks.watchdog.words import ago, clock, one_line
 
 
+#: How the message of a state begins that the watchdog itself gave a flow run.
+FOUND_DEAD = "found dead by imagegate's watchdog"
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     """A gate that is not well: its run, its flow run, or both."""
@@ -78,6 +82,8 @@ def _run_trouble(
         # Any other state is on its way to its end, or a person started it again.
         ended = flow is None or flow.state == "FAILED"
         return _failed(run, flow, facts) if ended else None
+    if _too_early(run, flow, facts, limits):
+        return None
     silent = ago((facts.now - run.last_sign).total_seconds())
     why = (
         f"its process {run.pid} on {run.host} is gone; last sign of life {silent} ago"
@@ -86,6 +92,21 @@ def _run_trouble(
         + one_line(flow.message if flow is not None else "")
     )
     return _dead(_Case(run, flow, why), facts, limits)
+
+
+def _too_early(run: RunFact, flow: FlowFact | None, facts: Facts, limits: Limits) -> bool:
+    """Whether somebody else may still say what happened, or can be asked again in a moment."""
+    if flow is None:
+        seen = facts.prefect_seen_at
+        return (
+            run.flow_run_id is not None
+            and facts.prefect == "down"
+            and seen is not None
+            and (facts.now - seen).total_seconds() <= limits.prefect_pause_s
+        )
+    believed = flow.deployment is not None and flow.state in ("RUNNING", "PENDING")
+    silent = (facts.now - run.last_sign).total_seconds()
+    return believed and run.status == "running" and silent <= limits.report_s
 
 
 def _flow_trouble(flow: FlowFact, facts: Facts, limits: Limits) -> Trouble | None:
@@ -258,7 +279,7 @@ def _dead(case: _Case, facts: Facts, limits: Limits) -> Trouble:
 def _event(target: str, count: int, step: _Step) -> str:
     if step.under_way:
         return death_event(target, count - 1)  # The death that was told before the resume.
-    if step.action is not None and step.action.kind == "resume":
+    if step.soon or (step.action is not None and step.action.kind == "resume"):
         return death_event(target, count)
     # Its hook may have promised a resume that does not come: that is told by itself.
     return f"stands:{target}:{count}"
@@ -275,6 +296,8 @@ class _Step:
     action: Action | None = None
     #: It was resumed, and has not shown yet.
     under_way: bool = False
+    #: It will be resumed, not yet.
+    soon: bool = False
 
 
 def _next_step(case: _Case, facts: Facts, limits: Limits) -> _Step:
@@ -304,7 +327,12 @@ def _next_step(case: _Case, facts: Facts, limits: Limits) -> _Step:
         return _Step(
             f"and given up after {count} resumes", f"Find out what kills it, then: {by_hand}"
         )
-    why = f"found dead by imagegate's watchdog: {case.why}"
+    if flow.state == "CRASHED" and not flow.message.startswith(FOUND_DEAD):
+        reported = (facts.now - flow.since).total_seconds()
+        if reported <= limits.report_s:
+            done = f"resumed by the watchdog in half a minute ({count + 1} {of})"
+            return _Step(done, "Nothing, if it goes on: the verdict follows.", soon=True)
+    why = f"{FOUND_DEAD}: {case.why}"
     driver = run.driver if run is not None else None
     return _Step(
         f"resumed by the watchdog ({count + 1} {of})",

@@ -45,6 +45,9 @@ class Limits:
 
     #: Automatic resumes of one run; after that a person has to look.
     resumes: int = 3
+    #: A living worker reports the death of its process itself, and once more when its hooks are
+    #: done: a run that is started again before that would be taken for dead as well.
+    report_s: float = 30.0
     #: A resume is tried again after this time, when the one before did not show.
     resume_again_s: float = 60.0
     #: A run that died longer ago is told and not resumed: production may have moved on.
@@ -67,6 +70,8 @@ class Limits:
     #: Missed heartbeats until a worker counts as dead.
     worker_heartbeats: float = 3.0
     prefect_silence_s: float = 120.0
+    #: A dead run waits this long for a server that does not answer, before people are asked.
+    prefect_pause_s: float = 60.0
     #: A change of production takes the router this long at the most.
     router_grace_s: float = 60.0
 

@@ -52,6 +52,27 @@ def test_a_dead_run_pages_and_is_resumed_against_what_was_seen() -> None:
     assert trouble.event == f"dead:{FLOW}:0"
 
 
+def test_a_living_worker_is_given_time_to_report_the_death_itself() -> None:
+    fresh = a_run(heartbeat_at=ago(seconds=6))
+    assert look(facts(runs=(fresh,), flows=(a_flow(),))) == []
+    # It reports twice, the second time after its hooks: told at once, resumed when that is over.
+    reported = a_flow(state="CRASHED", message="Process exited: -9", since=ago(seconds=12))
+    told = one(look(facts(runs=(fresh,), flows=(reported,))))
+    assert told.action is None
+    assert told.event == f"dead:{FLOW}:0"
+    settled = replace(reported, since=ago(seconds=40))
+    resumed = one(look(facts(runs=(fresh,), flows=(settled,))))
+    assert resumed.action is not None
+    assert resumed.event == told.event
+
+
+def test_a_server_that_is_away_for_a_moment_makes_no_alarm_of_a_dead_run() -> None:
+    away = {"prefect": "down", "faults": (Fault("prefect", "timeout"),)}
+    assert look(facts(runs=(a_run(),), prefect_seen_at=ago(seconds=20), **away)) == []
+    told = look(facts(runs=(a_run(),), prefect_seen_at=ago(seconds=70), **away))
+    assert "while Prefect does not answer" in one(told).title
+
+
 @pytest.mark.parametrize("state", ["CANCELLED", "CANCELLING"])
 def test_what_a_person_cancelled_is_never_resumed_and_wakes_nobody(state: str) -> None:
     flow = a_flow(state=state, since=ago(minutes=30))
