@@ -71,7 +71,7 @@ def try_out(
     as_json: Json = False,
 ) -> None:
     """Send a real message by the real ways, and say which one took it."""
-    from flows.cli import emit, say
+    from flows.cli_io import emit, say
 
     told = send_test(load_settings(), severity, product)
     if as_json:
@@ -89,7 +89,7 @@ def ack(
     as_json: Json = False,
 ) -> None:
     """Say that you take care of an alarm: its thread shows it."""
-    from flows.cli import emit, say, whoami
+    from flows.cli_io import emit, say, whoami
 
     done = acknowledge_now(load_settings(), key, owner or whoami())
     if as_json:
@@ -99,7 +99,7 @@ def ack(
 
 
 def _show(shown: dict[str, Any], as_json: bool) -> None:
-    from flows.cli import emit, say
+    from flows.cli_io import emit, say
 
     if as_json:
         emit(shown)
@@ -112,7 +112,7 @@ def _watch(settings: Settings, as_json: bool) -> None:
     import signal
     import threading
 
-    from flows.cli import emit, say
+    from flows.cli_io import emit, say
     from flows.operate import opened
     from tasks.alerts.delivery import DeliveryReport
     from tasks.alerts.worker import OutboxWorker

@@ -43,7 +43,7 @@ def approvals(as_json: Json = False) -> None:
 
 
 def _list(settings: Settings, as_json: bool) -> None:
-    from flows.cli import emit, say
+    from flows.cli_io import emit, say
     from flows.operate import opened
     from tasks.approval import store
 
@@ -86,7 +86,7 @@ def _decide(
         return
     from flows.approval_resume import carry_on
     from flows.approval_words import tell
-    from flows.cli import whoami
+    from flows.cli_io import whoami
     from flows.operate import opened
 
     with opened(settings) as state:
@@ -133,7 +133,7 @@ def _answer(
 
 def _finish(settings: Settings, decided: Approval, carried: CarriedOn, as_json: bool) -> None:
     """Resume the run here when nobody else does, and say how it goes on."""
-    from flows.cli import EXIT_CODES, emit, say
+    from flows.cli_io import EXIT_CODES, emit, say
     from tasks.approval.rules import outcome
     from tasks.evidence.text import visible
 

@@ -35,7 +35,7 @@ def budget(
     ] = False,
 ) -> None:
     """Show spend by day, week and month against soft and hard limits, with a forecast."""
-    from flows.cli import emit, say
+    from flows.cli_io import emit, say
     from flows.operate import opened
     from tasks.budget.check import standings
     from tasks.budget.limits import load_budgets

@@ -84,7 +84,7 @@ def _url() -> str:
 
 
 def _show(value: dict[str, Any], text: str, as_json: bool) -> None:
-    from flows.cli import emit, say
+    from flows.cli_io import emit, say
 
     if as_json:
         emit(value)

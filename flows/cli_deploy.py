@@ -23,7 +23,7 @@ def serve(
 
     Without PREFECT_API_URL a Prefect server is started and stopped with it.
     """
-    from flows.cli import err
+    from flows.cli_io import err
     from flows.serve import ServeOptions
     from flows.serve import serve as run
 
@@ -54,7 +54,7 @@ def deploy(
 ) -> None:
     """Register the deployments on a work pool of Prefect's server, for workers to run."""
     from deployments.pools import POOL_TYPES
-    from flows.cli import emit, say
+    from flows.cli_io import emit, say
     from flows.deploying import deploy_to_pool
 
     if kind not in POOL_TYPES:
@@ -97,7 +97,7 @@ def schedules(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the schedules: next and last run, and what was missed."""
-    from flows.cli import emit, say
+    from flows.cli_io import emit, say
     from flows.schedule_list import list_schedules, render_schedules
 
     shown: dict[str, Any] = list_schedules(load_settings())

@@ -39,7 +39,7 @@ def watchdog(
 
 
 def _once(settings: Settings, as_json: bool) -> None:
-    from flows.cli import emit, say
+    from flows.cli_io import emit, say
     from flows.watch import carry_out
     from flows.watch_words import lines
     from tasks.watchdog.loop import run_once
@@ -55,7 +55,7 @@ def _once(settings: Settings, as_json: bool) -> None:
 
 
 def _forever(settings: Settings, every: float, as_json: bool) -> None:
-    from flows.cli import emit, err, say
+    from flows.cli_io import emit, err, say
     from flows.watch import carry_out
     from flows.watch_words import lines
     from tasks.watchdog.loop import run_forever
@@ -91,7 +91,7 @@ def automations(
     as_json: Json = False,
 ) -> None:
     """Create, list or remove imagegate's automations on Prefect's server."""
-    from flows.cli import emit, say
+    from flows.cli_io import emit, say
 
     if action not in ("apply", "list", "remove"):
         raise ConfigError(
@@ -120,7 +120,6 @@ def _automations(action: str) -> dict[str, Any]:
             "ends with it; set PREFECT_API_URL, e.g. http://127.0.0.1:4200/api"
         )
     from deployments.automations import applied, listed, removed
-
     from flows.prefect_env import prepare_prefect
 
     prepare_prefect(settings.home, lambda _text: None)

@@ -1,0 +1,119 @@
+"""What people do between gates: freeze, thaw, look, roll back, read, ask the doctor."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.cli_io import DEFAULT_PRODUCT, Json, Owner, Product, emit, say, whoami
+from tasks.settings import load_settings
+
+
+def freeze(
+    reason: Annotated[str, typer.Option(help="Why production must not change.")],
+    days: Annotated[float, typer.Option(help="For how long.")] = 14.0,
+    product: Product = DEFAULT_PRODUCT,
+    owner: Owner = None,
+    as_json: Json = False,
+) -> None:
+    """Lock production: until the end date only a rollback may change it."""
+    from flows import operate
+
+    frozen = operate.freeze(load_settings(), product, owner or whoami(), reason, days)
+    if as_json:
+        emit(frozen)
+    else:
+        say(
+            f"{product} is frozen until {frozen['until_at']} by {frozen['owner']}: "
+            f"{frozen['reason']}\nLift it with: imagegate thaw --product {product}"
+        )
+
+
+def thaw(product: Product = DEFAULT_PRODUCT, owner: Owner = None, as_json: Json = False) -> None:
+    """Lift the freeze of production."""
+    from flows import operate
+
+    lifted = operate.thaw(load_settings(), product, owner or whoami())
+    if as_json:
+        emit({"product": product, "thawed": lifted})
+    else:
+        say(f"{product} is no longer frozen" if lifted else f"{product} was not frozen")
+
+
+def status(product: Product = DEFAULT_PRODUCT, as_json: Json = False) -> None:
+    """Show what serves production, whether it is frozen, and the last run."""
+    from flows import operate
+
+    shown = operate.status(load_settings(), product)
+    if as_json:
+        emit(shown)
+    else:
+        say(operate.render_status(shown))
+
+
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; kept in the journal.")] = "asked by a person",
+    to: Annotated[
+        str | None, typer.Option(help="Digest (or its beginning) of a mix that served before.")
+    ] = None,
+    product: Product = DEFAULT_PRODUCT,
+    owner: Owner = None,
+    as_json: Json = False,
+) -> None:
+    """Put production back on the mix before, or on an earlier one; verified by the router."""
+    from flows import operate
+
+    done = operate.rollback(load_settings(), product, to, owner or whoami(), reason)
+    if as_json:
+        emit(done)
+    else:
+        say(
+            f"{product} serves {done['mix_name']} ({done['mix_digest'][:19]}…), "
+            f"verified at the router in {done['seconds']:.2f} s"
+        )
+
+
+def history(
+    product: Annotated[str | None, typer.Option(help="Only this product.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many runs.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List the runs and their verdicts, newest first."""
+    from flows import operate
+
+    rows = operate.history(load_settings(), product, limit)
+    if as_json:
+        emit({"runs": rows})
+    else:
+        say(operate.render_history(rows))
+
+
+def report(
+    run_id: Annotated[str | None, typer.Argument(help="The run; default: the newest.")] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say where the report of a run lies, or open it."""
+    from flows import operate
+
+    path = operate.report_path(load_settings(), run_id)
+    if as_json:
+        emit({"report": str(path)})
+    else:
+        say(str(path))
+    if open_it:
+        typer.launch(path.as_uri())
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: versions, fonts, readers, database, router, keys."""
+    from flows.doctor import examine, render_examination
+
+    found = examine(load_settings())
+    if as_json:
+        emit(found)
+    else:
+        say(render_examination(found))
+    if not found["ok"]:
+        raise typer.Exit(4)
