@@ -77,13 +77,16 @@ def serve(settings: Settings, options: ServeOptions, say: Say) -> None:
             say(line)
         stack.callback(stop.set)  # Also when something breaks: the threads end with us.
         runner.start()
-        threads = [_watchdog(settings, stop), _reporter(registered, stop, say)]
+        over = threading.Event()
+        stack.callback(over.set)
+        threads = [_watchdog(settings, stop), _reporter(registered, over, say)]
         try:
             while not stop.wait(0.5):
                 runner.check()
         finally:
             stop.set()
             runner.end(GRACE_S, say)
+            over.set()
             for thread in threads:
                 thread.join(30)
     say("Stopped. Schedules stay registered and go on with the next `imagegate serve`.")
@@ -200,7 +203,7 @@ def _watchdog(settings: Settings, stop: threading.Event) -> threading.Thread:
     return thread
 
 
-def _reporter(registered: list[Registered], stop: threading.Event, say: Say) -> threading.Thread:
+def _reporter(registered: list[Registered], over: threading.Event, say: Say) -> threading.Thread:
     from flows.serve_report import Reporter
 
     names = {one.id: one.name for one in registered}
@@ -208,8 +211,8 @@ def _reporter(registered: list[Registered], stop: threading.Event, say: Say) -> 
 
     def loop() -> None:
         while True:
-            # The last look comes after the stop, to say how the gates ended.
-            ended = stop.wait(REPORT_S)
+            # The last look comes when all runs have ended, to say how.
+            ended = over.wait(REPORT_S)
             reporter.look()
             if ended:
                 return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import signal
+import threading
 from typing import Any
 
 import pytest
@@ -59,3 +61,28 @@ def test_without_a_terminal_progress_is_a_line_a_quarter() -> None:
     # What comes from prompts and providers is text, never markup of the console.
     assert "[red]seen[/red]" in out.getvalue()
     assert "[bold]PROMOTE[/bold]" in lines[-1]
+
+
+def test_without_a_terminal_the_first_interrupt_ends_in_order_and_the_second_at_once() -> None:
+    watcher = Watcher()
+    before = signal.getsignal(signal.SIGINT)
+    with watcher.signals():
+        signal.raise_signal(signal.SIGINT)
+        assert watcher.stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    watcher, before = Watcher(), signal.getsignal(signal.SIGINT)
+
+    def inside() -> None:
+        with watcher.signals():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    seen: list[object] = []
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert seen == [before]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ import httpx
 import pytest
 import yaml
 
+from tasks.errors import FrozenError
+from tasks.mix.freeze import acquire_for_run
+from tasks.state import State
 from tests.conftest import ROOT, clean_environment
 from tests.fakes.held_models import HeldModels
 
@@ -238,6 +241,19 @@ def test_a_second_gate_waits_for_the_first_when_the_file_says_so(world: World) -
     first = world.started(name)
     world.wait(world.models.seen("queued").is_set)
     second = world.started(name)
+    # A gate from elsewhere, that Prefect does not see, is stopped by the freeze of the first.
+    state = State(f"sqlite:///{world.folder / 'home' / 'state.db'}")
+    with pytest.raises(FrozenError, match="run '[0-9-]+-new-mix-[0-9a-f]+' of kim"):
+        acquire_for_run(
+            state,
+            "queued",
+            run_id="another",
+            owner="lee",
+            reason="release gate",
+            days=1,
+            now=datetime.now(UTC),
+        )
+    state.close()
     world.wait(lambda: world.run(second)["state"]["name"] == "AwaitingConcurrencySlot", seconds=18)
     world.models.release("queued")
     ended = world.wait(lambda: (r := world.run(second))["state"]["name"] == "Refused" and r)
