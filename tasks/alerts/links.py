@@ -42,15 +42,32 @@ def prefect_run(flow_run_id: str | None, api_url: str | None) -> str | None:
 
 
 def run_links(
-    connection: Connection, settings: Settings, run_id: str, *, report: bool = True
+    connection: Connection,
+    settings: Settings,
+    run_id: str,
+    *,
+    report: bool = True,
+    rollback: bool = False,
 ) -> tuple[tuple[str, str], ...]:
-    """Return the links of a run's message: its report, when there is one, and its page."""
-    flow_run = connection.execute(
-        sa.select(runs.c.flow_run_id).where(runs.c.run_id == run_id)
-    ).scalar()
-    page = prefect_run(flow_run, prefect_api_url())
+    """Return the links of a run's message.
+
+    Args:
+        connection: An open transaction.
+        settings: Where reports are served.
+        run_id: The run.
+        report: It has a report.
+        rollback: Show the command that puts its baseline back.
+    """
+    row = connection.execute(
+        sa.select(runs.c.flow_run_id, runs.c.product, runs.c.baseline_digest).where(
+            runs.c.run_id == run_id
+        )
+    ).first()
+    page = None if row is None else prefect_run(row.flow_run_id, prefect_api_url())
     links = [("Report", report_address(settings, run_id))] if report else []
     links += [("Run in Prefect", page)] if page else []
+    if rollback and row is not None:
+        links.append(("Rollback", rollback_command(row.product, row.baseline_digest)))
     return tuple(links)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -22,6 +23,8 @@ from tasks.alerts.kit import (
 from tasks.alerts.text import clean, mrkdwn, prose
 
 _EMOJI = {"info": "ℹ️", "warning": "⚠️", "page": "🚨"}
+#: A word or two of plain letters that name what follows.
+_LABEL = re.compile(r"([A-Z][a-z]{1,9}(?: [a-z]{1,9})?): ")
 #: Lines of a notice shown in a message.
 MOST_LINES = 12
 
@@ -104,7 +107,7 @@ def notice_message(notice: Notice) -> SlackMessage:
     if notice.lines:
         # Each line bounded, so that a long one does not push the others out.
         room = MAX_SECTION // min(len(notice.lines), MOST_LINES) - 1
-        shown = [prose(line, room) for line in notice.lines[:MOST_LINES]]
+        shown = [_line(line, room) for line in notice.lines[:MOST_LINES]]
         blocks.append(section("\n".join(line for line in shown if line) or "…"))
     if notice.asked:
         blocks += bullets("Asked of you", notice.asked)
@@ -122,6 +125,14 @@ def notice_message(notice: Notice) -> SlackMessage:
         notice=notice,
         plain=plain_text(head, notice),
     )
+
+
+def _line(line: str, room: int) -> str:
+    """Return a line with its first words in bold when they name what follows (``Since: …``)."""
+    label = _LABEL.match(line)
+    if label is None or room < 3 * len(label[0]):
+        return prose(line, room)
+    return f"*{label[1]}:* {prose(line[label.end() :], room - label.end() - 2)}"
 
 
 def plain_text(head: str, notice: Notice) -> str:

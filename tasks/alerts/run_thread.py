@@ -297,7 +297,7 @@ def run_failed(
                 *lines,
             ),
             asked=duties,
-            links=run_links(connection, settings, run_id, report=False),
+            links=run_links(connection, settings, run_id, report=False, rollback=True),
             run_id=run_id,
             buttons=(Button("acknowledge", run_id=run_id, product=product, key=f"run:{run_id}"),),
         )

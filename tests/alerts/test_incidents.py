@@ -108,7 +108,7 @@ def test_an_alarm_that_gets_worse_is_told_and_pages(state: State) -> None:
     found = read_incident(state, KEY)
     assert found is not None
     assert (found.severity, found.count) == ("page", 3)
-    assert "Since: 2026-09-14 12:00 UTC" in json.dumps(post.parcels[1].message.payload)
+    assert "*Since:* 2026-09-14 12:00 UTC" in json.dumps(post.parcels[1].message.payload)
 
 
 def test_a_person_takes_care_once_and_all_see_it(state: State) -> None:

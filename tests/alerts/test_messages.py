@@ -48,7 +48,7 @@ def test_a_notice_says_state_facts_duties_and_where_to_look(fake: ModuleType) ->
         "🚨 BUDGET: shop spent its month",
         "<@U0123456789> please look at this now.",
         "*Came 3 times*",
-        "Users: nothing changes for them.\nSince: 2026-09-14 03:00 UTC",
+        "*Users:* nothing changes for them.\n*Since:* 2026-09-14 03:00 UTC",
         "*Asked of you*\n• raise it: `imagegate budget --raise 10`",
     ]
     assert str(sent["text"]).startswith("🚨 BUDGET: shop spent its month. Came 3 times. Users")

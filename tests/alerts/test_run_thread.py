@@ -23,6 +23,7 @@ from tasks.alerts.run_thread import (
     run_started,
     run_waits,
 )
+from tasks.runs import begin_run
 from tasks.settings import Settings
 from tasks.state import State, transitions
 
@@ -246,3 +247,12 @@ def test_the_command_to_roll_back_is_one_line_of_a_shell() -> None:
     assert rollback_command("my shop; rm -rf /\n", "") == (
         "imagegate rollback --product 'my shop; rm -rf /'"
     )
+
+
+def test_a_failure_of_a_booked_run_carries_the_command_to_roll_back(
+    state: State, settings: Settings
+) -> None:
+    begin_run(state, "run-1", "shop", "sha256:2222", "sha256:7cc1a0b2c3d4e5f6")
+    run_failed(state, settings, run_id="run-1", product="shop", what="disk full")
+    links = json.dumps(messages(state)[1].payload["blocks"][-1])
+    assert "Rollback: `imagegate rollback --product shop --to 7cc1a0b2c3d4`" in links
