@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.chore_hooks import note_works, on_broken
 from flows.refusal import refusals_as_states
 from tasks.alerts.delivery import deliver_all
 from tasks.budget.alarm import Told, tell, tell_damaged
@@ -51,6 +52,8 @@ EVERYTHING = BudgetAlarmRequest()
     name="budget-alarm",
     description="Compare what was spent with the limits by day, week and month; tell people.",
     persist_result=False,
+    on_failure=[on_broken],
+    on_crashed=[on_broken],
 )
 @refusals_as_states
 def budget_alarm(request: BudgetAlarmRequest = EVERYTHING) -> FlowState[dict[str, Any]]:
@@ -79,6 +82,7 @@ def budget_alarm(request: BudgetAlarmRequest = EVERYTHING) -> FlowState[dict[str
         create_table_artifact(
             rows, key="budget-alarm", description=f"Spend against limits on {today.isoformat()}"
         )
+        note_works(state, "budget-alarm", now)
         sent = deliver_all(state, settings, DELIVERY_S)
         logger.info("delivered %d messages, %d wait", len(sent.delivered), sent.left)
     name, message = summary(stands, told)

@@ -13,6 +13,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.chore_hooks import note_works, on_broken
 from tasks.alerts.delivery import deliver_all
 from tasks.alerts.messages import Notice, notice_message
 from tasks.alerts.outbox import enqueue
@@ -46,6 +47,8 @@ USUAL = FreezeReminderRequest()
     name="freeze-reminder",
     description="Remind owners of freezes that end soon, have ended, or were left by a run.",
     persist_result=False,
+    on_failure=[on_broken],
+    on_crashed=[on_broken],
 )
 def freeze_reminder(
     request: FreezeReminderRequest = USUAL,
@@ -71,6 +74,7 @@ def freeze_reminder(
         create_table_artifact(
             rows, key="freeze-reminder", description="Freezes that somebody should look at"
         )
+        note_works(state, "freeze-reminder", now)
         sent = deliver_all(state, settings, DELIVERY_S)
         logger.info("delivered %d messages, %d wait", len(sent.delivered), sent.left)
     name = "Reminded" if new else "Nothing new"

@@ -13,12 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 import yaml
 
 from tasks.budget.windows import stamp
 from tasks.mix.freeze import freeze
 from tasks.mix.production import adopt
-from tasks.state import State
+from tasks.state import State, freezes
 from tests.budget.rows import add_row, add_run
 from tests.conftest import ROOT, Command
 from tests.fakes import mixes, slack_server
@@ -161,3 +162,24 @@ def test_owners_are_reminded_once_a_day(
     shown = artifact(prefect_server, "freeze-reminder")
     assert shown == []  # of the last look, one day ahead
     assert stamp(now + timedelta(days=2.5)) == soon["data"]["freezes"][0]["until"]
+
+
+def test_a_flow_that_breaks_is_told_once_and_closed_when_it_works(
+    imagegate: Command, slack: Any, state: State, tmp_path: Path
+) -> None:
+    adopt(state, mixes.mix("winter", "folio-1"), "test", "first")
+    freeze(state, "shop", owner="dana", reason="launch", days=30, now=datetime.now(UTC))
+
+    def until(text: str) -> None:
+        with state.begin() as connection:
+            connection.execute(sa.update(freezes).values(until_at=text))
+
+    until("9999-damaged")
+    broken = run_flows(imagegate, slack, tmp_path, (*REMINDER, {}), (*REMINDER, {}))
+    assert [one["name"] for one in broken] == ["Failed", "Failed"]
+    assert len(posted(slack)) == 1
+    assert "freeze-reminder broke" in posted(slack)[0]
+    until("2099-01-01T00:00:00.000Z")
+    (mended,) = run_flows(imagegate, slack, tmp_path, (*REMINDER, {}))
+    assert mended["name"] == "Nothing new"
+    assert "does its work again" in posted(slack)[-1]
