@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from tasks.watchdog.failure import is_refusal
 from tasks.watchdog.model import (
@@ -19,7 +20,6 @@ from tasks.watchdog.model import (
 )
 from tasks.watchdog.silence import silence
 from tasks.watchdog.words import ago, clock, one_line
-
 
 #: How the message of a state begins that the watchdog itself gave a flow run.
 FOUND_DEAD = "found dead by imagegate's watchdog"
@@ -311,34 +311,42 @@ def _next_step(case: _Case, facts: Facts, limits: Limits) -> _Step:
         return _unattended(case, facts, by_hand)
     resumed = facts.resumes.get(case.target)
     count = 0 if resumed is None else resumed.count
-    of = f"of {limits.resumes}"
     if resumed is not None and _under_way(flow, resumed, facts, limits):
-        done = f"resumed by the watchdog ({count} {of})"
+        done = f"resumed by the watchdog ({count} of {limits.resumes})"
         if flow.state == "SCHEDULED":
             done += "; it waits for a worker"
         return _Step(done, "Nothing, while it goes on.", under_way=True)
     last = run.last_sign if run is not None else flow.since
+    return _given_up(flow, last, count, facts, limits, by_hand) or _resumed(
+        case, flow, count, facts, limits
+    )
+
+
+def _given_up(
+    flow: FlowFact, last: datetime, count: int, facts: Facts, limits: Limits, by_hand: str
+) -> _Step | None:
+    """Why a dead gate is not resumed, ``None`` when it is."""
     age = (facts.now - last).total_seconds()
     if flow.state in ("COMPLETED", "SCHEDULED", "PAUSED"):
         return _Step(f"although Prefect calls it {flow.state.lower()}", by_hand)
     if age > limits.resume_age_s:
         return _Step(f"and not resumed: it died {ago(age)} ago", by_hand, "warning")
     if count >= limits.resumes:
-        return _Step(
-            f"and given up after {count} resumes", f"Find out what kills it, then: {by_hand}"
-        )
-    if flow.state == "CRASHED" and not flow.message.startswith(FOUND_DEAD):
-        reported = (facts.now - flow.since).total_seconds()
-        if reported <= limits.report_s:
-            done = f"resumed by the watchdog in half a minute ({count + 1} {of})"
-            return _Step(done, "Nothing, if it goes on: the verdict follows.", soon=True)
-    why = f"{FOUND_DEAD}: {case.why}"
-    driver = run.driver if run is not None else None
-    return _Step(
-        f"resumed by the watchdog ({count + 1} {of})",
-        "Nothing, if it goes on: the verdict follows.",
-        action=Action("resume", flow.id, count, driver, why, run.run_id if run else None),
-    )
+        asked = f"Find out what kills it, then: {by_hand}"
+        return _Step(f"and given up after {count} resumes", asked)
+    return None
+
+
+def _resumed(case: _Case, flow: FlowFact, count: int, facts: Facts, limits: Limits) -> _Step:
+    """Resume it now, or in a moment, when its worker may still report its death once more."""
+    run, of = case.run, f"({count + 1} of {limits.resumes})"
+    asked = "Nothing, if it goes on: the verdict follows."
+    reported = flow.state == "CRASHED" and not flow.message.startswith(FOUND_DEAD)
+    if reported and (facts.now - flow.since).total_seconds() <= limits.report_s:
+        return _Step(f"resumed by the watchdog in half a minute {of}", asked, soon=True)
+    driver, run_id = (None, None) if run is None else (run.driver, run.run_id)
+    action = Action("resume", flow.id, count, driver, f"{FOUND_DEAD}: {case.why}", run_id)
+    return _Step(f"resumed by the watchdog {of}", asked, action=action)
 
 
 def _under_way(flow: FlowFact, resumed: ResumeFact, facts: Facts, limits: Limits) -> bool:
