@@ -161,7 +161,7 @@ def run_forever(
         on_error: Called with a sentence when a pass could not be done at all.
         limits: How patient to be.
     """
-    name = f"watchdog:{socket.gethostname()}:{os.getpid()}"
+    name = f"watchdog:{socket.gethostname()}"
     aside = None if carry_out is None else Aside(carry_out)
     failures = 0
     while not stop.is_set():
