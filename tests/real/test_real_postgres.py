@@ -51,7 +51,7 @@ from tasks.rollout.routers.file import FileRouter
 from tasks.runs import begin_run
 from tasks.state import STATE_VERSION, State, freezes, generation_cache, ledger, meta, runs
 from tests.fakes import mixes as fakes
-from tests.fakes.postgres import PASSWORD, Postgres
+from tests.fakes.postgres import PASSWORD, Postgres, binaries
 
 pytestmark = pytest.mark.real
 ROOT = Path(__file__).parents[2]
@@ -200,6 +200,36 @@ def test_prefects_tables_in_the_same_database_are_left_alone(postgres: Postgres)
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [
             ("prefects",)
         ]
+
+
+def test_the_databases_of_the_compose_file_are_made(postgres: Postgres) -> None:
+    """The script that PostgreSQL's image runs on an empty volume, run by a real psql."""
+    script = ROOT / "deployments" / "postgres" / "10-databases.sh"
+    state, prefect = "state-secret-1", "it's a 'quoted' secret"
+    env = {
+        "PATH": f"{binaries()}:/usr/bin:/bin",
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(postgres.port),
+        "PGPASSWORD": PASSWORD,
+        "POSTGRES_USER": "gate",
+        "IMAGEGATE_DB_PASSWORD": state,
+        "PREFECT_DB_PASSWORD": prefect,
+    }
+    done = subprocess.run(
+        ["sh", script], env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == done.stderr == ""
+    url = f"postgresql://imagegate:{state}@127.0.0.1:{postgres.port}/imagegate"
+    State(url).close()
+    assert drift(url) == []
+    with pytest.raises(StateError, match="permission denied"):
+        State(f"postgresql://imagegate:{state}@127.0.0.1:{postgres.port}/prefect")
+    log = (postgres.folder / "log").read_text(errors="replace")
+    assert state not in log
+    assert "quoted" not in log
+    postgres.drop("imagegate")
+    postgres.drop("prefect")
 
 
 # --- many at once --------------------------------------------------------------------------

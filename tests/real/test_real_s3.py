@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
+from deployments.health import bucket
 from tasks.errors import EvidenceError
 from tasks.evidence.remote import RemoteStore
 from tasks.images import ImageStore
 from tasks.records import digest_bytes
+from tasks.settings import load_settings
 from tests.conftest import ROOT, Command
 from tests.fakes.s3_server import KEYS, S3
 
@@ -113,6 +115,18 @@ def test_a_bucket_that_is_not_there_and_wrong_keys_are_said(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     with pytest.raises(EvidenceError, match="credentials"):
         RemoteStore(f"s3://{BUCKET}/team", s3.endpoint).push("runs/r1/plan.json", b"x")
+
+
+def test_the_bucket_is_made_when_it_is_missing(s3: S3, tmp_path: Path) -> None:
+    env = {"IMAGEGATE_EVIDENCE_URL": "s3://made/prefix", "IMAGEGATE_S3_ENDPOINT": s3.endpoint}
+    settings = load_settings(env, tmp_path)
+    assert bucket(settings) is None
+    assert bucket(settings) is None, "once more is no error"
+    RemoteStore("s3://made/prefix", s3.endpoint).push("runs/r1/plan.json", b"x")
+    s3.client.delete_object(Bucket="made", Key="prefix/runs/r1/plan.json")
+    s3.client.delete_bucket(Bucket="made")
+    s3.stop()
+    assert "bucket made" in str(bucket(settings))
 
 
 # --- the whole gate ------------------------------------------------------------------------
