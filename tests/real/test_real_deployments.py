@@ -243,7 +243,7 @@ def test_a_second_gate_waits_for_the_first_when_the_file_says_so(world: World) -
     second = world.started(name)
     # A gate from elsewhere, that Prefect does not see, is stopped by the freeze of the first.
     state = State(f"sqlite:///{world.folder / 'home' / 'state.db'}")
-    with pytest.raises(FrozenError, match="run '[0-9-]+-new-mix-[0-9a-f]+' of kim"):
+    with pytest.raises(FrozenError, match=r"run '[\w-]+-queued-candidate-\w+' of kim"):
         acquire_for_run(
             state,
             "queued",
