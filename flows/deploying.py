@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from deployments.pools import PoolType, ensure_pool, job_variables, worker_hint
 from deployments.schedule_file import load_schedules
 from flows.prefect_env import prefect_defaults
+from tasks.errors import GateError
 from tasks.records import utc_now
-from tasks.settings import Settings
+from tasks.settings import Settings, prefect_api_url
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -37,6 +38,7 @@ def deploy_to_pool(
     variables = job_variables(settings, of_type, image=image, home=home, extra=extra)
     environ = os.environ  # noqa: TID251 - Prefect reads its settings from the environment
     environ |= prefect_defaults(environ, settings.home)
+    check_server(prefect_api_url() or "")
 
     from prefect.client.orchestration import get_client
 
@@ -82,3 +84,21 @@ def set_automations(client: SyncPrefectClient, settings: Settings) -> list[str]:
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
         first = str(error).splitlines()[0][:300]
         return [f"automations were not made, only the watchdog sees dead runs: {first}"]
+
+
+def check_server(url: str) -> None:
+    """Refuse to go on with a server that does not answer.
+
+    Raises:
+        GateError: With the address and what came back.
+    """
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url}/health", timeout=20, trust_env=False)
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        raise GateError(
+            f"PREFECT_API_URL: no Prefect server answers at {url}: {error}; start it, or unset "
+            "the variable and let `imagegate serve` start one"
+        ) from None

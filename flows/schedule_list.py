@@ -131,9 +131,7 @@ def _runs_of(client: SyncPrefectClient, name: str, now: datetime) -> dict[str, A
     runs = client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
         flow_run_filter=FlowRunFilter(
-            start_time=FlowRunFilterStartTime(
-                after_=now - BACK - timedelta(days=1), is_null_=False
-            )
+            start_time=FlowRunFilterStartTime(after_=now - BACK - timedelta(days=1), is_null_=False)
         ),
         sort=FlowRunSort.START_TIME_DESC,
         limit=200,
@@ -164,8 +162,7 @@ def render_schedules(shown: dict[str, Any]) -> str:
         last = row["last"]
         if last:
             lines.append(f"    last    {last['started_at']}  {last['state']}  {last['name']}")
-        for at in row["missed"] or ():
-            lines.append(f"    MISSED  {at}  no run started")
+        lines += [f"    MISSED  {at}  no run started" for at in row["missed"] or ()]
     if shown["server"] is None:
         lines.append("Set PREFECT_API_URL to see last and missed runs too.")
     return "\n".join(lines)

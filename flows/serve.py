@@ -20,11 +20,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from deployments.schedule_file import ScheduleFile, load_schedules
-from flows.deploying import set_automations
+from flows.deploying import check_server, set_automations
 from flows.prefect_env import prefect_defaults
 from flows.prefect_server import own_server
 from flows.schedule_list import next_run, timings
-from tasks.errors import GateError
 from tasks.records import utc_now
 from tasks.settings import Settings, prefect_api_url
 
@@ -68,7 +67,7 @@ def serve(settings: Settings, options: ServeOptions, say: Say) -> None:
             say("Starting Prefect's server (about 20 seconds)")
             url = stack.enter_context(own_server(settings.home, options.port, options.host))
         _prepare_environment(settings, url)
-        _check_server(url)
+        check_server(url)
         from flows.serve_runner import RunnerThread
 
         runner = RunnerThread(options.limit)
@@ -126,24 +125,6 @@ def _prepare_environment(settings: Settings, url: str) -> None:
         "IMAGEGATE_BUDGETS_FILE": str(settings.budgets_file),
         "IMAGEGATE_SCHEDULES_FILE": str(settings.schedules_file),
     }
-
-
-def _check_server(url: str) -> None:
-    """Refuse to go on with a server that does not answer.
-
-    Raises:
-        GateError: With the address and what came back.
-    """
-    import httpx
-
-    try:
-        answer = httpx.get(f"{url}/health", timeout=20, trust_env=False)
-        answer.raise_for_status()
-    except httpx.HTTPError as error:
-        raise GateError(
-            f"PREFECT_API_URL: no Prefect server answers at {url}: {error}; start it, or unset "
-            "the variable to let `imagegate serve` start one"
-        ) from None
 
 
 def _register(
