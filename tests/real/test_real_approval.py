@@ -12,8 +12,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,11 @@ import httpx
 import pytest
 import yaml
 
+from tasks.approval import store
+from tasks.errors import RefusedError
+from tasks.policy import ApprovalRule
+from tasks.records import Verdict
+from tasks.state import State
 from tests.conftest import ROOT, Done, clean_environment
 from tests.real.test_real_deployments import CHROMIUM, free_port
 
@@ -412,3 +420,41 @@ def test_a_hold_without_a_deployment_is_overruled_by_the_command(world: World) -
     assert world.run_status(BY_HAND) == ("finished", "PROMOTE")
     assert world.serves(BY_HAND) == "candidate"
     assert world.paid(BY_HAND) == before
+
+
+def test_on_postgresql_one_of_many_deciders_wins(postgres_url: str) -> None:
+    state = State(postgres_url)
+    now = datetime.now(UTC)
+    store.request(
+        state,
+        "run-1",
+        "shop",
+        "ada",
+        "The policy asks.",
+        now + timedelta(hours=1),
+        rules=ApprovalRule(require=("always",)),
+        verdict=Verdict(verdict="PROMOTE", reasons=("good",)),
+    )
+    names = [f"person {number}" for number in range(6)]
+    start = threading.Barrier(len(names))
+
+    def answer(name: str) -> str | None:
+        start.wait()
+        try:
+            decided = store.decide(
+                state, "run-1", decision="approved", by=name, reason="fine", via="command"
+            )
+        except RefusedError:
+            return None
+        return decided.decided_by
+
+    try:
+        with ThreadPoolExecutor(len(names)) as pool:
+            won = [name for name in pool.map(answer, names) if name is not None]
+        found = store.read(state, "run-1")
+        assert found is not None
+        assert won == [found.decided_by]
+        assert store.expire_due(state, now + timedelta(hours=2)) == ()
+        assert store.withdraw(state, product="shop", via="rollback", by="x", reason="y") == ()
+    finally:
+        state.close()
