@@ -215,7 +215,9 @@ def outcome(approval: Approval) -> str:
         return f"waits for a person until {moment(approval.expires_at)}."
     at, why = moment(approval.decided_at or ""), approval.reason or ""
     if approval.status == "expired":
-        return f"expired at {at}: {why}"
+        # Silence ran out; a rollback, or another verdict, took the ground away.
+        word = "expired" if approval.decided_via == "expiry" else "became void"
+        return f"{word} at {at}: {why}"
     by, via = approval.decided_by, _VIA.get(approval.decided_via or "", "")
     return f"{approval.status} by {by} at {at}{via}: {why}"
 
