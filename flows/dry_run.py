@@ -22,8 +22,8 @@ def check_request(request: GateRequest, settings: Settings) -> None:
         RefusedError: A hard limit on spend is reached.
     """
     from tasks.budget.task import refuse_over_budget, refuse_resume_over_budget
-    from tasks.inputs.sources import open_log
     from tasks.evidence.remote import folder_of
+    from tasks.inputs.sources import open_log
     from tasks.runs import check_resumable
 
     with opened(settings) as state:

@@ -25,10 +25,10 @@ SILENCE_S = 30.0
 
 
 def new_run_id(candidate: str) -> str:
-    """Return a name that sorts by time and says what is judged, safe as a folder name and as a key."""
+    """Return a name that sorts by time and says what is judged, safe in folders and as a key."""
     moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    label = "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in candidate.lower())[:40]
-    return f"{moment}-{label}-{secrets.token_hex(2)}"
+    safe = (c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in candidate.lower())
+    return f"{moment}-{''.join(safe)[:40]}-{secrets.token_hex(2)}"
 
 
 def begin_run(
