@@ -7,12 +7,21 @@ nobody's to wave through, an answer without a name is none.
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from datetime import UTC, datetime
 from typing import Literal
 
 from tasks.policy import ApprovalRule
 from tasks.records import Metrics, Record, Verdict
+
+#: Characters that nobody sees in a name: control and format characters that are no white space,
+#: joiners, fillers and variation selectors, halves of pairs.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 Decision = Literal["approved", "rejected"]
 ApprovalStatus = Literal["pending", "approved", "rejected", "expired"]
@@ -139,10 +148,14 @@ def person(name: str) -> str:
     Case, spacing, the look of letters (full width), invisible characters and what follows an
     ``@`` make no difference. The result is empty when nothing of a name is left.
     """
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    text = " ".join(text.split())
-    text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-    return text.strip().lstrip("@").partition("@")[0].strip()
+    text, before = name, None
+    # Folding can bring out what has to be dropped, and dropping what has to be composed anew.
+    while text != before:
+        before = text
+        text = "".join(c for c in text if not _INVISIBLE.match(c))
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        text = " ".join(text.split())
+    return text.lstrip("@").partition("@")[0].strip()
 
 
 def may_decide(

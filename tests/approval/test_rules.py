@@ -190,6 +190,22 @@ def test_one_person_by_many_names(name: str) -> None:
     assert person(name) == "ada"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ada \x1b lovelace",
+        "ada\u2060 lovelace",
+        "ada\ufe0f lovelace",
+        "a\u034fda lovelace",
+        "Ada\u00a0Lovelace\u3164",
+        "ada \r\x85 lovelace@host",
+        "\U000e0041ada lovelace",
+    ],
+)
+def test_what_nobody_sees_makes_no_second_person(name: str) -> None:
+    assert person(name) == "ada lovelace"
+
+
 def test_other_names_are_other_people() -> None:
     assert (
         len({person(n) for n in ("ada", "ada lovelace", "grace", "adah", "straße", "strasse")}) == 5
@@ -203,6 +219,7 @@ def test_other_names_are_other_people() -> None:
 def test_a_host_makes_no_other_person(name: str, host: str) -> None:
     plain = person(name)
     assert person(plain) == plain
+    assert person(person(name.upper())) == person(name.upper())
     if plain:
         assert person(f"{plain}@{host}") == plain
 
