@@ -12,7 +12,7 @@ gate: $(READY)
 	$(BIN)/imagegate run
 
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -o python_functions='bench_* test_*' --benchmark-only --benchmark-columns=min,median,rounds
