@@ -287,8 +287,12 @@ class SlackCarrier:
         reply = message.kind == "reply" and parcel.anchor is not None
         if reply and parcel.anchor is not None:
             fields["thread_ts"] = parcel.anchor.ts
-            # A page must not hide in a thread that began hours ago.
-            fields["reply_broadcast"] = parcel.mention is not None
+            # A page, or a question to people, must not hide in a thread that began hours ago.
+            fields["reply_broadcast"] = (
+                parcel.mention is not None
+                or message.severity == "page"
+                or message.topic == "gate.waiting"
+            )
         try:
             answer = self._say(self._client.chat_postMessage, content, **fields)
         except SlackApiError as error:
