@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from deployments.registry import TAG
+from tasks.settings import prefect_api_url
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -51,6 +52,21 @@ def explain_refusals(client: SyncPrefectClient, *, most: int = 50) -> list[str]:
         client.set_flow_run_state(run.id, Cancelled(name=REFUSED, message=text), force=True)
         told.append(f"{run.name}: {text}")
     return told
+
+
+def explain_now() -> list[str]:
+    """Explain the refusals of the configured server; none without one, or while it is away."""
+    if prefect_api_url() is None:
+        return []
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        with get_client(sync_client=True) as client:
+            return explain_refusals(client)
+    except (httpx.HTTPError, PrefectHTTPStatusError):
+        return []  # The next look explains them.
 
 
 def _in_the_way(client: SyncPrefectClient, refused: FlowRun, at: datetime) -> FlowRun | None:

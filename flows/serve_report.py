@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import PrefectHTTPStatusError
 
-from deployments.collisions import LIMIT_REACHED, explain_refusals
+from deployments.collisions import LIMIT_REACHED, REFUSED, explain_refusals
 
 #: How far back a look goes: longer than any gate takes.
 BACK = timedelta(days=2)
@@ -42,8 +42,7 @@ class Reporter:
         """Say what is new; a server that is away for a moment is asked again next time."""
         try:
             with get_client(sync_client=True) as client:
-                for line in explain_refusals(client):
-                    self._say(f"refused: {line}")
+                explain_refusals(client)
                 self._look(client)
         except (httpx.HTTPError, PrefectHTTPStatusError):
             return
@@ -79,4 +78,6 @@ class Reporter:
         lines = (state.message or "").strip().splitlines()
         # The message of a verdict starts with the verdict.
         first = lines[0].removeprefix(f"{state.name}: ") if lines else ""
+        if state.is_cancelled() and state.name == REFUSED:
+            return f"refused: {name} {run.name}: {first}"
         return f"ended: {name} {run.name}: {state.name}" + (f": {first}" if first else "")

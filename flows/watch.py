@@ -19,6 +19,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployments.collisions import explain_now
 from flows.watch_words import markdown
 from tasks.settings import Settings, load_settings
 from tasks.state import State
@@ -125,6 +126,8 @@ def production_watch(request: WatchRequest = AS_USUAL) -> FlowState[dict[str, An
         result = deliver(state, settings, facts, troubles, done)
     for trouble in result.standing:
         logger.warning("%s: %s", trouble.kind, trouble.title)
+    for told in explain_now():
+        logger.info("refused: %s", told)
     create_markdown_artifact(markdown(result), key="production-watch", description=result.at)
     count = len(result.standing)
     return Completed(

@@ -235,7 +235,7 @@ def test_a_schedule_fires_by_itself_and_a_second_gate_is_refused_by_name(world: 
     assert refused["state"]["type"] == "CANCELLED"
     assert first["name"] in refused["state"]["message"]
     assert first["id"] in refused["state"]["message"]
-    world.wait(lambda: f"refused: {refused['name']}" in world.said())
+    world.wait(lambda: f"refused: {name} {refused['name']}" in world.said())
     (schedule,) = world.deployment(name)["schedules"]
     path = f"/deployments/{world.deployment(name)['id']}/schedules/{schedule['id']}"
     world.api("PATCH", path, active=False)
