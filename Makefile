@@ -12,7 +12,8 @@ gate: $(READY)
 	$(BIN)/imagegate run
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/real
+	$(BIN)/python -m pytest tests/real
 
 bench: $(READY)
 	$(BIN)/python -m pytest tests/benchmarks -o python_files='bench_*.py' -o python_functions='bench_* test_*' --benchmark-only --benchmark-columns=min,median,rounds
