@@ -95,6 +95,7 @@ def bucket(settings: Settings) -> str | None:
 
     name = url.removeprefix("s3://").partition("/")[0]
     fs = s3fs.S3FileSystem(endpoint_url=settings.s3_endpoint)
+    fs.retries = 1  # botocore repeats already, and the job is started again
     try:
         if not fs.exists(name):
             fs.mkdir(name)
