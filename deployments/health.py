@@ -93,12 +93,17 @@ def bucket(settings: Settings) -> str | None:
         return None
     import s3fs  # type: ignore[import-untyped]
 
+    from tasks.evidence.remote import s3_options
+
     name = url.removeprefix("s3://").partition("/")[0]
-    fs = s3fs.S3FileSystem(endpoint_url=settings.s3_endpoint)
+    fs = s3fs.S3FileSystem(**s3_options(settings.s3_endpoint))
     fs.retries = 1  # botocore repeats already, and the job is started again
     try:
-        if not fs.exists(name):
-            fs.mkdir(name)
+        # Amazon wants every region named but its first.
+        region = os.environ.get("AWS_DEFAULT_REGION", "")  # noqa: TID251 - AWS's own
+        fs.mkdir(name, region_name="" if region == "us-east-1" else region)
+    except FileExistsError:
+        return None
     except Exception as error:  # noqa: BLE001 - botocore and aiohttp have no common base
         return f"bucket {name}: {type(error).__name__}: {error}"
     return None

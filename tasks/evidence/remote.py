@@ -124,22 +124,27 @@ class RemoteStore:
 
             options: dict[str, Any] = {}
             if self.url.startswith(("s3://", "s3a://")):
-                options = {
-                    "endpoint_url": self.endpoint,
-                    "use_listings_cache": False,
-                    "skip_instance_cache": True,
-                    "config_kwargs": {
-                        "connect_timeout": _CONNECT_S,
-                        "read_timeout": _READ_S,
-                        "retries": {"mode": "standard", "max_attempts": _ATTEMPTS},
-                    },
-                }
+                options = s3_options(self.endpoint)
             fs, root = fsspec.core.url_to_fs(self.url, **options)
             if options:
                 # botocore repeats already; both together would wait for minutes.
                 fs.retries = 1
             self._opened = (fs, str(root).rstrip("/"))
         return self._opened
+
+
+def s3_options(endpoint: str | None) -> dict[str, Any]:
+    """Return the options of an S3 file system that sees what others write and gives up in time."""
+    return {
+        "endpoint_url": endpoint,
+        "use_listings_cache": False,
+        "skip_instance_cache": True,
+        "config_kwargs": {
+            "connect_timeout": _CONNECT_S,
+            "read_timeout": _READ_S,
+            "retries": {"mode": "standard", "max_attempts": _ATTEMPTS},
+        },
+    }
 
 
 def _write(fs: Any, path: str, data: bytes) -> None:
