@@ -44,21 +44,30 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp\Z")
 #: Shorter values (``1``, ``on``) are no secrets, and removing them would tear up the evidence.
 _SHORTEST_SECRET = 8
 _REMOVED = "[secret removed]"
+#: Variables that others read for us and that hold a secret.
+_SECRET_VARIABLES = {"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PREFECT_API_AUTH_STRING"}
 
 
 def known_secrets(settings: Settings, plan: RunPlan) -> tuple[str, ...]:
-    """Return the secrets that this run can have touched: keys of its models, Slack, database."""
+    """Return the secrets of this installation: keys of models and stores, Slack, mail, database."""
     names = {m.key_env for mix in (plan.baseline, plan.candidate) for m in mix.models if m.key_env}
+    names |= _SECRET_VARIABLES
     values = [key.get_secret_value() for name in sorted(names) if (key := settings.key(name))]
-    if settings.slack_token is not None:
-        values.append(settings.slack_token.get_secret_value())
-    try:
-        password = sa.make_url(settings.state_url.get_secret_value()).password
-    except sa.exc.ArgumentError:
-        password = None
-    if password:
-        values.append(str(password))
+    tokens = (settings.slack_token, settings.slack_app_token, settings.slack_webhook)
+    values += [token.get_secret_value() for token in tokens if token is not None]
+    for address in (settings.state_url, settings.smtp_url):
+        values += [] if address is None else _passwords(address.get_secret_value())
     return tuple(sorted({v for v in values if len(v) >= _SHORTEST_SECRET}, key=len, reverse=True))
+
+
+def _passwords(address: str) -> list[str]:
+    """Return the password of an address, which may also stand behind its question mark."""
+    try:
+        url = sa.make_url(address)
+    except (sa.exc.ArgumentError, ValueError):
+        return []
+    named = url.query.get("password", ())
+    return [str(p) for p in (url.password, *([named] if isinstance(named, str) else named)) if p]
 
 
 def write_bundle(

@@ -34,7 +34,7 @@ from tasks.mix.catalog import load_catalog
 from tasks.mix.manifest import Mix, load_mix
 from tasks.plan import RunFolder
 from tasks.policy import load_policy
-from tasks.settings import Settings
+from tasks.settings import Settings, load_settings
 
 KEY = "sk-live-0123456789abcdef"
 SLACK = "xoxb-99887766-secret"
@@ -214,6 +214,24 @@ def test_secrets_never_enter(
     # The counter-check: without the list of secrets the same tables do carry them.
     write(folder, view, tables=tables)
     assert KEY in everything_readable(folder)
+
+
+def test_every_secret_of_the_installation_is_known(view: ReportView, tmp_path: Path) -> None:
+    env = {
+        "IMAGEGATE_STATE_URL": "postgresql+psycopg://gate@host/x?password=behind-the-mark",
+        "IMAGEGATE_SMTP_URL": "smtps://gate:mail-password@host:465",
+        "IMAGEGATE_SLACK_WEBHOOK": "https://hooks.example.com/services/T0/B0/x",
+        "SLACK_APP_TOKEN": "xapp-1-token",
+        "AWS_SECRET_ACCESS_KEY": "aws-secret-key",
+        "AWS_ACCESS_KEY_ID": "names-nobody-hides",
+    }
+    assert set(known_secrets(load_settings(env, tmp_path), view.plan)) == {
+        "behind-the-mark",
+        "mail-password",
+        env["IMAGEGATE_SLACK_WEBHOOK"],
+        "xapp-1-token",
+        "aws-secret-key",
+    }
 
 
 def test_a_file_with_a_secret_is_not_sealed(folder: RunFolder, view: ReportView) -> None:
