@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tasks.alerts.delivery import deliver_pending
 from tasks.alerts.links import report_address, run_links
-from tasks.alerts.run_thread import run_progress, run_waits
+from tasks.alerts.run_approval import run_answered, run_waits
 from tasks.approval import store
 from tasks.approval.rules import Approval, outcome
 from tasks.settings import Settings
@@ -29,15 +29,18 @@ def tell(state: State, settings: Settings, approval: Approval) -> None:
                 links=links,
             )
             return
-        run_progress(
+        run_answered(
             connection,
             run_id,
             product=approval.product,
             step=f"approval-{approval.status}",
             title=_title(approval),
-            lines=(f"The run {_was(approval)}", f"Asked because: {approval.asked_because}"),
+            lines=(
+                f"Users: {_users(approval)}.",
+                f"Decision: the run {_was(approval)}",
+                f"Asked because: {approval.asked_because}",
+            ),
             links=links,
-            status=_title(approval),
         )
 
 
@@ -63,13 +66,18 @@ def report_place(settings: Settings, run_id: str) -> str:
 
 
 def _title(approval: Approval) -> str:
-    if approval.status == "approved":
-        return f"APPROVED: {approval.product}"
-    if approval.status == "rejected":
-        return f"REJECTED: {approval.product}"
+    """Return the answer, in capitals first; what it is about follows."""
+    if approval.status in ("approved", "rejected"):
+        return approval.status.upper()
     if approval.decided_via == "expiry":
-        return f"EXPIRED: {approval.product}, nobody decided"
-    return f"VOID: {approval.product}, there is nothing to approve any more"
+        return "EXPIRED, nobody decided"
+    return "VOID, there is nothing to approve any more"
+
+
+def _users(approval: Approval) -> str:
+    if approval.status == "approved":
+        return "nothing changed for them yet; the promotion is verified next"
+    return "nothing changes for them, it was not promoted"
 
 
 def _was(approval: Approval) -> str:

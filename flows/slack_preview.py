@@ -83,7 +83,10 @@ def as_shown(found: Sequence[Message], config: AlertsConfig, *, interactive: boo
             # A changed message sends no notification: the one of its first words was sent.
             roots[thread] = replace(root, payload=shown.payload, edited=True)
         else:
-            roots[thread] = replace(root, replies=(*root.replies, shown))
+            # A phone shows the newest on top: the page, not the quiet first words.
+            newest = shown.notification or root.notification
+            reply = replace(shown, notification="")
+            roots[thread] = replace(root, notification=newest, replies=(*root.replies, reply))
     return list(roots.values())
 
 
@@ -97,10 +100,12 @@ def _shown(message: Message, config: AlertsConfig, interactive: bool) -> Shown:
     if message.status != "delivered":
         error = f", last error: {message.last_error}" if message.last_error else ""
         remarks.append(f"Not delivered yet (tried {message.attempts} times{error}).")
+    if message.kind == "reply" and (pages or message.payload.get("broadcast")):
+        remarks.append("Also shown in the channel.")
     if pages and mention is None:
         remarks.append("This should wake somebody and mentions nobody: set on_call in alerts.yaml.")
-    # In a thread only a mention notifies those who do not follow it.
-    notifies = message.kind == "open" or mention is not None
+    # What is only in a thread notifies nobody who does not follow it.
+    notifies = message.kind == "open" or pages or bool(message.payload.get("broadcast"))
     return Shown(
         payload,
         message.delivered_at or message.created_at,

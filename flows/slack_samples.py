@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from tasks.alerts.blocks import Figure, GateSummary, TopFailure
 from tasks.alerts.incidents import raise_alarm, shown_time
 from tasks.alerts.links import rollback_command, run_links
-from tasks.alerts.run_thread import run_ended, run_failed, run_started, run_waits
+from tasks.alerts.run_approval import run_waits
+from tasks.alerts.run_thread import run_ended, run_failed, run_started
 from tasks.mix.freeze import stamp
 from tasks.records import Rate, VerdictName
 from tasks.settings import Settings
@@ -162,19 +163,22 @@ def _budget(state: State, settings: Settings, now: datetime) -> None:
     raise_alarm(
         state,
         f"budget:{PRODUCT}:month:hard",
-        title=f"Budget: hard limit of the month reached for {PRODUCT}",
+        title=f"BUDGET ALARM: hard limit of the month reached for {PRODUCT}",
         severity="page",
         product=PRODUCT,
         lines=(
-            "$1,602.10 of $1,600.00 is spent in November 2026.",
-            "New and resumed runs are refused, and runs under way stop as HOLD, until "
-            "2026-12-01 00:00 (UTC) or until the limit is raised. Rollbacks go on as ever.",
+            "Users: not affected; production serves as before. New gates are refused.",
+            "Spent: $1,602.10 of $1,600.00 in November 2026.",
+            "Refused: new and resumed runs, until 2026-12-01 00:00 (UTC) or until the limit is "
+            "raised; runs under way stop as HOLD. Rollbacks go on as ever.",
         ),
         asked=(
             "decide whether gates may wait; if not, the release engineering lead "
             f"(#image-releases) can raise month_usd.hard of {PRODUCT} in the budgets file",
         ),
         links=(("Spend now", "imagegate budget"),),
+        brief=f"BUDGET ALARM: users are not affected, new gates refused; {PRODUCT} spent "
+        "$1,602.10 of $1,600.00 this month",
         now=now,
     )
 

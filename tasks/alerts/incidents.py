@@ -61,6 +61,7 @@ def raise_alarm(
     lines: Sequence[str] = (),
     asked: Sequence[str] = (),
     links: Sequence[tuple[str, str]] = (),
+    brief: str = "",
     now: datetime | None = None,
 ) -> bool:
     """Open an incident, or count a repetition of the one that is open.
@@ -74,6 +75,8 @@ def raise_alarm(
         lines: What users feel, since when, what was done already.
         asked: What is asked of on-call, with exact commands in backticks.
         links: Words and where they lead: web addresses, paths or commands.
+        brief: What a lock screen shows: what is the matter, what users feel, the figure; by
+            default the title and the first line.
         now: The present moment; the system's clock by default.
 
     Returns:
@@ -92,6 +95,7 @@ def raise_alarm(
             lines=(*lines, f"Since: {shown_time(since)}"),
             asked=tuple(asked),
             links=tuple(links),
+            brief=brief,
             buttons=(Button("acknowledge", product=product, key=key),),
         )
         if before is None or not lasting:

@@ -26,8 +26,12 @@ MAX_STORED = MAX_BLOCKS - 2
 SENTENCE = 280
 #: Sentences of one list shown in a message, each; the report has all.
 MOST_SENTENCES = 8
-#: Text of notifications and of clients without blocks; room is left for a mention.
-MAX_TEXT = MAX_SECTION
+#: Text of notifications and of clients without blocks: a phone shows 150 characters of it, and
+#: room is left for a mention.
+MAX_TEXT = 125
+#: Fields of one section, and characters of each.
+MAX_FIELDS = 10
+MAX_FIELD = 2000
 
 ButtonName = Literal["acknowledge", "roll_back", "approve", "reject"]
 
@@ -50,11 +54,14 @@ class Button:
     key: str | None = None
     #: Digest of the mix that ``roll_back`` puts back.
     to: str | None = None
+    #: Name of that mix, for the question before it is done; it decides nothing.
+    mix: str | None = None
 
     @property
     def value(self) -> str:
-        """The button's value: JSON of everything that is set."""
-        fields = {name: text for name, text in asdict(self).items() if text and name != "name"}
+        """The button's value: JSON of everything that is set and decides something."""
+        shown = ("name", "mix")
+        fields = {name: text for name, text in asdict(self).items() if text and name not in shown}
         return json.dumps(fields, sort_keys=True, ensure_ascii=False)
 
 
@@ -68,6 +75,12 @@ def section(text: str) -> dict[str, Any]:
     """Return a section of text that is markup already."""
     # ``verbatim`` keeps Slack from making links, channels and mentions out of plain words.
     return {"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}}
+
+
+def fields(parts: Iterable[str]) -> dict[str, Any]:
+    """Return a section of short texts, markup already: side by side where there is room."""
+    shown = [{"type": "mrkdwn", "text": part, "verbatim": True} for part in parts]
+    return {"type": "section", "fields": shown[:MAX_FIELDS]}
 
 
 def bullets(title: str, sentences: Iterable[str]) -> list[dict[str, Any]]:
@@ -105,14 +118,14 @@ def link(target: str, label: str) -> str:
 
     Args:
         target: ``https://…``, a path, or ``imagegate …``.
-        label: Our own word for it.
+        label: Our own word for it; one with a colon in it is followed by none.
     """
     if is_web(target):
         safe = quote(clean(target), safe="/:?=#%+,;@[]~!$()*'&-._")
         if len(safe) <= 1500:
             return f"<{safe.replace('&', '&amp;')}|{mrkdwn(label, 80)}>"
     if target.startswith("imagegate "):
-        return f"{mrkdwn(label, 80)}: {code(target)}"
+        return f"{mrkdwn(label, 80)}{'' if ': ' in label else ':'} {code(target)}"
     return f"{mrkdwn(label, 80)}: {mrkdwn(target, 600)}"
 
 
@@ -140,7 +153,8 @@ def drawn(
         # At the end of the text, so that a notification begins with the verdict.
         text = f"{text} {mention}"
         if blocks:
-            blocks.insert(1, section(f"{mention} please look at this now."))
+            call = str(payload.get("call") or "please look at this now.")
+            blocks.insert(1, section(f"{mention} {call}"))
     buttons = [Button(**fields) for fields in payload.get("buttons") or []]
     # One that does not fit could not do what it says; the command in the message can.
     buttons = [button for button in buttons if units(button.value) <= MAX_BUTTON_VALUE]
@@ -168,12 +182,13 @@ def _actions(buttons: Sequence[Button]) -> dict[str, Any]:
 
 
 def _confirm(button: Button) -> dict[str, Any]:
-    what = clip(clean(button.product or "this product"), 120)
+    what = clip(clean(button.product or "this product"), 100)
+    mix = button.mix or (button.to or "").removeprefix("sha256:")[:12] or "the mix before"
     return {
         "title": {"type": "plain_text", "text": "Roll back?"},
         "text": {
             "type": "plain_text",
-            "text": f"Production of {what} goes back to the mix before, for all users, at once.",
+            "text": f"All users of {what} get {clip(clean(mix), 100)} again, at once.",
         },
         "confirm": {"type": "plain_text", "text": "Roll back"},
         "deny": {"type": "plain_text", "text": "Leave it"},

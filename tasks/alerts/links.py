@@ -8,6 +8,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from tasks.alerts.summary import IF_YOU_MUST
 from tasks.alerts.text import clean
 from tasks.settings import Settings, prefect_api_url
 from tasks.state import runs
@@ -55,7 +56,7 @@ def run_links(
         connection: An open transaction.
         settings: Where reports are served.
         run_id: The run.
-        report: It has a report.
+        report: It has a report; where none is served, the command that says where it lies.
         rollback: Show the command that puts its baseline back.
     """
     row = connection.execute(
@@ -64,11 +65,18 @@ def run_links(
         )
     ).first()
     page = None if row is None else prefect_run(row.flow_run_id, prefect_api_url())
-    links = [("Report", report_address(settings, run_id))] if report else []
+    links = [("Report", _report(settings, run_id))] if report else []
     links += [("Run in Prefect", page)] if page else []
     if rollback and row is not None:
-        links.append(("Rollback", rollback_command(row.product, row.baseline_digest)))
+        links.append((IF_YOU_MUST, rollback_command(row.product, row.baseline_digest)))
     return tuple(links)
+
+
+def _report(settings: Settings, run_id: str) -> str:
+    """Return the page of a report, or the command: a path of a server helps nobody elsewhere."""
+    if settings.report_base_url:
+        return report_address(settings, run_id)
+    return f"imagegate report {word(run_id)}"
 
 
 def rollback_command(product: str, digest: str) -> str:

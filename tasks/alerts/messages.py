@@ -23,8 +23,8 @@ from tasks.alerts.kit import (
 from tasks.alerts.text import clean, mrkdwn, prose
 
 _EMOJI = {"info": "ℹ️", "warning": "⚠️", "page": "🚨"}
-#: A word or two of plain letters that name what follows.
-_LABEL = re.compile(r"([A-Z][a-z]{1,9}(?: [a-z]{1,9})?): ")
+#: One to three words of plain letters that name what follows.
+_LABEL = re.compile(r"([A-Z][a-z]{1,9}(?: [a-z]{1,9}){0,2}): ")
 #: Lines of a notice shown in a message.
 MOST_LINES = 12
 
@@ -51,6 +51,10 @@ class Notice:
     buttons: tuple[Button, ...] = ()
     #: ``False`` for a page that calls nobody any more, e.g. one that is resolved.
     mention: bool = True
+    #: A reply that the channel sees too; a page always is one.
+    broadcast: bool = False
+    #: What a lock screen shows: verdict, what users feel, the figure; by default from the above.
+    brief: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON; :meth:`from_dict` reads it."""
@@ -80,10 +84,14 @@ class SlackMessage:
     buttons: tuple[Button, ...] = ()
     #: Whether on-call may be mentioned; the severity decides beside it.
     mention: bool = True
+    #: Whether the channel sees a reply too; it always sees a page.
+    broadcast: bool = False
     #: The notice it was made from, to make it anew with another state.
     notice: Notice | None = None
     #: The same in plain words, for mail.
     plain: str = ""
+    #: What stands behind the mention of on-call; by default that they look now.
+    call: str = ""
 
     def payload(self, contact_sheet: str | None = None) -> dict[str, Any]:
         """Return what goes into the outbox, with the path of the contact sheet, if any."""
@@ -93,8 +101,10 @@ class SlackMessage:
             "contact_sheet": contact_sheet,
             "buttons": [asdict(button) for button in self.buttons],
             "mention": self.mention,
+            "broadcast": self.broadcast,
             "notice": None if self.notice is None else self.notice.to_dict(),
             "plain": self.plain,
+            "call": self.call,
         }
 
 
@@ -116,12 +126,16 @@ def notice_message(notice: Notice) -> SlackMessage:
     small += [link(target, word) for word, target in notice.links]
     if small:
         blocks.append(context(small))
-    text = ". ".join(part for part in (head, *notice.status[:1], *notice.lines[:1]) if part)
+    parts = (head, *notice.status[:1], *notice.lines[:1])
+    if notice.brief and not notice.status:
+        parts = (f"{notice.emoji or _EMOJI[notice.severity]} {notice.brief}",)
+    text = ". ".join(part.rstrip(".") for part in parts if part)
     return SlackMessage(
         text=mrkdwn(text, MAX_TEXT),
         blocks=tuple(blocks[:MAX_STORED]),
         buttons=notice.buttons,
         mention=notice.mention,
+        broadcast=notice.broadcast,
         notice=notice,
         plain=plain_text(head, notice),
     )

@@ -56,6 +56,11 @@ class Parcel:
     mail_to: tuple[str, ...] = ()
 
     @property
+    def wakes(self) -> bool:
+        """Whether it is a page that still calls for somebody, also when nobody is on call."""
+        return self.severity == "page" and bool(self.message.payload.get("mention", True))
+
+    @property
     def target(self) -> str:
         """The Slack channel that it goes to."""
         return self.anchor.channel if self.anchor is not None else self.channel

@@ -77,6 +77,8 @@ def unmarked(text: str) -> str:
 
     def entity(match: re.Match[str]) -> str:
         target, _, label = match[1].partition("|")
+        if target.startswith("!subteam^"):
+            return "@" + (label or target.removeprefix("!subteam^")).lstrip("@")
         return label or target.lstrip("@#!")
 
     flat = _ENTITY.sub(entity, text.replace("```", "").replace("\n", " "))

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -19,13 +18,13 @@ from tasks.alerts.blocks import GateSummary, gate_message, gate_root
 from tasks.alerts.config import Severity
 from tasks.alerts.incidents import book_incident, close_incident, shown_time
 from tasks.alerts.kit import Button, is_web
-from tasks.alerts.links import run_links, word
-from tasks.alerts.messages import Notice, SlackMessage, notice_message, with_status
-from tasks.alerts.outbox import enqueue
+from tasks.alerts.links import rollback_command, run_links, word
+from tasks.alerts.messages import Notice, with_status
+from tasks.alerts.run_parts import key, put, put_notice, show_on_root
 from tasks.alerts.threads import has_root, root_notice, run_thread
 from tasks.mix.freeze import stamp
 from tasks.settings import Settings
-from tasks.state import State, transitions, within
+from tasks.state import State, mixes, runs, transitions, within
 
 
 def run_started(
@@ -74,9 +73,7 @@ def run_started(
             links=run_links(connection, settings, run_id, report=False),
             run_id=run_id,
         )
-        return _put(
-            connection, run_id, "started", "open", notice_message(notice), notice, "gate.started"
-        )
+        return put_notice(connection, run_id, "started", "open", notice, "gate.started")
 
 
 def run_progress(
@@ -99,7 +96,7 @@ def run_progress(
         state: The database, or an open transaction on it.
         run_id: The run.
         product: Its product, for routing.
-        step: Names what is told, e.g. ``harness`` or ``approval``.
+        step: Names what is told, e.g. ``harness``.
         title: What is new; its first word is seen first.
         lines: What there is to know.
         asked: What is asked of people.
@@ -121,68 +118,13 @@ def run_progress(
         run_id=run_id,
         buttons=tuple(buttons),
     )
-    topic = "gate.waiting" if step == "approval" else "gate.progress"
     with within(state) as connection:
-        told = _put(
-            connection, run_id, f"step:{step}", "reply", notice_message(notice), notice, topic
-        )
+        told = put_notice(connection, run_id, f"step:{step}", "reply", notice, "gate.progress")
         root = root_notice(connection, run_thread(run_id))
         if told and status and root is not None:
-            now = with_status(root, (status,))
-            _put(
-                connection,
-                run_id,
-                f"step:{step}:root",
-                "update",
-                notice_message(now),
-                replace(notice, severity="info"),
-                topic,
-            )
+            now = replace(with_status(root, (status,)), severity="info")
+            show_on_root(connection, run_id, f"step:{step}", now, "gate.progress")
         return told
-
-
-def run_waits(
-    state: State | Connection,
-    run_id: str,
-    *,
-    product: str,
-    because: str,
-    until: str,
-    links: Sequence[tuple[str, str]] = (),
-) -> bool:
-    """Tell that a run waits for a person, with both commands and buttons.
-
-    Args:
-        state: The database, or an open transaction on it.
-        run_id: The run.
-        product: Its product.
-        because: Why a person is asked, as a sentence.
-        until: When the wait ends without a promotion, UTC ISO-8601.
-        links: Where to decide, e.g. the form in Prefect's UI.
-    """
-    return run_progress(
-        state,
-        run_id,
-        product=product,
-        step="approval",
-        title=f"WAITING for approval: {product}",
-        lines=(
-            "Users: nothing changes for them until somebody decides.",
-            because,
-            f"Without an answer it is not promoted after {shown_time(until)}.",
-        ),
-        asked=(
-            f"`imagegate approve {word(run_id)} --why 'seen and good'` or "
-            f"`imagegate reject {word(run_id)} --why 'what is wrong'`",
-        ),
-        links=links,
-        severity="warning",
-        buttons=(
-            Button("approve", run_id=run_id, product=product),
-            Button("reject", run_id=run_id, product=product),
-        ),
-        status=f"Waits for approval until {shown_time(until)}",
-    )
 
 
 def run_ended(
@@ -207,16 +149,21 @@ def run_ended(
     sheet = None if contact_sheet is None else str(contact_sheet)
     severity: Severity = {"ROLLBACK": "page", "HOLD": "warning", "PROMOTE": "info"}[verdict]  # type: ignore[assignment]
     topic = f"gate.{verdict.lower()}"
+    # The HOLD that only waits for an answer is not the end: the one after a rejection is told too.
+    what = f"end:{verdict}:waiting" if summary.waiting else f"end:{verdict}"
     with within(state) as connection:
         summary = replace(
             _with_links(connection, settings, summary),
             rolled_back=summary.rolled_back or _changed(connection, run_id, "rollback"),
         )
-        opened = _ensure_root(connection, run_id, gate_root(summary), summary.product, topic)
-        told = _put(
+        root = gate_root(summary)
+        opened = not has_root(connection, run_thread(run_id))
+        if opened:
+            show_on_root(connection, run_id, what, root, topic)
+        told = put(
             connection,
             run_id,
-            f"end:{verdict}",
+            what,
             "reply",
             gate_message(summary),
             Notice(title=verdict, severity=severity, product=summary.product),
@@ -224,17 +171,9 @@ def run_ended(
             sheet=sheet,
         )
         if told:
-            if not opened:
-                root = gate_root(summary)
-                _put(
-                    connection,
-                    run_id,
-                    f"end:{verdict}:root",
-                    "update",
-                    notice_message(root),
-                    replace(root, severity="info"),
-                    topic,
-                )
+            # While it waits the first message says so, and holds the buttons.
+            if not opened and not summary.waiting:
+                show_on_root(connection, run_id, what, root, topic)
             close_incident(connection, f"run:{run_id}")
             if severity == "page":
                 alarm = Notice(
@@ -243,7 +182,7 @@ def run_ended(
                     product=summary.product,
                 )
                 book_incident(connection, f"run:{run_id}", alarm)
-    return _key(run_id, f"end:{verdict}")
+    return key(run_id, what)
 
 
 def run_failed(
@@ -280,53 +219,57 @@ def run_failed(
     """
     since = shown_time(stamp(now or datetime.now(UTC)))
     about = f"{candidate} for {product}" if candidate else product
-    duties = tuple(asked) or (
-        f"see what serves: `imagegate status --product {word(product)}`",
-        *((f"then go on: `imagegate run --resume {word(run_id)}`",) if resumable else ()),
-    )
     with within(state) as connection:
+        promoted = _changed(connection, run_id, "promote")
+        before = _before(connection, run_id)
+        undo = rollback_command(product, before[0]) if promoted and before else ""
+        duties = tuple(asked) or (
+            f"see what serves: `imagegate status --product {word(product)}`",
+            *((f"then go on: `imagegate run --resume {word(run_id)}`",) if resumable else ()),
+        )
+        buttons = [Button("acknowledge", run_id=run_id, product=product, key=f"run:{run_id}")]
+        if undo and before:
+            duties = (f"if users get broken images, roll production back: `{undo}`", *duties)
+            to, mix = before
+            buttons.append(Button("roll_back", run_id=run_id, product=product, to=to, mix=mix))
+        users = "production is unaffected; they get what served before this run"
+        felt = "production is unaffected"
+        if promoted:
+            users = "this run promoted its candidate before it broke; they may get broken images"
+            felt = "users may get broken images"
         notice = Notice(
             title=f"GATE FAILED: {about}",
             severity="page",
             product=product,
             emoji="🚨",
-            lines=(
-                _left_behind(connection, run_id),
-                f"What broke: {what}",
-                f"Since: {since}",
-                *lines,
-            ),
+            lines=(f"Users: {users}.", f"What broke: {what}", f"Since: {since}", *lines),
             asked=duties,
-            links=run_links(connection, settings, run_id, report=False, rollback=True),
+            links=run_links(connection, settings, run_id, report=False, rollback=not promoted),
             run_id=run_id,
-            buttons=(Button("acknowledge", run_id=run_id, product=product, key=f"run:{run_id}"),),
+            buttons=tuple(buttons),
+            brief=f"GATE FAILED: {product[:24]} {felt}; {what}",
         )
         # The first message shows the state and wakes nobody; the reply does.
-        quiet = replace(notice, mention=False)
-        opened = _ensure_root(connection, run_id, quiet, product, "gate.failed")
-        told = _put(
-            connection, run_id, event, "reply", notice_message(notice), notice, "gate.failed"
-        )
+        quiet = replace(notice, mention=False, severity="info")
+        opened = not has_root(connection, run_thread(run_id))
+        if opened:
+            show_on_root(connection, run_id, event, quiet, "gate.failed")
+        told = put_notice(connection, run_id, event, "reply", notice, "gate.failed")
         if told:
             if not opened:
-                _put(
-                    connection,
-                    run_id,
-                    f"{event}:root",
-                    "update",
-                    notice_message(quiet),
-                    replace(quiet, severity="info"),
-                    "gate.failed",
-                )
+                show_on_root(connection, run_id, event, quiet, "gate.failed")
             book_incident(connection, f"run:{run_id}", notice)
         return told
 
 
-def _left_behind(connection: Connection, run_id: str) -> str:
-    """Return what users get after a run that broke; it may have promoted before that."""
-    if not _changed(connection, run_id, "promote"):
-        return "Users: nothing was promoted by this run; they get what served before."
-    return "Users: this run promoted its candidate before it broke; they may get it already."
+def _before(connection: Connection, run_id: str) -> tuple[str, str | None] | None:
+    """Return digest and name of the mix that served before a run, ``None`` for an unknown run."""
+    row = connection.execute(
+        sa.select(runs.c.baseline_digest, mixes.c.name)
+        .outerjoin(mixes, runs.c.baseline_digest == mixes.c.digest)
+        .where(runs.c.run_id == run_id)
+    ).first()
+    return None if row is None or not row.baseline_digest else (row.baseline_digest, row.name)
 
 
 def _changed(connection: Connection, run_id: str, kind: str) -> bool:
@@ -346,41 +289,3 @@ def _with_links(connection: Connection, settings: Settings, summary: GateSummary
     if is_web(summary.report):
         return replace(summary, run_page=page)
     return replace(summary, run_page=page, report=links["Report"])
-
-
-def _ensure_root(
-    connection: Connection, run_id: str, root: Notice, product: str, topic: str
-) -> bool:
-    """Open the thread when nobody has; ``True`` when it was opened here."""
-    if has_root(connection, run_thread(run_id)):
-        return False
-    quiet = replace(root, severity="info", product=product)
-    return _put(connection, run_id, "started", "open", notice_message(root), quiet, topic)
-
-
-def _put(
-    connection: Connection,
-    run_id: str,
-    what: str,
-    kind: Any,
-    message: SlackMessage,
-    notice: Notice,
-    topic: str,
-    *,
-    sheet: str | None = None,
-) -> bool:
-    return enqueue(
-        connection,
-        _key(run_id, what),
-        run_id,
-        message.payload(sheet),
-        kind=kind,
-        thread=run_thread(run_id),
-        product=notice.product,
-        severity=notice.severity,
-        topic=topic,
-    )
-
-
-def _key(run_id: str, what: str) -> str:
-    return f"gate:{run_id}:{what}"

@@ -288,11 +288,7 @@ class SlackCarrier:
         if reply and parcel.anchor is not None:
             fields["thread_ts"] = parcel.anchor.ts
             # A page, or a question to people, must not hide in a thread that began hours ago.
-            fields["reply_broadcast"] = (
-                parcel.mention is not None
-                or message.severity == "page"
-                or message.topic == "gate.waiting"
-            )
+            fields["reply_broadcast"] = parcel.wakes or bool(message.payload.get("broadcast"))
         try:
             answer = self._say(self._client.chat_postMessage, content, **fields)
         except SlackApiError as error:

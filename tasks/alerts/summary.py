@@ -13,6 +13,9 @@ from tasks.records import Metrics, Rate, VerdictName
 MOST_FAILURES = 5
 #: Further reasons, warnings, deeds and duties shown in a message, each.
 MOST_REASONS = MOST_SENTENCES
+#: Names the command to roll back where nothing calls for it.
+IF_YOU_MUST = "If you must: roll back production"
+NO_REASON = "no reason was given"
 EMOJI: dict[VerdictName, str] = {"PROMOTE": "✅", "ROLLBACK": "⛔", "HOLD": "⏸️"}
 
 
@@ -76,6 +79,8 @@ class GateSummary:
     baseline_digest: str = ""
     #: True when users had the candidate already and were taken off it.
     rolled_back: bool = False
+    #: True when a HOLD waits for a person's word: its first message says so.
+    waiting: bool = False
 
 
 def headline(summary: GateSummary) -> str:
@@ -103,6 +108,41 @@ def felt(summary: GateSummary) -> str:
     if summary.verdict == "HOLD" or share is None:
         return safe
     return f"{share} would have got a broken image; {safe}"
+
+
+def brief(summary: GateSummary) -> str:
+    """Return what a lock screen shows: verdict, what users feel, the figure, in this order."""
+    product, candidate = _short(summary.product), _short(summary.candidate_name)
+    users = f"{product} production is unaffected"
+    if summary.verdict == "PROMOTE":
+        users = f"{product} users get {candidate} now"
+    elif summary.rolled_back:
+        users = f"{product} users are back on {_short(summary.baseline_name)}"
+    rate = summary.failure
+    if rate is None or rate.estimate is None:
+        return f"{summary.verdict}: {users}; {summary.reasons[0] if summary.reasons else NO_REASON}"
+    return (
+        f"{summary.verdict}: {users}; {rate.estimate:.1%} of {rate.n:,} images of {candidate} "
+        "failed"
+    )
+
+
+def _short(name: str) -> str:
+    return clip(clean(name), 24)
+
+
+def done_of(summary: GateSummary) -> tuple[str, ...]:
+    """Return what was done."""
+    return summary.done or ("nothing changed",)
+
+
+def asked_of(summary: GateSummary) -> tuple[str, ...]:
+    """Return what is asked of on-call; after a rollback that went by itself nothing that wakes."""
+    if summary.asked:
+        return summary.asked
+    if summary.verdict == "ROLLBACK":
+        return ("nothing now; read the report in the morning",)
+    return ("nothing",)
 
 
 def _people(share: float) -> str:

@@ -56,6 +56,7 @@ def notify(
     """Put the message into the outbox and try to deliver it, for seconds at the most."""
     began, page = run_facts(context, plan)
     metrics = measured.metrics
+    waiting = waits(read_approval(context.state, plan.run_id))
     summary = GateSummary(
         verdict=verdict.verdict,
         product=plan.product,
@@ -67,9 +68,7 @@ def notify(
         top_failures=top_failures(metrics),
         figures=metric_figures(metrics),
         done=tuple(actions),
-        asked=asked_of_oncall(
-            verdict, plan, metrics, waiting=waits(read_approval(context.state, plan.run_id))
-        ),
+        asked=asked_of_oncall(verdict, plan, metrics, waiting=waiting),
         report=str(context.folder.path / "report.html"),
         spend_usd=spent_usd(context, plan),
         failure=metrics.candidate.failure_rate,
@@ -79,6 +78,7 @@ def notify(
         run_page=page,
         rollback=rollback_command(plan.product, plan.baseline.digest),
         baseline_digest=plan.baseline.digest,
+        waiting=waiting and verdict.verdict == "HOLD",
     )
     # A resumed run that comes to another verdict has something new to tell.
     sheet = failing_pictures(context, measured)

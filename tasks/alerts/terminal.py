@@ -6,6 +6,8 @@ from tasks.alerts.summary import (
     MOST_FAILURES,
     MOST_REASONS,
     GateSummary,
+    asked_of,
+    done_of,
     felt,
     headline,
     table_rows,
@@ -20,8 +22,8 @@ def render(summary: GateSummary) -> str:
     """Return what a gate tells people, in lines."""
     lines = [headline(summary), "", "Users", f"  - {clip(clean(felt(summary)), _LINE)}", ""]
     lines += _list("Why", summary.reasons)
-    lines += _list("Done", summary.done or ("nothing changed",))
-    lines += _list("Asked of on-call", summary.asked or ("nothing",))
+    lines += _list("Done", done_of(summary))
+    lines += _list("Asked of on-call", asked_of(summary))
     lines += _list("Failing most", [f.sentence for f in summary.top_failures[:MOST_FAILURES]])
     lines += _list("Warnings", summary.warnings)
     if summary.figures:

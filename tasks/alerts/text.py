@@ -71,11 +71,6 @@ def mrkdwn(text: str, limit: int) -> str:
     return _fit(neutral, limit, _ESCAPES)
 
 
-def mrkdwn_code(line: str) -> str:
-    """Return a line for a code block: escaped, spaces kept, no backtick that could close it."""
-    return "".join({**_ESCAPES, "`": "ʼ"}.get(char, char) for char in line).rstrip()
-
-
 def code(command: str, limit: int = 600) -> str:
     """Return a command as a code span that can be copied as it is, at most ``limit`` units."""
     text = clean(_bounded(command, 4 * limit + _SLACK))

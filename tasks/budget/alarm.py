@@ -67,6 +67,7 @@ def tell(
                 lines=finding.lines,
                 asked=finding.asked,
                 links=(("Spend now", "imagegate budget"),),
+                brief=finding.brief,
                 now=now,
             )
             if new:
@@ -83,9 +84,9 @@ def tell_damaged(state: State, error: str, *, now: datetime) -> None:
     raise_alarm(
         state,
         FILE_KEY,
-        title="Budget: the file of limits cannot be read, new runs are refused",
+        title="BUDGET ALARM: the file of limits cannot be read, new runs are refused",
         severity="page",
-        lines=(error,),
+        lines=("Users: not affected; new gates are refused.", f"What broke: {error}"),
         asked=("mend the file; `imagegate budget` says whether it is whole",),
         now=now,
     )

@@ -75,6 +75,8 @@ class Finding:
     lines: tuple[str, ...]
     #: What is asked of the reader.
     asked: tuple[str, ...] = field(default=())
+    #: What a lock screen shows; by default title and first line.
+    brief: str = ""
 
     @property
     def key(self) -> str:
@@ -182,36 +184,41 @@ def _hard(standing: Standing) -> Finding:
         kind="hard",
         who=standing.who,
         window=standing.window,
-        title=f"Budget: hard limit of the {kind} reached for {scope_words(standing.who)}",
+        title=f"BUDGET ALARM: hard limit of the {kind} reached for {scope_words(standing.who)}",
         lines=(
-            f"{standing.spent.words} of {dollars(hard)} is spent in {standing.window.name}.",
-            "New and resumed runs are refused, and runs under way stop as HOLD, until "
-            f"{standing.window.ends} or until the limit is raised. Rollbacks go on as ever.",
+            "Users: not affected; production serves as before. New gates are refused.",
+            f"Spent: {standing.spent.words} of {dollars(hard)} in {standing.window.name}.",
+            f"Refused: new and resumed runs, until {standing.window.ends} or until the limit is "
+            "raised; runs under way stop as HOLD. Rollbacks go on as ever.",
         ),
         asked=(
             f"decide whether gates may wait; if not, {standing.raised_by} can raise "
             f"{kind}_usd.hard of {standing.who} in the budgets file",
         ),
+        brief="BUDGET ALARM: users are not affected, new gates refused; "
+        f"{standing.who} spent {dollars(standing.spent.total)} of {dollars(hard)} "
+        + ("today" if kind == "day" else f"this {kind}"),
     )
 
 
 def _soft(standing: Standing) -> Finding:
     kind = standing.window.kind
     lines = [
-        f"{standing.spent.words} is spent in {standing.window.name}; the soft limit is "
-        f"{dollars(standing.soft or 0)}."
+        "Users: not affected; gates go on.",
+        f"Spent: {standing.spent.words} in {standing.window.name}; the soft limit is "
+        f"{dollars(standing.soft or 0)}.",
     ]
     if standing.hard is not None:
         left = dollars(max(0, standing.hard - standing.spent.total))
         lines.append(
-            f"{left} are left to the hard limit of {dollars(standing.hard)}, at which runs are "
+            f"Left: {left} to the hard limit of {dollars(standing.hard)}, at which runs are "
             f"refused until {standing.window.ends}."
         )
     return Finding(
         kind="soft",
         who=standing.who,
         window=standing.window,
-        title=f"Budget: soft limit of the {kind} reached for {scope_words(standing.who)}",
+        title=f"BUDGET WARNING: soft limit of the {kind} reached for {scope_words(standing.who)}",
         lines=tuple(lines),
         asked=("see what spends it: `imagegate budget` and `imagegate history`",),
     )
@@ -231,11 +238,12 @@ def _forecast(standing: Standing, today: date) -> Finding:
         kind="forecast",
         who=standing.who,
         window=standing.window,
-        title=f"Budget: the {standing.window.kind}'s hard limit of {scope_words(standing.who)} "
-        "will likely be reached",
+        title=f"BUDGET FORECAST: the {standing.window.kind}'s hard limit of "
+        f"{scope_words(standing.who)} will likely be reached",
         lines=(
+            "Users: not affected; gates go on.",
             f"Likely day: {forecast_words(standing, today)}{rate}.",
-            f"{standing.spent.words} of {dollars(standing.hard or 0)} is spent in "
+            f"Spent: {standing.spent.words} of {dollars(standing.hard or 0)} in "
             f"{standing.window.name}, which ends {standing.window.ends}.",
         ),
         asked=(f"plan fewer runs, or ask {standing.raised_by} for a higher limit in time",),

@@ -41,7 +41,7 @@ def body(message: SlackMessage) -> dict[str, object]:
 
 
 def section(message: SlackMessage, start: str) -> str:
-    texts = [b["text"]["text"] for b in message.blocks if b["type"] == "section"]
+    texts = [b["text"]["text"] for b in message.blocks if b["type"] == "section" and "text" in b]
     (found,) = [text for text in texts if text.startswith(start)]
     return str(found)
 
@@ -49,16 +49,15 @@ def section(message: SlackMessage, start: str) -> str:
 def test_a_message_begins_with_the_verdict_and_says_why(summary: GateSummary) -> None:
     message = gate_message(summary)
     assert message.blocks[0]["text"]["text"] == "⛔ ROLLBACK: summer for shop"
-    assert message.text == "⛔ ROLLBACK: summer for shop. failure rate 12.1% is above 2%"
+    assert message.text == (
+        "⛔ ROLLBACK: shop production is unaffected; 12.1% of 240 images of summer failed"
+    )
     assert section(message, "*Users:*").splitlines() == [
         "*Users:* 1 of 8 users would have got a broken image; "
-        "production is unaffected, they get winter",
-        "Since: 2026-09-14 01:58 UTC, decided 2026-09-14 02:13 UTC",
+        "production is unaffected, they get winter.",
+        "*Since:* 2026-09-14 01:58 UTC, decided 2026-09-14 02:13 UTC",
     ]
     assert section(message, "*Why:*") == "*Why:* failure rate 12.1% is above 2%"
-    assert section(message, "*Put the baseline back again:*").endswith(
-        "`imagegate rollback --product shop --to 7cc1a0b2c3d4`"
-    )
     assert "production serves 'winter' (unchanged)" in section(message, "*Done:*")
     assert "look at `imagegate report run-1`" in section(message, "*Done:*")
     assert "• typography.legible_text in locale=th: 12 of 40 images" in section(
@@ -69,8 +68,9 @@ def test_a_message_begins_with_the_verdict_and_says_why(summary: GateSummary) ->
     footer = [element["text"] for element in message.blocks[-1]["elements"]]
     assert footer == [
         "Run run-1",
-        "<https://ci.example/report.html?run=1&amp;tab=2|Report>",
         "Spent $3.50",
+        "<https://ci.example/report.html?run=1&amp;tab=2|Report>",
+        "If you must: roll back production `imagegate rollback --product shop --to 7cc1a0b2c3d4`",
     ]
 
 
@@ -78,9 +78,21 @@ def test_the_table_stands_in_columns(summary: GateSummary) -> None:
     rows = table_rows(summary)
     assert rows[1] == "Failure rate            0.4% (0.0% to 1.2%)  →  12.1% (9.0% to 15.8%)"
     assert rows[2] == "Effective cost / 1,000               $19.11  →  not measured"
-    table = section(gate_message(summary), "*Before → after* (winter → summer)")
-    assert table.count("```") == 2
-    assert rows[1] in table
+
+
+def test_before_and_after_stand_together_where_a_phone_breaks_no_table(
+    summary: GateSummary,
+) -> None:
+    message = gate_message(summary)
+    assert section(message, "*Before → after*") == "*Before → after* (winter → summer)"
+    (table,) = [block for block in message.blocks if "fields" in block]
+    # An interval stays on one line.
+    assert "(9.0%\u00a0to\u00a015.8%)" in table["fields"][0]["text"]
+    shown = [field["text"].replace("\u00a0", " ").splitlines() for field in table["fields"]]
+    assert shown == [
+        ["*Failure rate*", "0.4% (0.0% to 1.2%)", "→ *12.1% (9.0% to 15.8%)*"],
+        ["*Effective cost / 1,000*", "$19.11", "→ *not measured*"],
+    ]
 
 
 @pytest.mark.parametrize("verdict", ["PROMOTE", "ROLLBACK", "HOLD"])
@@ -96,7 +108,7 @@ def test_every_verdict_is_a_message_that_slack_takes(
 def test_a_bare_summary_is_a_message_too(fake: ModuleType) -> None:
     message = gate_message(GateSummary("HOLD", "shop", "summer", "winter", "run-1", ()))
     assert fake.message_problem(body(message)) is None
-    assert "no reason was given" in message.text
+    assert message.text == "⏸️ HOLD: shop production is unaffected; no reason was given"
     assert section(message, "*Done:*").endswith("*Asked of you:* nothing")
 
 
@@ -142,10 +154,13 @@ def test_any_text_makes_a_message_that_slack_takes(fake: ModuleType, text: str, 
     ours = seen.replace("<https", "").replace("<http", "").replace(MENTION, "")
     assert "<" not in ours
     for block in drawn(message.payload(), mention=MENTION)["blocks"]:
-        for part in [block["text"]] if "text" in block else block["elements"]:
-            most = 150 if block["type"] == "header" else 3000
+        parts = [block["text"]] if "text" in block else block.get("fields", block.get("elements"))
+        for part in parts:
+            most = 150 if block["type"] == "header" else 2000 if "fields" in block else 3000
             assert 0 < len(part["text"].encode("utf-16-le")) // 2 <= most
     assert len(body(message)["blocks"]) <= 50  # type: ignore[arg-type]
+    # What a phone shows, the mention included.
+    assert len(str(body(message)["text"]).encode("utf-16-le")) // 2 <= 150
 
 
 @pytest.mark.parametrize(
@@ -284,12 +299,81 @@ def test_users_who_had_the_candidate_hear_that_they_were_taken_off_it(
     assert told.endswith("production was rolled back, they get winter again")
 
 
-def test_buttons_fit_the_verdict(summary: GateSummary) -> None:
+def test_buttons_fit_the_verdict_and_stay_in_a_reply_only_of_a_page(
+    summary: GateSummary,
+) -> None:
     names = {
-        verdict: [b.name for b in gate_message(replace(summary, verdict=verdict)).buttons]
+        verdict: [
+            [b.name for b in made(replace(summary, verdict=verdict)).buttons] for made in both
+        ]
+        for both in [(gate_root, gate_message)]
         for verdict in ("PROMOTE", "ROLLBACK", "HOLD")
     }
-    assert names == {"PROMOTE": ["roll_back"], "ROLLBACK": ["acknowledge"], "HOLD": []}
+    assert names == {
+        "PROMOTE": [["roll_back"], []],
+        "ROLLBACK": [["acknowledge"], ["acknowledge"]],
+        "HOLD": [[], []],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "⛔ ROLLBACK: shop production is unaffected; 12.1% of 240 images of summer failed"),
+        (
+            {"rolled_back": True},
+            "⛔ ROLLBACK: shop users are back on winter; 12.1% of 240 images of summer failed",
+        ),
+        (
+            {"verdict": "PROMOTE"},
+            "✅ PROMOTE: shop users get summer now; 12.1% of 240 images of summer failed",
+        ),
+        (
+            {"verdict": "HOLD", "failure": None},
+            "⏸️ HOLD: shop production is unaffected; failure rate 12.1% is above 2%",
+        ),
+    ],
+)
+def test_a_lock_screen_shows_verdict_users_and_figure(
+    summary: GateSummary, changes: dict[str, object], text: str
+) -> None:
+    told = replace(summary, **changes)  # type: ignore[arg-type]
+    assert gate_message(told).text == text
+    assert notice_message(gate_root(told)).text == text
+
+
+def test_long_names_do_not_push_what_users_feel_off_the_lock_screen(summary: GateSummary) -> None:
+    long = "long-name-" * 30
+    told = replace(summary, product=long, candidate_name=long, baseline_name=long)
+    text = str(body(gate_message(told))["text"])
+    assert len(text) <= 150
+    assert text.index("production is unaffected") < 60
+
+
+def test_a_page_that_asks_nothing_says_so_at_the_top_of_root_and_reply(
+    summary: GateSummary,
+) -> None:
+    told = replace(summary, asked=())
+    reply, root = body(gate_message(told)), body(notice_message(gate_root(told)))
+    asked = "*Asked of you:* nothing now; read the report in the morning"
+    for sent, most in ((reply, 4), (root, 3)):
+        blocks: list[dict[str, dict[str, str]]] = sent["blocks"]  # type: ignore[assignment]
+        top = "\n".join(b["text"]["text"] for b in blocks[:most])
+        assert asked in top
+        assert "*Done:* production serves 'winter' (unchanged)" in top
+    mention = reply["blocks"][1]["text"]["text"]  # type: ignore[index]
+    assert mention == f"{MENTION} paged for your knowledge; nothing is asked of you now."
+
+
+@pytest.mark.parametrize("verdict", ["HOLD", "ROLLBACK", "PROMOTE"])
+def test_the_command_to_roll_back_is_large_only_where_production_moved(
+    summary: GateSummary, verdict: str
+) -> None:
+    told = replace(summary, verdict=verdict)  # type: ignore[arg-type]
+    for message in (gate_message(told), notice_message(gate_root(told))):
+        *large, small = message.blocks
+        assert ("imagegate rollback" in json.dumps(large)) == (verdict == "PROMOTE")
+        assert ("If you must: roll back production" in json.dumps(small)) == (verdict != "PROMOTE")
 
 
 def test_the_first_message_at_the_end_calls_nobody_and_says_all_at_a_glance(

@@ -49,7 +49,7 @@ def test_an_alarm_is_told_once_counted_and_closed_in_its_thread(state: State) ->
     assert kinds == [("open", thread), ("reply", thread), ("update", thread)]
     opened, closed, final = (p.message.payload for p in post.parcels)
     assert opened["text"].startswith("🚨 BUDGET: shop spent its month. Came 2 times")
-    assert closed["text"] == "✅ RESOLVED: BUDGET: shop spent its month. A new month began."
+    assert closed["text"] == "✅ RESOLVED: BUDGET: shop spent its month. A new month began"
     assert final["blocks"][0]["text"]["text"] == "✅ RESOLVED: BUDGET: shop spent its month"
     assert "Came 2 times, last 2026-09-14 12:01 UTC" in json.dumps(final["blocks"])
     assert "2026-09-14 12:00 UTC to 2026-09-14 14:00 UTC" in json.dumps(closed["blocks"])

@@ -17,7 +17,7 @@ WILD = st.text(st.characters(codec=None), max_size=300)
 MENTION = "<@U0123456789>"
 BUTTONS = (
     Button("acknowledge", run_id="r", product="p", key="k"),
-    Button("roll_back", run_id="r", product="p", to="sha256:1"),
+    Button("roll_back", run_id="r", product="p", to="sha256:1", mix="winter"),
     Button("approve", run_id="r"),
     Button("reject", run_id="r"),
 )
@@ -66,7 +66,7 @@ def test_a_roll_back_asks_once_more(fake: ModuleType) -> None:
         "imagegate_approve",
         "imagegate_reject",
     ]
-    assert "of p goes" in buttons[1]["confirm"]["text"]["text"]
+    assert buttons[1]["confirm"]["text"]["text"] == "All users of p get winter again, at once."
     assert json.loads(buttons[1]["value"]) == {"product": "p", "run_id": "r", "to": "sha256:1"}
 
 

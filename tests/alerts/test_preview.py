@@ -168,7 +168,7 @@ def test_a_gate_message_shows_verdict_table_and_buttons(summary: GateSummary) ->
     html = page([Shown(payload, AT)], channel="releases")
     text = Seen(html).text
     assert text.index("ROLLBACK: summer for shop") < text.index("@S01") < text.index("Acknowledge")
-    assert "Failure rate" in html[html.index("<pre>") : html.index("</pre>")]
+    assert "Failure rate" in html[html.index('<div class="fields">') :]
     assert "03:12 UTC" in text
     # Slack's escapes for the header's plain text are undone too.
     assert "&amp;amp;" not in html
@@ -180,6 +180,23 @@ def test_the_lock_screen_shows_the_first_words_only_of_what_notifies() -> None:
     (lock,) = re.findall(r'<div class="lock">(.*?)</div>', html)
     assert f"{'w' * (LOCK_SCREEN - 11)}…" in lock
     assert "w" * LOCK_SCREEN not in lock
+
+
+def test_a_phone_shows_the_page_of_a_run_and_not_its_quiet_start(
+    make_settings: Callable[..., Settings],
+) -> None:
+    for routing in ("schema_version: 1\n", "default: {on_call: S0123456789}\n"):
+        for name, words in (
+            ("rollback", "⛔ ROLLBACK: storefront production is unaffected; 12.2%"),
+            ("failure", "🚨 GATE FAILED: storefront production is unaffected; EvidenceError"),
+            ("approval", "🙋 WAITING FOR APPROVAL: storefront production is unaffected; decide"),
+            ("budget", "🚨 BUDGET ALARM: users are not affected, new gates refused; storefront"),
+            ("hold", "🔎 CHECKING"),
+        ):
+            (root,), _ = sample(make_settings(routing), name)
+            assert root.notification.startswith(words)
+            assert [reply.notification for reply in root.replies] == [""] * len(root.replies)
+    assert unmarked("x <!subteam^S0123456789>") == "x @S0123456789"
 
 
 def test_a_thread_is_put_together_with_its_last_state(

@@ -16,12 +16,12 @@ from tasks.alerts.delivery import deliver_all
 from tasks.alerts.incidents import acknowledge, read_incident
 from tasks.alerts.links import prefect_run, rollback_command
 from tasks.alerts.outbox import messages, pending
+from tasks.alerts.run_approval import run_answered, run_waits
 from tasks.alerts.run_thread import (
     run_ended,
     run_failed,
     run_progress,
     run_started,
-    run_waits,
 )
 from tasks.runs import begin_run
 from tasks.settings import Settings
@@ -56,6 +56,26 @@ def mentioned(slack: Any) -> list[str]:
     return [m["text"].split(":")[0] for m in slack.messages if "!subteam" in json.dumps(m)]
 
 
+def wait(state: State) -> bool:
+    return run_waits(
+        state,
+        "run-1",
+        product="shop",
+        because="The policy asks a person before each promotion.",
+        until="2026-09-14T06:00:00.000Z",
+        links=(("Decide", "https://prefect.example/runs/flow-run/1"),),
+    )
+
+
+def broadcast(slack: Any) -> list[str]:
+    return [m["text"].split(":")[0] for m in slack.messages if m.get("reply_broadcast")]
+
+
+def buttons(slack: Any, ts: str) -> list[str]:
+    block = slack.shown[ts]["blocks"][-1]
+    return [b["action_id"] for b in block["elements"]] if block["type"] == "actions" else []
+
+
 def test_a_run_is_one_thread_whose_first_message_shows_its_state(
     slack: Any, state: State, settings: Settings, summary: GateSummary
 ) -> None:
@@ -67,31 +87,128 @@ def test_a_run_is_one_thread_whose_first_message_shows_its_state(
     for part in ("2026-09-14 02:00 UTC, asked by", "240 cases, at most $25.00", "Run run-1"):
         assert part in shown
     run_progress(state, "run-1", product="shop", step="harness", title="MADE 480 pictures")
-    run_waits(
-        state,
-        "run-1",
-        product="shop",
-        because="The policy asks a person before each promotion.",
-        until="2026-09-14T06:00:00.000Z",
-        links=(("Decide", "https://prefect.example/runs/flow-run/1"),),
-    )
+    wait(state)
     deliver_all(state, settings)
-    assert "Waits for approval until 2026-09-14 06:00 UTC" in slack.thread(ROOT)[0]
+    assert slack.thread(ROOT)[0].startswith(
+        "🙋 WAITING FOR APPROVAL: shop production is unaffected"
+    )
     run_ended(state, settings, summary)
     deliver_all(state, settings)
     texts = slack.thread(ROOT)
     assert [text.split(":")[0] for text in texts] == [
         "⛔ ROLLBACK",
         "ℹ️ MADE 480 pictures",
-        "⚠️ WAITING for approval",
+        "🙋 WAITING FOR APPROVAL",
         "⛔ ROLLBACK",
     ]
     assert mentioned(slack) == ["⛔ ROLLBACK"]
-    assert "Waits for approval" not in texts[0]
+    assert broadcast(slack) == ["🙋 WAITING FOR APPROVAL", "⛔ ROLLBACK"]
+    assert "WAITING" not in json.dumps(slack.shown[ROOT])
     waiting = json.dumps(slack.messages[2], ensure_ascii=False)
     assert "`imagegate approve run-1 --why" in waiting
     assert "<https://prefect.example/runs/flow-run/1|Decide>" in waiting
     assert pending(state) == ()
+
+
+@pytest.mark.parametrize("on_call", [ON_CALL, "schema_version: 1\n"])
+def test_the_channel_sees_pages_and_questions_and_nothing_else_of_a_thread(
+    slack: Any,
+    state: State,
+    in_slack: Callable[..., Settings],
+    summary: GateSummary,
+    on_call: str,
+) -> None:
+    settings = in_slack(on_call)
+    start(state, settings)
+    run_progress(state, "run-1", product="shop", step="harness", title="MADE 480 pictures")
+    wait(state)
+    run_answered(
+        state, "run-1", product="shop", step="approval-approved", title="APPROVED", lines=("x",)
+    )
+    for verdict in ("HOLD", "PROMOTE", "ROLLBACK"):
+        run_ended(state, settings, replace(summary, verdict=verdict))  # type: ignore[arg-type]
+    run_failed(state, settings, run_id="run-1", product="shop", what="disk full")
+    acknowledge(state, "run:run-1", "mia", now=NOW)
+    deliver_all(state, settings)
+    assert len(slack.messages) == 9
+    # With or without somebody on call.
+    assert broadcast(slack) == ["🙋 WAITING FOR APPROVAL", "⛔ ROLLBACK", "🚨 GATE FAILED"]
+
+
+def test_a_run_that_waits_says_so_on_top_until_somebody_decides(
+    slack: Any, state: State, in_slack: Callable[..., Settings], summary: GateSummary
+) -> None:
+    settings = in_slack(ON_CALL, SLACK_APP_TOKEN="xapp-1")
+    start(state, settings)
+    assert wait(state)
+    assert not wait(state)
+    # Started by the command it ends as HOLD; its first message goes on to say that it waits.
+    waiting = replace(summary, verdict="HOLD", waiting=True)
+    held = run_ended(state, settings, waiting)
+    deliver_all(state, settings)
+    root = json.dumps(slack.shown[ROOT]["blocks"], ensure_ascii=False)
+    for part in (
+        "WAITING FOR APPROVAL: summer for shop",
+        "*Until:* 2026-09-14 06:00 UTC; without an answer it is not promoted.",
+        "`imagegate approve run-1 --why",
+        "`imagegate reject run-1 --why",
+        "|Decide>",
+    ):
+        assert part in root
+    assert buttons(slack, ROOT) == ["imagegate_approve", "imagegate_reject"]
+    assert [buttons(slack, ts) for ts in slack.shown if ts != ROOT] == [[], []]
+    assert mentioned(slack) == []
+    run_answered(
+        state,
+        "run-1",
+        product="shop",
+        step="approval-rejected",
+        title="REJECTED",
+        lines=("Users: nothing changes for them.",),
+    )
+    deliver_all(state, settings)
+    assert slack.thread(ROOT)[0].startswith("ℹ️ REJECTED: summer for shop")
+    assert buttons(slack, ROOT) == []
+    # The same verdict after the answer is news.
+    assert run_ended(state, settings, replace(waiting, waiting=False)) != held
+    deliver_all(state, settings)
+    assert slack.thread(ROOT)[0].startswith("⏸️ HOLD: shop production is unaffected")
+    assert slack.thread(ROOT)[-1].startswith("⏸️ HOLD")
+
+
+def test_an_answer_that_comes_late_does_not_hide_the_end(
+    slack: Any, state: State, settings: Settings, summary: GateSummary
+) -> None:
+    wait(state)
+    run_ended(state, settings, summary)
+    run_answered(state, "run-1", product="shop", step="approval-expired", title="VOID", lines=())
+    deliver_all(state, settings)
+    texts = slack.thread(ROOT)
+    assert texts[0].startswith("⛔ ROLLBACK")
+    assert texts[-1].startswith("ℹ️ VOID: summer for shop")
+
+
+def test_who_gets_only_warnings_has_the_buttons_of_a_question_too(
+    slack: Any, state: State, in_slack: Callable[..., Settings]
+) -> None:
+    settings = in_slack("default: {least_severity: warning}\n", SLACK_APP_TOKEN="xapp-1")
+    start(state, settings)
+    wait(state)
+    deliver_all(state, settings)
+    assert slack.thread(ROOT)[0].startswith("🙋 WAITING")
+    assert buttons(slack, ROOT) == ["imagegate_approve", "imagegate_reject"]
+    assert broadcast(slack) == ["🙋 WAITING FOR APPROVAL"]
+
+
+def test_where_no_report_is_served_the_command_stands_for_it(
+    state: State, make_settings: Callable[..., Settings], summary: GateSummary
+) -> None:
+    settings = make_settings(IMAGEGATE_REPORT_URL="")
+    run_ended(state, settings, replace(summary, report="/srv/runs/run-1/report.html"))
+    for message in messages(state):
+        shown = json.dumps(message.payload, ensure_ascii=False)
+        assert "imagegate report run-1" in shown
+        assert "/srv/runs" not in shown
 
 
 def test_a_resumed_run_tells_nothing_twice_but_another_verdict_anew(
@@ -145,19 +262,21 @@ def test_a_gate_that_breaks_pages_once_a_failure_and_shows_it_on_top(
     page = slack.messages[1]
     texts = json.dumps(page, ensure_ascii=False)
     for part in (
-        "nothing was promoted by this run",
+        "production is unaffected",
         "worker 7 is dead &lt;!channel&gt;",
         "`imagegate status --product shop`",
         "`imagegate run --resume run-1`",
     ):
         assert part in texts
-    assert slack.thread(ROOT)[0].startswith("🚨 GATE FAILED: summer for shop")
+    assert slack.thread(ROOT)[0].startswith("🚨 GATE FAILED: shop production is unaffected")
     assert fail("dead:2")
 
 
-def test_a_failure_after_a_promotion_does_not_say_that_nothing_changed(
-    state: State, settings: Settings
+def test_a_failure_after_a_promotion_says_who_suffers_and_how_to_end_it(
+    slack: Any, state: State, in_slack: Callable[..., Settings]
 ) -> None:
+    settings = in_slack(ON_CALL, SLACK_APP_TOKEN="xapp-1")
+    begin_run(state, "run-1", "shop", "sha256:2", "sha256:7cc1a0b2c3d4e5f6")
     with state.begin() as connection:
         connection.execute(
             sa.insert(transitions).values(
@@ -173,7 +292,18 @@ def test_a_failure_after_a_promotion_does_not_say_that_nothing_changed(
             )
         )
     run_failed(state, settings, run_id="run-1", product="shop", what="disk full")
-    assert "they may get it already" in messages(state)[1].payload["text"]
+    deliver_all(state, settings)
+    page = slack.messages[1]
+    assert page["text"].startswith("🚨 GATE FAILED: shop users may get broken images; disk full")
+    *_, asked, small, actions = page["blocks"]
+    assert asked["text"]["text"].startswith(
+        "*Asked of you*\n• if users get broken images, roll production back: "
+        "`imagegate rollback --product shop --to 7cc1a0b2c3d4`"
+    )
+    assert "If you must" not in json.dumps(small)
+    undo = actions["elements"][1]
+    assert json.loads(undo["value"])["to"] == "sha256:7cc1a0b2c3d4e5f6"
+    assert undo["confirm"]["text"]["text"] == "All users of shop get 7cc1a0b2c3d4 again, at once."
 
 
 def test_a_page_of_a_run_can_be_acknowledged_in_its_thread(
@@ -186,6 +316,7 @@ def test_a_page_of_a_run_can_be_acknowledged_in_its_thread(
     deliver_all(state, settings)
     texts = slack.thread(ROOT)
     assert texts[0].startswith("⛔ ROLLBACK: summer for shop. Acknowledged by mia 2026-09-14 02:00")
+    assert broadcast(slack) == ["⛔ ROLLBACK"]
     assert texts[-1].startswith("👀 Acknowledged by mia")
     assert mentioned(slack) == ["⛔ ROLLBACK"], "the acknowledgement wakes nobody"
     # A good end of the resumed run closes what was open.
@@ -255,4 +386,5 @@ def test_a_failure_of_a_booked_run_carries_the_command_to_roll_back(
     begin_run(state, "run-1", "shop", "sha256:2222", "sha256:7cc1a0b2c3d4e5f6")
     run_failed(state, settings, run_id="run-1", product="shop", what="disk full")
     links = json.dumps(messages(state)[1].payload["blocks"][-1])
-    assert "Rollback: `imagegate rollback --product shop --to 7cc1a0b2c3d4`" in links
+    must = "If you must: roll back production"
+    assert f"{must} `imagegate rollback --product shop --to 7cc1a0b2c3d4`" in links

@@ -50,7 +50,7 @@ def test_soft_warns_once_and_hard_pages(shop: State) -> None:
     assert read_incident(shop, "budget:shop:month:soft").count == 2
     add_row(shop, "a", "2026-11-25T11:06Z", 8)
     assert look(shop, "2026-11-25T11:10Z").opened == (
-        "Budget: hard limit of the month reached for product 'shop'",
+        "BUDGET ALARM: hard limit of the month reached for product 'shop'",
     )
     told = queued(shop)
     assert [(kind, severity) for kind, severity, _ in told] == [
@@ -58,6 +58,13 @@ def test_soft_warns_once_and_hard_pages(shop: State) -> None:
         ("open", "page"),
     ]
     assert "$20.00 of $20.00" in told[1][2]
+    assert (
+        "*Users:* not affected; production serves as before. New gates are refused." in told[1][2]
+    )
+    assert (
+        "BUDGET ALARM: users are not affected, new gates refused; shop spent $20.00 of $20.00 "
+        "this month"
+    ) in told[1][2]
     assert "Dana (#releases)" in told[1][2]
     assert keys(shop) == ["budget:shop:month:soft", "budget:shop:month:hard"]
 
@@ -107,7 +114,7 @@ def test_a_forecast_gives_way_to_the_limit(shop: State) -> None:
         shop, "2026-11-25T11:00Z", products={"shop": {"month_usd": {"soft": 9.5, "hard": 10}}}
     )
     assert told.opened == (
-        "Budget: the month's hard limit of product 'shop' will likely be reached",
+        "BUDGET FORECAST: the month's hard limit of product 'shop' will likely be reached",
     )
     add_row(shop, "a", "2026-11-25T11:01Z", 0.9)
     told = look(

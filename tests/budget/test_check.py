@@ -44,7 +44,7 @@ def test_soft_is_told_with_what_is_left() -> None:
     assert soft.key == "budget:all:month:soft"
     assert soft.product is None
     text = " ".join((soft.title, *soft.lines))
-    for words in ("all products together", "$80.00", "$20.00 are left", "$100.00", "2026-12-01"):
+    for words in ("all products together", "$80.00", "Left: $20.00", "$100.00", "2026-12-01"):
         assert words in text
 
 

@@ -392,7 +392,8 @@ def test_silence_ends_as_not_promoted_by_itself(world: World) -> None:
     assert world.serves("late") == "production"
     assert world.approval("late")[1::2] == ("expired", "expiry")
     (told,) = world.query(
-        "SELECT count(*) FROM outbox WHERE payload LIKE '%EXPIRED: late%' AND kind = 'reply'"
+        "SELECT count(*) FROM outbox WHERE kind = 'reply' "
+        "AND payload LIKE '%EXPIRED, nobody decided:% for late%'"
     )[0]
     assert told == 1
 
