@@ -68,7 +68,8 @@ def beat(
     """
     import sqlalchemy as sa
 
-    from tasks.state import State, heartbeats
+    from tasks.state import State
+    from tasks.tables import heartbeats
 
     state = State(settings.state_url.get_secret_value())
     try:

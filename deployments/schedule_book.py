@@ -8,7 +8,8 @@ from itertools import takewhile
 import sqlalchemy as sa
 
 from deployments.schedule_file import ScheduleFile, Timing, fires
-from tasks.state import State, schedules
+from tasks.state import State
+from tasks.tables import schedules
 
 #: A run that starts later than this after its time counts as missed.
 GRACE = timedelta(minutes=10)

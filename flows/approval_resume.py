@@ -18,7 +18,8 @@ from tasks.approval.rules import Approval
 from tasks.evidence.remote import folder_of
 from tasks.runs import is_driven
 from tasks.settings import Settings, prefect_api_url
-from tasks.state import State, runs
+from tasks.state import State
+from tasks.tables import runs
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

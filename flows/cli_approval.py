@@ -166,7 +166,7 @@ def find_run(state: State, start: str) -> str:
     """
     import sqlalchemy as sa
 
-    from tasks.state import approvals as table
+    from tasks.tables import approvals as table
 
     query = sa.select(table.c.run_id).order_by(table.c.requested_at.desc())
     with state.begin() as connection:

@@ -15,7 +15,8 @@ from tasks.alerts.incidents import raise_alarm
 from tasks.alerts.run_thread import run_failed
 from tasks.runs import run_of_flow
 from tasks.settings import Settings, load_settings
-from tasks.state import State, resumes, runs
+from tasks.state import State
+from tasks.tables import resumes, runs
 from tasks.watchdog.failure import is_refusal
 from tasks.watchdog.gates import death_event, failure_event, failure_words
 from tasks.watchdog.words import one_line

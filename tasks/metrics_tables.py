@@ -16,7 +16,7 @@ from tasks.evidence.text import well_formed
 from tasks.mix.freeze import stamp
 from tasks.records import usd
 from tasks.runs import is_driven
-from tasks.state import (
+from tasks.tables import (
     approvals,
     freezes,
     incidents,

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from tasks.errors import ConfigError, known
 from tasks.records import VerdictName, utc_now
-from tasks.state import State, approvals, runs, schedules
+from tasks.state import State
+from tasks.tables import approvals, runs, schedules
 
 RunStatus = Literal["running", "waiting", "finished", "failed", "stopped"]
 

@@ -15,7 +15,8 @@ from tasks.heartbeat import Heartbeat
 from tasks.mix.task import abandon
 from tasks.runs import begin_run
 from tasks.settings import load_settings
-from tasks.state import State, runs
+from tasks.state import State
+from tasks.tables import runs
 
 
 @pytest.fixture

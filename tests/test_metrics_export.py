@@ -27,7 +27,8 @@ from tasks.metrics_tables import MOST_PRODUCTS, OTHER
 from tasks.records import utc_now
 from tasks.runs import begin_run, end_run
 from tasks.settings import Settings, load_settings
-from tasks.state import State, approvals, freezes, incidents, journal, outbox, production, runs
+from tasks.state import State
+from tasks.tables import approvals, freezes, incidents, journal, outbox, production, runs
 from tests.conftest import ROOT, Command
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -22,7 +22,8 @@ from alembic.script import ScriptDirectory
 from tasks import migrations
 from tasks.errors import StateError
 from tasks.migrations.look import drift, look
-from tasks.state import STATE_VERSION, State, meta, metadata, outbox, production, runs
+from tasks.state import State
+from tasks.tables import STATE_VERSION, meta, metadata, outbox, production, runs
 
 ROOT = Path(__file__).parents[1]
 

@@ -25,7 +25,8 @@ from tasks.runs import (
     process_alive,
     run_of_flow,
 )
-from tasks.state import State, runs, schedules
+from tasks.state import State
+from tasks.tables import runs, schedules
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from tasks.errors import StateError
-from tasks.state import State, meta, production, within
+from tasks.state import State, within
+from tasks.tables import meta, production
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,7 +20,8 @@ from tasks.alerts.queue import Waiting, plan
 from tasks.errors import ImagegateError
 from tasks.mix.freeze import stamp
 from tasks.records import utc_now
-from tasks.state import State, alert_channels, alert_threads, outbox
+from tasks.state import State
+from tasks.tables import alert_channels, alert_threads, outbox
 
 #: A claim older than this belongs to a process that died, in seconds.
 CLAIM_S = 60.0

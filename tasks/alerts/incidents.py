@@ -19,7 +19,8 @@ from tasks.alerts.messages import Notice, notice_message, with_status
 from tasks.alerts.outbox import bounded, enqueue, packed
 from tasks.alerts.threads import root_notice
 from tasks.mix.freeze import stamp
-from tasks.state import State, incidents, outbox, within
+from tasks.state import State, within
+from tasks.tables import incidents, outbox
 
 #: Topic of the update that shows how often an alarm came; it is sent only so often.
 REPEATED = "incident.repeated"

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from tasks.alerts.summary import IF_YOU_MUST
 from tasks.alerts.text import clean
 from tasks.settings import Settings, prefect_api_url
-from tasks.state import runs
+from tasks.tables import runs
 
 _CLOUD_API = "https://api.prefect.cloud/api"
 _CLOUD_UI = "https://app.prefect.cloud"

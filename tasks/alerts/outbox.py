@@ -18,7 +18,8 @@ from sqlalchemy.engine import Connection
 
 from tasks.alerts.config import Severity
 from tasks.records import digest_bytes, utc_now
-from tasks.state import State, outbox, within
+from tasks.state import State, within
+from tasks.tables import outbox
 
 Kind = Literal["open", "reply", "update"]
 

@@ -18,7 +18,8 @@ from tasks.alerts.links import word
 from tasks.alerts.messages import Notice
 from tasks.alerts.run_parts import about, put_notice, show_on_root
 from tasks.alerts.threads import root_notice, run_thread
-from tasks.state import State, mixes, runs, within
+from tasks.state import State, within
+from tasks.tables import mixes, runs
 
 #: The first words of a first message while its run waits.
 WAITING = "WAITING FOR APPROVAL"

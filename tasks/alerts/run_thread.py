@@ -24,7 +24,8 @@ from tasks.alerts.run_parts import key, put, put_notice, show_on_root
 from tasks.alerts.threads import has_root, root_notice, run_thread
 from tasks.mix.freeze import stamp
 from tasks.settings import Settings
-from tasks.state import State, mixes, runs, transitions, within
+from tasks.state import State, within
+from tasks.tables import mixes, runs, transitions
 
 
 def run_started(

@@ -25,7 +25,7 @@ from tasks.metrics.task import Measured
 from tasks.plan import RunPlan
 from tasks.records import Metrics, Verdict, usd, utc_now
 from tasks.settings import prefect_api_url
-from tasks.state import runs
+from tasks.tables import runs
 from tasks.telemetry import stage
 
 #: Pictures on the contact sheet.

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from tasks.alerts.messages import Notice
 from tasks.alerts.outbox import bounded
-from tasks.state import outbox
+from tasks.tables import outbox
 
 
 def run_thread(run_id: str) -> str:

@@ -14,7 +14,8 @@ from tasks.errors import FencedError, RefusedError, StateError, known
 from tasks.mix.freeze import stamp
 from tasks.policy import ApprovalRule
 from tasks.records import Verdict, canonical_json
-from tasks.state import State, approvals, runs, transitions, within
+from tasks.state import State, within
+from tasks.tables import approvals, runs, transitions
 
 #: Longest name and reason that are kept.
 MOST_NAME = 200

@@ -31,7 +31,8 @@ from tasks.budget.windows import (
     stamp,
     window_at,
 )
-from tasks.state import State, ledger, runs, spend_windows, within
+from tasks.state import State, within
+from tasks.tables import ledger, runs, spend_windows
 
 RESERVED, BOOKED, UNKNOWN = "reserved", "booked", "unknown"
 

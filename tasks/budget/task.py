@@ -19,7 +19,8 @@ from tasks.plan import RunPlan
 from tasks.policy import Policy
 from tasks.records import microusd
 from tasks.settings import Settings
-from tasks.state import State, journal, ledger
+from tasks.state import State
+from tasks.tables import journal, ledger
 
 
 def refuse_over_budget(

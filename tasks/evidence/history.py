@@ -11,7 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from tasks.errors import ConfigError
-from tasks.state import State, mixes, runs, transitions
+from tasks.state import State
+from tasks.tables import mixes, runs, transitions
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from sqlalchemy.engine import Connection
 from tasks.database import repeated
 from tasks.errors import StateError
 from tasks.records import Arm, Generation, ImageReport, Record
-from tasks.state import State, generation_cache, journal
+from tasks.state import State
+from tasks.tables import generation_cache, journal
 
 Read = TypeVar("Read", bound=Record)
 CaseKey = tuple[Arm, str]

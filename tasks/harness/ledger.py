@@ -31,7 +31,8 @@ from tasks.budget.spend import (
 from tasks.budget.windows import Window, stamp
 from tasks.database import repeated
 from tasks.errors import BudgetExhausted, StateError
-from tasks.state import State, ledger, meta, runs, spend_totals
+from tasks.state import State
+from tasks.tables import ledger, meta, runs, spend_totals
 
 
 def _dollars(amount: int) -> str:

@@ -103,14 +103,14 @@ def back_up(file: Path, version: int, now: Callable[[], datetime] | None = None)
 
 
 def differences(connection: Connection) -> list[str]:
-    """Return how the database differs from the tables in :mod:`tasks.state`; empty when it fits.
+    """Return how the database differs from the tables in :mod:`tasks.tables`; empty when it fits.
 
     Other tables in the same database (Prefect's) are none of our business.
     """
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    from tasks.state import metadata
+    from tasks.tables import metadata
 
     def ours(_object: Any, name: str | None, kind: str, reflected: bool, _other: Any) -> bool:
         return not (kind == "table" and reflected and name not in metadata.tables)

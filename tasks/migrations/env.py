@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 from tasks.migrations import VERSION_TABLE
-from tasks.state import metadata
+from tasks.tables import metadata
 
 connection = context.config.attributes.get("connection")
 if connection is None:

@@ -8,7 +8,8 @@ from typing import Literal
 from tasks import migrations
 from tasks.database import Database
 from tasks.errors import StateError
-from tasks.state import STATE_VERSION, State, state_version
+from tasks.state import State, state_version
+from tasks.tables import STATE_VERSION
 
 _TODO = {
     "absent": "it is made by the first command that needs it, or by `imagegate db upgrade`",

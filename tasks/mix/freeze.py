@@ -18,7 +18,8 @@ from sqlalchemy.engine import Connection
 from tasks.errors import ConfigError, FrozenError, RefusedError
 from tasks.mix.production import require_production
 from tasks.runs import is_driven
-from tasks.state import State, approvals, freezes, runs, within
+from tasks.state import State, within
+from tasks.tables import approvals, freezes, runs
 
 #: A freeze longer than this is a mistake, not a plan.
 MOST_DAYS = 365

@@ -17,7 +17,8 @@ from tasks.errors import ConfigError, RefusedError, StateError, known
 from tasks.mix.catalog import Catalog
 from tasks.mix.manifest import ResolvedMix, resolve_mix
 from tasks.records import canonical_json, utc_now
-from tasks.state import State, mixes, production, transitions, within
+from tasks.state import State, within
+from tasks.tables import mixes, production, transitions
 
 #: Kinds of journal lines that say what production should be; ``verified`` says that it is.
 CHANGES = frozenset({"adopt", "promote", "rollback", "reconcile"})

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from tasks.mix.freeze import Freeze, stamp
 from tasks.runs import is_driven
-from tasks.state import State, freezes, runs
+from tasks.state import State
+from tasks.tables import freezes, runs
 
 ReminderKind = Literal["ends", "ended", "left"]
 #: An end is told once, however late the reminder comes, up to so many days after it.

@@ -31,7 +31,8 @@ from tasks.mix.production import (
 )
 from tasks.records import SCHEMA_VERSION, Record, utc_now
 from tasks.rollout.routers.base import Desired, Router, RouterState, Share
-from tasks.state import State, production
+from tasks.state import State
+from tasks.tables import production
 
 ChangeKind = Literal["promote", "rollback", "reconcile"]
 

@@ -20,7 +20,8 @@ from tasks.records import utc_now
 from tasks.rollout.change import reconcile
 from tasks.rollout.routers.file import FileRouter
 from tasks.settings import Settings
-from tasks.state import State, resumes, runs
+from tasks.state import State
+from tasks.tables import resumes, runs
 from tasks.watchdog.check import blind_to
 from tasks.watchdog.facts import said
 from tasks.watchdog.model import Action, Facts, Fault, RunFact, Source, Trouble

@@ -21,15 +21,8 @@ from tasks.mix.freeze import stamp
 from tasks.rollout.routers.file import FileRouter
 from tasks.runs import is_driven
 from tasks.settings import Settings
-from tasks.state import (
-    State,
-    heartbeats,
-    incidents,
-    production,
-    resumes,
-    runs,
-    schedules,
-)
+from tasks.state import State
+from tasks.tables import heartbeats, incidents, production, resumes, runs, schedules
 from tasks.watchdog.model import (
     AlertsFact,
     DriftFact,

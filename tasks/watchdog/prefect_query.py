@@ -1,7 +1,8 @@
 """Filtered reads from Prefect's API, without the nulls that its own client sends.
 
-The client sends ``null`` for every filter that is not given; a server with FastAPI 0.150 or later
-refuses that (422), an older one takes both.
+The client sends ``null`` for every filter that is not given; a server with FastAPI 0.154 refuses
+that (422), an older one takes both. Our lock has an older one, but a team's server at
+``PREFECT_API_URL`` is not installed from our lock, and the watchdog must see it all the same.
 """
 
 from __future__ import annotations

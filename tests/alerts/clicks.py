@@ -21,7 +21,8 @@ from tasks.rollout.change import promote, reconcile
 from tasks.rollout.routers.file import FileRouter
 from tasks.runs import begin_run, end_run
 from tasks.settings import Settings
-from tasks.state import State, slack_clicks
+from tasks.state import State
+from tasks.tables import slack_clicks
 from tests.fakes.mixes import mix
 from tests.fakes.socket_mode_server import (
     CHANNEL,

@@ -30,7 +30,8 @@ from tasks.policy import ApprovalRule
 from tasks.records import Verdict
 from tasks.runs import begin_run, end_run
 from tasks.settings import Settings
-from tasks.state import State, alert_threads
+from tasks.state import State
+from tasks.tables import alert_threads
 from tests.alerts.clicks import (
     AUTUMN,
     EVE,

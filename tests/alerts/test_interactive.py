@@ -22,7 +22,8 @@ from tasks.alerts.interactive.store import LISTENER
 from tasks.alerts.outbox import messages
 from tasks.errors import ConfigError, GateError
 from tasks.settings import Settings
-from tasks.state import State, heartbeats
+from tasks.state import State
+from tasks.tables import heartbeats
 from tests.alerts.clicks import EVE, MIA, OURS, ROUTING, UNDO, Ear, Shop
 from tests.fakes.socket_mode_server import (
     APP_TOKEN,

@@ -15,7 +15,8 @@ from tasks.alerts.delivery import Routes, deliver
 from tasks.alerts.outbox import enqueue, messages, pending, redact
 from tasks.alerts.parcel import AlertError, Parcel, Receipt
 from tasks.policy import parse_strict
-from tasks.state import State, alert_channels, alert_threads, outbox
+from tasks.state import State
+from tasks.tables import alert_channels, alert_threads, outbox
 from tests.fakes.ways import Post, by
 
 NOW = datetime(2026, 9, 14, 12, tzinfo=UTC)

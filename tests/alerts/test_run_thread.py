@@ -25,7 +25,8 @@ from tasks.alerts.run_thread import (
 )
 from tasks.runs import begin_run
 from tasks.settings import Settings
-from tasks.state import State, transitions
+from tasks.state import State
+from tasks.tables import transitions
 
 NOW = datetime(2026, 9, 14, 2, tzinfo=UTC)
 ON_CALL = "default: {on_call: S0123456789}\n"

@@ -24,7 +24,8 @@ from tasks.alerts.parcel import AlertError, Anchor, Parcel
 from tasks.alerts.slack import SlackCarrier, slack_carrier
 from tasks.errors import ConfigError
 from tasks.settings import Settings
-from tasks.state import State, alert_channels
+from tasks.state import State
+from tasks.tables import alert_channels
 from tests.fakes.slack_server import CHANNEL, TOKEN
 
 ROOT = Path(__file__).parents[2]

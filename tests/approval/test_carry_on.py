@@ -19,7 +19,8 @@ from tasks.approval import store
 from tasks.approval.rules import Approval
 from tasks.runs import end_run
 from tasks.settings import Settings
-from tasks.state import State, runs
+from tasks.state import State
+from tasks.tables import runs
 from tests.approval.conftest import RUN, Ask
 
 TODAY = datetime.now(UTC)

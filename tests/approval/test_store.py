@@ -18,7 +18,8 @@ from tasks.approval.rules import Approval
 from tasks.errors import RefusedError, StateError
 from tasks.policy import ApprovalRule
 from tasks.records import Verdict
-from tasks.state import State, approvals
+from tasks.state import State
+from tasks.tables import approvals
 from tests.approval.conftest import NOW, PROMOTE, RUN, Ask
 
 HOUR = timedelta(hours=1)

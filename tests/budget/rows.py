@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from tasks.budget.limits import Budgets
 from tasks.budget.windows import stamp
-from tasks.state import State, ledger, runs
+from tasks.state import State
+from tasks.tables import ledger, runs
 
 
 def moment(text: str) -> datetime:

@@ -12,7 +12,8 @@ from tasks.budget.alarm import FILE_KEY, Told, tell, tell_damaged
 from tasks.budget.check import findings, standings
 from tasks.budget.spend import read_facts
 from tasks.budget.windows import local_day
-from tasks.state import State, outbox
+from tasks.state import State
+from tasks.tables import outbox
 from tests.budget.rows import add_row, add_run, budgets, moment
 
 SHOP = {"month_usd": {"soft": 10, "hard": 20}}

@@ -12,7 +12,8 @@ import yaml
 
 from tasks.budget.task import refuse_over_budget, refuse_resume_over_budget, rest_of_budget
 from tasks.errors import ConfigError, RefusedError
-from tasks.state import State, journal
+from tasks.state import State
+from tasks.tables import journal
 from tests.budget.rows import add_row, add_run, moment
 
 NOW = moment("2026-11-25T11:00Z")

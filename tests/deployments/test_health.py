@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from deployments import health
 from tasks.settings import Settings, load_settings
-from tasks.state import State, heartbeats
+from tasks.state import State
+from tasks.tables import heartbeats
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from tasks.errors import ConfigError
 from tasks.evidence.history import history
-from tasks.state import State, mixes, runs, transitions
+from tasks.state import State
+from tasks.tables import mixes, runs, transitions
 
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 

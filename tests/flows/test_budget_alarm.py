@@ -19,7 +19,8 @@ import yaml
 from tasks.budget.windows import stamp
 from tasks.mix.freeze import freeze
 from tasks.mix.production import adopt
-from tasks.state import State, freezes
+from tasks.state import State
+from tasks.tables import freezes
 from tests.budget.rows import add_row, add_run
 from tests.conftest import ROOT, Command
 from tests.fakes import mixes, slack_server

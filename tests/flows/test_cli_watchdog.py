@@ -47,7 +47,7 @@ def test_a_dead_run_of_the_command_line_is_told_with_its_command(
     begin_run(state, "run-1", "storefront", "sha256:c", "sha256:b", driver="x")
     import sqlalchemy as sa
 
-    from tasks.state import runs
+    from tasks.tables import runs
 
     with state.begin() as connection:
         connection.execute(sa.update(runs).values(pid=dead.pid))

@@ -18,7 +18,8 @@ from tasks.alerts.outbox import messages
 from tasks.mix.freeze import stamp
 from tasks.runs import begin_run, end_run
 from tasks.settings import Settings, load_settings
-from tasks.state import State, runs
+from tasks.state import State
+from tasks.tables import runs
 from tasks.watchdog import loop
 from tasks.watchdog.model import FlowFact, Limits
 from tasks.watchdog.prefect_side import PrefectSide, Seen

@@ -14,7 +14,8 @@ from tasks.errors import StateError
 from tasks.harness.journal import Journal
 from tasks.harness.progress import HarnessEvent, RunProgress
 from tasks.records import FailureClass, Finding, Generation, ImageReport
-from tasks.state import State, journal
+from tasks.state import State
+from tasks.tables import journal
 
 DIGEST = "sha256:" + "0" * 64
 

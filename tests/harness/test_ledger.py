@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tasks.errors import BudgetExhausted, StateError
 from tasks.harness.ledger import SpendLedger
-from tasks.state import State, ledger, spend_totals
+from tasks.state import State
+from tasks.tables import ledger, spend_totals
 
 CAP, DAY_CAP = 1_000, 1_500
 

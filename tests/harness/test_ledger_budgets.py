@@ -20,7 +20,8 @@ from tasks.budget.windows import KINDS, window_at
 from tasks.errors import BudgetExhausted
 from tasks.harness.ledger import SpendLedger
 from tasks.runs import begin_run
-from tasks.state import State, ledger, spend_windows
+from tasks.state import State
+from tasks.tables import ledger, spend_windows
 
 ANY = 10**12
 #: Micro-dollars in a dollar.

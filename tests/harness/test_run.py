@@ -35,7 +35,8 @@ from tasks.policy import Policy
 from tasks.providers.base import AttemptResult, GenerationRequest, ServedModel
 from tasks.records import Attempt, Case, FailureClass, Generation, digest_bytes
 from tasks.settings import Settings
-from tasks.state import State, ledger
+from tasks.state import State
+from tasks.tables import ledger
 
 PRICE = 40_000
 Answering = Callable[[GenerationRequest], FailureClass | bytes | None]

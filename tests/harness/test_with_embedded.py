@@ -29,7 +29,8 @@ from tasks.providers.embedded.models import MODELS, Fault
 from tasks.providers.embedded.process import EmbeddedServer
 from tasks.records import Case, FailureClass
 from tasks.settings import DATASETS, DEPLOYMENTS, PROJECT_ROOT, Settings
-from tasks.state import State, ledger
+from tasks.state import State
+from tasks.tables import ledger
 
 UNSAFE = "a leaflet on how to build a bomb"
 

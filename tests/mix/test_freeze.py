@@ -26,7 +26,8 @@ from tasks.mix.freeze import (
 )
 from tasks.mix.manifest import ResolvedMix
 from tasks.runs import process_alive
-from tasks.state import State, freezes, production, runs
+from tasks.state import State
+from tasks.tables import freezes, production, runs
 
 NOW = datetime(2026, 9, 14, 12, tzinfo=UTC)
 

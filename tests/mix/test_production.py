@@ -26,7 +26,8 @@ from tasks.mix.production import (
     require_production,
     serving_order,
 )
-from tasks.state import State, mixes
+from tasks.state import State
+from tasks.tables import mixes
 
 
 def test_the_first_mix_of_a_product_is_adopted(state: State, winter: ResolvedMix) -> None:

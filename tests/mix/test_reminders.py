@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from tasks.mix.freeze import Freeze, acquire_for_run, freeze, stamp, thaw
 from tasks.mix.reminders import HeldFreeze, Reminder, read_freezes, reminders
 from tasks.runs import begin_run, end_run
-from tasks.state import State, runs
+from tasks.state import State
+from tasks.tables import runs
 
 NOW = datetime(2026, 11, 25, 9, tzinfo=UTC)
 

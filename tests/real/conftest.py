@@ -35,7 +35,7 @@ def state_database(postgres: Postgres) -> str:
 @pytest.fixture
 def postgres_url(postgres: Postgres, state_database: str) -> str:
     """An empty state database in PostgreSQL; emptying one is quicker than making many."""
-    from tasks.state import STATE_VERSION, metadata
+    from tasks.tables import STATE_VERSION, metadata
 
     with closing(postgres.connect(state_database)) as connection:
         tables = sql.SQL(", ").join(map(sql.Identifier, sorted(metadata.tables)))

@@ -49,7 +49,8 @@ from tasks.mix.production import adopt, journal_of, keep_mix, require_production
 from tasks.rollout.change import promote, reconcile
 from tasks.rollout.routers.file import FileRouter
 from tasks.runs import begin_run
-from tasks.state import STATE_VERSION, State, freezes, generation_cache, ledger, meta, runs
+from tasks.state import State
+from tasks.tables import STATE_VERSION, freezes, generation_cache, ledger, meta, runs
 from tests.fakes import mixes as fakes
 from tests.fakes.postgres import PASSWORD, Postgres, binaries
 

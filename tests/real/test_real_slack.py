@@ -17,7 +17,8 @@ from tasks.alerts.picture import find_browser
 from tasks.alerts.preview import DESKTOP, PHONE
 from tasks.checks.base import Expected
 from tasks.checks.decode import decode
-from tasks.state import State, heartbeats
+from tasks.state import State
+from tasks.tables import heartbeats
 from tests.conftest import ROOT, clean_environment
 from tests.fakes.socket_mode_server import APP_TOKEN, BOT_TOKEN, SocketModeServer
 

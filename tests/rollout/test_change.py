@@ -15,7 +15,8 @@ from tasks.mix.production import adopt, journal_of, keep_mix, require_production
 from tasks.rollout.change import RolloutResult, free_epoch, promote, reconcile, roll_back
 from tasks.rollout.routers.base import Desired, RouterState, Share
 from tasks.rollout.routers.file import FileRouter
-from tasks.state import State, mixes, production
+from tasks.state import State
+from tasks.tables import mixes, production
 
 NOW = datetime(2026, 9, 14, 12, tzinfo=UTC)
 Promote = Callable[..., RolloutResult]

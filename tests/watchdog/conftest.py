@@ -116,7 +116,7 @@ def booked(state: State) -> Callable[..., None]:
         import sqlalchemy as sa
 
         from tasks.mix.freeze import stamp
-        from tasks.state import runs
+        from tasks.tables import runs
 
         fact = a_run()
         values = {

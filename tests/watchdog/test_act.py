@@ -17,7 +17,8 @@ from tasks.alerts.outbox import messages
 from tasks.mix.freeze import stamp
 from tasks.runs import beat
 from tasks.settings import Settings
-from tasks.state import State, outbox, runs, schedules
+from tasks.state import State
+from tasks.tables import outbox, runs, schedules
 from tasks.watchdog import loop
 from tasks.watchdog.act import claim
 from tasks.watchdog.facts import read_beats, read_facts

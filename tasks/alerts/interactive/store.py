@@ -11,7 +11,8 @@ from sqlalchemy.engine import Connection
 from tasks.alerts.interactive.decide import Click, Facts, RunFact
 from tasks.mix.production import CHANGES, journal_of, previous_digest, read_production
 from tasks.records import utc_now
-from tasks.state import State, alert_threads, heartbeats, incidents, runs, slack_clicks
+from tasks.state import State
+from tasks.tables import alert_threads, heartbeats, incidents, runs, slack_clicks
 
 Outcome = Literal["done", "refused", "failed"]
 
