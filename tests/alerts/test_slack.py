@@ -452,7 +452,8 @@ import os, signal, sys
 from tasks.alerts.chain import chain_of
 from tasks.alerts.delivery import deliver, routes_of
 from tasks.settings import load_settings
-from tasks.state import State, alert_channels
+from tasks.state import State
+from tasks.tables import alert_channels
 
 settings, left = load_settings(), int(sys.argv[1])
 state = State(settings.state_url.get_secret_value())
