@@ -17,7 +17,7 @@ from tasks.approval import store
 from tasks.approval.rules import Approval
 from tasks.evidence.remote import folder_of
 from tasks.runs import is_driven
-from tasks.settings import Settings, prefect_api_url
+from tasks.settings import Settings, prefect_api_url, without_login
 from tasks.state import State
 from tasks.tables import runs
 
@@ -110,7 +110,7 @@ def _in_prefect(approval: Approval, url: str) -> CarriedOn:
         return CarriedOn(
             run_id,
             "later",
-            f"Prefect's server at {url} does not resume run {run_id} now "
+            f"Prefect's server at {without_login(url)} does not resume run {run_id} now "
             f"({type(error).__name__}); the decision is kept, and the watchdog resumes the run "
             "when the server answers. Calling this again does, too.",
         )

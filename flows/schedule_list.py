@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from deployments.schedule_book import missed, registered_at
 from deployments.schedule_file import ScheduleFile, Timing, fires, load_schedules
-from tasks.settings import Settings, prefect_api_url
+from tasks.settings import Settings, prefect_api_url, without_login
 from tasks.state import State
 
 if TYPE_CHECKING:
@@ -68,7 +68,12 @@ def list_schedules(settings: Settings, now: datetime | None = None) -> dict[str,
                 "missed": _missed(timing, zone, since[name], known, moment),
             }
         )
-    return {"schedules": rows, "server": prefect_api_url(), "file": str(settings.schedules_file)}
+    url = prefect_api_url()
+    return {
+        "schedules": rows,
+        "server": None if url is None else without_login(url),
+        "file": str(settings.schedules_file),
+    }
 
 
 def _missed(

@@ -10,6 +10,7 @@ from tasks.evidence.remote import open_remote
 from tasks.heartbeat import Heartbeat
 from tasks.images import ImageStore
 from tasks.plan import RunFolder
+from tasks.runs import taken_over
 from tasks.settings import Settings
 from tasks.state import State
 
@@ -71,10 +72,7 @@ class RunContext:
             TakenOverError: Another process does: this one must not act any more.
         """
         if self._lost:
-            raise TakenOverError(
-                f"run {self.run_id} is driven by another process since this one was silent for "
-                "too long; it ends here, without a verdict. See `imagegate history`"
-            )
+            raise TakenOverError(taken_over(self.run_id))
 
     def _on_lost(self) -> None:
         self._lost = True

@@ -136,6 +136,11 @@ class Database:
                 yield self._enter(stack)
         except sa.exc.DBAPIError as error:
             raise self._told(error) from error
+        except sa.exc.TimeoutError:
+            raise StateError(
+                f"{self.shown}: no connection to the state database was free for 30 s; nothing was "
+                "changed by this step. Try again with fewer things at a time"
+            ) from None
 
     def close(self) -> None:
         """Close all connections."""

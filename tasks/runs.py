@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
-from tasks.errors import ConfigError, known
+from tasks.errors import ConfigError, TakenOverError, known
 from tasks.records import VerdictName, utc_now
 from tasks.state import State
 from tasks.tables import approvals, runs, schedules
@@ -113,6 +114,26 @@ def drives(state: State, run_id: str, driver: str) -> bool:
     rule = (runs.c.run_id == run_id, runs.c.driver == driver, runs.c.status == "running")
     with state.begin() as connection:
         return connection.execute(sa.select(runs.c.run_id).where(*rule)).first() is not None
+
+
+def assert_drives(connection: Connection, run_id: str, driver: str) -> None:
+    """Pass when the process with this token drives the run, in the transaction of what it does.
+
+    Raises:
+        TakenOverError: Another process does, or the run has ended.
+    """
+    query = sa.select(runs.c.driver, runs.c.status).where(runs.c.run_id == run_id)
+    row = connection.execute(query).one_or_none()
+    if row is None or (row.driver, row.status) != (driver, "running"):
+        raise TakenOverError(taken_over(run_id))
+
+
+def taken_over(run_id: str) -> str:
+    """Return what a process is told whose run another one drives."""
+    return (
+        f"run {run_id} is driven by another process since this one was silent for too long; it "
+        "ends here, without a verdict. See `imagegate history`"
+    )
 
 
 def run_of_flow(state: State, flow_run_id: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
@@ -118,6 +119,12 @@ def _file(env: Mapping[str, str], name: str, default: str) -> Path:
     """Return the file that a variable names, or the one of the project."""
     given = env.get(name)
     return Path(given).expanduser().resolve() if given else DEPLOYMENTS / default
+
+
+def without_login(address: str) -> str:
+    """Return an address as people may see it: without the user and password it may carry."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def prefect_api_url() -> str | None:

@@ -213,6 +213,8 @@ outbox = sa.Table(
     #: Not tried again earlier than this, after Slack refused the message itself.
     sa.Column("not_before", sa.String(32)),
     #: What it is about, e.g. ``gate.rollback`` or ``incident.opened``; routing overrides by it.
+    #: How often every way refused the message itself; outages do not count.
+    sa.Column("refusals", sa.Integer, nullable=False, server_default="0"),
     sa.Column("topic", sa.String(80), nullable=False, server_default=sa.text("''")),
 )
 

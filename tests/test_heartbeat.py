@@ -113,3 +113,22 @@ def test_a_database_that_fails_for_a_while_does_not_end_the_beating(
     begin(state, "another")
     assert lost.wait(20), "it went on and noticed the takeover"
     beating.stop()
+
+
+def test_no_error_of_the_database_ends_the_beating(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(state, "one")
+    lost, broken = threading.Event(), threading.Event()
+
+    def beat(*_: object) -> bool:
+        if not broken.is_set():
+            broken.set()
+            raise sa.exc.TimeoutError("no connection was free")
+        return False
+
+    monkeypatch.setattr("tasks.heartbeat.beat", beat)
+    beating = Heartbeat(state, "r1", "one", lost.set, every_s=0.001)
+    beating.start()
+    assert lost.wait(20)
+    beating.stop()

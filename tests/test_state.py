@@ -228,3 +228,15 @@ def test_within_opens_a_transaction_only_when_there_is_none(tmp_path: Path) -> N
     with within(state) as connection:
         assert connection.execute(sa.select(meta.c.value).where(meta.c.key == "a")).scalar() == "b"
     state.close()
+
+
+def test_a_pool_without_a_free_connection_is_a_sentence(tmp_path: Path) -> None:
+    state = State(f"sqlite:///{tmp_path / 'state.db'}")
+
+    def none_is_free() -> None:
+        raise sa.exc.TimeoutError("QueuePool limit of size 5 overflow 10 reached")
+
+    state.engine.begin = none_is_free  # type: ignore[assignment, method-assign]
+    with pytest.raises(StateError, match="no connection"), state.begin():
+        pass
+    state.close()

@@ -249,9 +249,11 @@ def mark_failed(state: State, message: Message, error: AlertError, now: datetime
     text = redact(f"{type(error).__name__}: {error}")
     values: dict[str, Any] = {"status": "pending", "claimed_at": None, "last_error": text}
     if error.trouble == "message":
-        wait = min(600, 5 * 2**message.attempts)
-        values["not_before"] = stamp(now + timedelta(seconds=wait))
-        if message.attempts >= MOST_REFUSALS:
+        # Only refusals count: tries while nobody could be reached say nothing of the message.
+        refusals = message.refusals + 1
+        wait = min(600, 5 * 2**refusals)
+        values |= {"refusals": refusals, "not_before": stamp(now + timedelta(seconds=wait))}
+        if refusals >= MOST_REFUSALS:
             values["status"] = "refused"
     with state.begin() as connection:
         connection.execute(
@@ -283,7 +285,7 @@ def retry_refused(state: State) -> None:
         connection.execute(
             sa.update(outbox)
             .where(outbox.c.status == "refused")
-            .values(status="pending", attempts=0, not_before=None)
+            .values(status="pending", attempts=0, refusals=0, not_before=None)
         )
         connection.execute(
             sa.update(outbox).where(outbox.c.status == "pending").values(not_before=None)

@@ -244,6 +244,9 @@ class _Pass:
             return self._chain.send(parcel, ready.urgency, self._now)
         except AlertError:
             raise
+        except ImagegateError as error:
+            # Our own database or settings are in trouble, not the message.
+            raise AlertError(f"{type(error).__name__}: {error}", "outage") from error
         except Exception as error:
             # Whatever a way does, the next message is sent.
             raise AlertError(f"{type(error).__name__}: {error}", "message") from error

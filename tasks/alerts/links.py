@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from tasks.alerts.summary import IF_YOU_MUST
 from tasks.alerts.text import clean
-from tasks.settings import Settings, prefect_api_url
+from tasks.settings import Settings, prefect_api_url, without_login
 from tasks.tables import runs
 
 _CLOUD_API = "https://api.prefect.cloud/api"
@@ -33,7 +33,7 @@ def prefect_run(flow_run_id: str | None, api_url: str | None) -> str | None:
     """Return the page of a flow run in Prefect's UI; ``None`` when its server ends with the run."""
     if not flow_run_id or not api_url:
         return None
-    base = api_url.rstrip("/")
+    base = without_login(api_url).rstrip("/")
     if base.startswith(_CLOUD_API):
         ui = base.replace(_CLOUD_API, _CLOUD_UI)
         ui = ui.replace("/accounts/", "/account/").replace("/workspaces/", "/workspace/")

@@ -58,6 +58,7 @@ class Message:
     severity: str = "info"
     not_before: str | None = None
     topic: str = ""
+    refusals: int = 0
 
 
 def enqueue(

@@ -30,6 +30,8 @@ from tasks.alerts.parcel import AlertError, Anchor, Parcel, Receipt, Trouble
 from tasks.errors import ConfigError
 from tasks.settings import Settings
 
+#: Slack's words for too much at a time.
+_LIMITED = ("ratelimited", "rate_limited", "message_limit_exceeded")
 #: Seconds that one request to Slack may be silent.
 TIMEOUT_S = 5
 #: Seconds between the two tries of a request.
@@ -321,7 +323,7 @@ class SlackCarrier:
         if isinstance(error, SlackApiError):
             code = str(error.response.get("error") or "")
             status = getattr(error.response, "status_code", None) or 0
-            if code == "ratelimited" or status == httpx.codes.TOO_MANY_REQUESTS:
+            if code in _LIMITED or status == httpx.codes.TOO_MANY_REQUESTS:
                 trouble, wait = "limited", retry_after(getattr(error.response, "headers", {}) or {})
                 wait = min(DEFAULT_RETRY_S if wait is None else wait, LONGEST_RETRY_S)
             elif code in TOKEN_ERRORS:

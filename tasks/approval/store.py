@@ -201,17 +201,20 @@ def withdraw(
         )
 
 
-def assert_stands(connection: Connection, run_id: str, product: str) -> None:
+def assert_stands(connection: Connection, run_id: str, product: str) -> bool:
     """Pass when a person's word, if the run asked for one, allows its promotion now.
 
     Called in the transaction that changes production, so that nothing comes in between.
+
+    Returns:
+        Whether a person was asked, who then knew of every rollback before the question.
 
     Raises:
         FencedError: Nobody approved the run, or production was rolled back since it asked.
     """
     found = _read(connection, run_id)
     if found is None:
-        return
+        return False
     if found.status != "approved":
         raise FencedError(f"run {run_id} asked a person and is {found.status}, not approved")
     later = connection.execute(
@@ -230,6 +233,7 @@ def assert_stands(connection: Connection, run_id: str, product: str) -> None:
             f"({later.reason}) after the approval was asked for, so it no longer counts. Nothing "
             "was changed; judge again against what serves now"
         )
+    return True
 
 
 def _line(text: str, most: int) -> str:

@@ -29,7 +29,7 @@ from tasks.records import (
     canonical_json,
     digest_json,
 )
-from tasks.settings import Settings
+from tasks.settings import Settings, prefect_api_url
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +57,7 @@ def known_secrets(settings: Settings, plan: RunPlan) -> tuple[str, ...]:
     values += [token.get_secret_value() for token in tokens if token is not None]
     for address in (settings.state_url, settings.smtp_url):
         values += [] if address is None else _passwords(address.get_secret_value())
+    values += _passwords(prefect_api_url() or "")
     return tuple(sorted({v for v in values if len(v) >= _SHORTEST_SECRET}, key=len, reverse=True))
 
 

@@ -31,6 +31,7 @@ from tasks.budget.spend import (
 from tasks.budget.windows import Window, stamp
 from tasks.database import repeated
 from tasks.errors import BudgetExhausted, StateError
+from tasks.runs import assert_drives
 from tasks.state import State
 from tasks.tables import ledger, meta, runs, spend_totals
 
@@ -48,6 +49,7 @@ class SpendLedger:
         cap_microusd: Most that the run may spend.
         day_cap_microusd: Most that all runs together may spend in a UTC day.
         budgets: Hard limits on what all runs together may spend; ``None``: there are none.
+        driver: Token of the process that drives the run; one that lost the run reserves nothing.
         now: Returns the present moment.
     """
 
@@ -59,7 +61,9 @@ class SpendLedger:
         day_cap_microusd: int,
         budgets: Budgets | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        driver: str | None = None,
     ) -> None:
+        self._driver = driver
         self.state, self.run_id, self._now = state, run_id, now
         self.cap_microusd, self.day_cap_microusd = cap_microusd, day_cap_microusd
         self._budgets = budgets
@@ -94,12 +98,15 @@ class SpendLedger:
 
         Raises:
             BudgetExhausted: A cap leaves no room; nothing was reserved.
+            TakenOverError: Another process drives the run; the key may be in its hands.
             StateError: The database failed, or the key belongs to another run.
         """
         if microusd < 0:
             raise ValueError(f"a price must not be negative, got {microusd}")
         with self.state.begin() as connection:
             self._lock(connection)
+            if self._driver is not None:
+                assert_drives(connection, self.run_id, self._driver)
             # Read under the lock, so that rows are written in the order of their moments.
             now = self._now()
             today = _day(now)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from tasks.budget.limits import load_budgets
-from tasks.errors import BudgetExhausted, ConfigError, GateError
+from tasks.errors import BudgetExhausted, ConfigError, GateError, TakenOverError
 from tasks.harness.breaker import Breaker, looks_down
 from tasks.harness.journal import Journal
 from tasks.harness.ledger import SpendLedger
@@ -80,6 +80,7 @@ def run_shard(
     datasets: Path = DATASETS,
     breaker: Breaker | None = None,
     images: ImageStore | None = None,
+    driver: str | None = None,
 ) -> ShardResult:
     """Run the cases of one shard that are not finished yet.
 
@@ -99,8 +100,10 @@ def run_shard(
         datasets: Folder that uploads are relative to.
         breaker: Decides that a provider is down.
         images: Where pictures are kept; the folder of the settings by default.
+        driver: Token of the process that drives the run, to spend nothing for one that lost it.
 
     Raises:
+        TakenOverError: Another process drives the run by now.
         ConfigError: A model has no price, key or address, or an upload cannot be read; nothing
             was spent by this shard.
         StateError: The state database failed.
@@ -121,6 +124,7 @@ def run_shard(
         breaker=breaker or Breaker(),
         images=images or ImageStore(settings.images),
         tell=on_progress or (lambda _event: None),
+        driver=driver,
     )
     return asyncio.run(run.run(stop))
 
@@ -143,6 +147,7 @@ class _ShardRun:
         breaker: Breaker,
         images: ImageStore,
         tell: Callable[[HarnessEvent], None],
+        driver: str | None,
     ) -> None:
         shards = plan.shards()
         if not 0 <= shard < len(shards):
@@ -168,6 +173,7 @@ class _ShardRun:
             plan.budget_microusd,
             plan.day_budget_microusd,
             budgets=load_budgets(settings.budgets_file),
+            driver=driver,
         )
         self.store = images
         self.limits = ModelLimits(models.values(), parallel)
@@ -327,6 +333,10 @@ class _ShardRun:
                         microusd=self.prices[model],
                     )
                 )
+            except TakenOverError:
+                # The reservation under this key, if there is one, is the other driver's.
+                del self.open[key]
+                raise
             except BudgetExhausted as error:
                 del self.open[key]
                 self._halt(str(error))

@@ -57,6 +57,7 @@ def run_harness(
         stop=context.stop,
         on_progress=on_progress,
         images=context.images,
+        driver=context.driver,
     )
     if result.held and not context.stop.is_set():
         # What holds this shard holds the others: no request of theirs is started either.

@@ -31,8 +31,9 @@ from tasks.mix.production import (
 )
 from tasks.records import SCHEMA_VERSION, Record, utc_now
 from tasks.rollout.routers.base import Desired, Router, RouterState, Share
+from tasks.runs import assert_drives
 from tasks.state import State
-from tasks.tables import production
+from tasks.tables import production, runs
 
 ChangeKind = Literal["promote", "rollback", "reconcile"]
 
@@ -82,6 +83,7 @@ def promote(
     expected_epoch: int | None = None,
     expected_mixes: Collection[str] = (),
     run_id: str | None = None,
+    driver: str | None = None,
     now: datetime | None = None,
     trigger: float | None = None,
 ) -> RolloutResult:
@@ -101,14 +103,16 @@ def promote(
             begins, not when it ends: it tells whether somebody moved production in between.
         expected_mixes: Digests that production may be on for the decision to hold.
         run_id: The run; its own freeze lets it pass.
+        driver: Token of the process that drives the run; one that lost the run changes nothing.
         now: The present moment, for the freeze; the system's clock by default.
         trigger: ``time.monotonic()`` of the decision; the start of this call by default.
 
     Raises:
         RefusedError: The product has no production mix, or the mix is of another product.
         FrozenError: Somebody else's freeze is in force.
-        FencedError: Production is not what the decision was made about, or the run asked for a
-            person's approval and has none that stands.
+        FencedError: Production is not what the decision was made about, somebody rolled it back
+            since the run began, or the run asked for a person's approval and has none that stands.
+        TakenOverError: Another process drives the run by now.
         RolloutError: The router did not take the change; :func:`reconcile` tries again.
     """
     started = time.monotonic() if trigger is None else trigger
@@ -122,10 +126,12 @@ def promote(
     with state.begin() as connection:
         current = require_production(connection, product, lock=True)
         changed = current.mix_digest != mix.digest
+        if run_id is not None and driver is not None:
+            assert_drives(connection, run_id, driver)
         if changed:
             _expect(connection, current, expected_epoch, expected_mixes)
-            if run_id is not None:
-                assert_stands(connection, run_id, product)
+            if run_id is not None and not assert_stands(connection, run_id, product):
+                _not_rolled_back_since(connection, run_id, product)
             assert_may_change(connection, product, now=now, run_id=run_id)
             keep_mix(connection, mix)
         decision = _decide(
@@ -379,6 +385,26 @@ def _told_before(
         for change in journal_of(connection, product)
         if change.epoch == epoch
     )
+
+
+def _not_rolled_back_since(connection: Connection, run_id: str, product: str) -> None:
+    """Pass when nobody put production back since the run began: a resumed run must not undo that.
+
+    Raises:
+        FencedError: Somebody did; says who, when and why.
+    """
+    began = connection.execute(sa.select(runs.c.started_at).where(runs.c.run_id == run_id)).scalar()
+    if began is None:
+        return
+    for change in reversed(journal_of(connection, product)):
+        if change.at < began:
+            return
+        if change.kind == "rollback" and change.run_id != run_id:
+            raise FencedError(
+                f"production of {product!r} was rolled back by {change.actor} at {change.at} "
+                f"({change.reason}), after run {run_id} began at {began}. Nothing was changed; "
+                "judge again with a new run"
+            )
 
 
 def _expect(

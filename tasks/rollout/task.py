@@ -41,6 +41,7 @@ def promote(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
     Raises:
         FrozenError: Somebody froze production meanwhile.
         FencedError: Somebody changed production meanwhile.
+        TakenOverError: Another process drives the run by now.
         RolloutError: The router does not show the change.
     """
     return promote_now(
@@ -53,6 +54,7 @@ def promote(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
         actor=f"run {plan.run_id}",
         reason=reason,
         run_id=plan.run_id,
+        driver=context.driver,
         now=datetime.now(UTC),
     )
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from uuid import UUID
 
+from tasks.settings import without_login
 from tasks.watchdog.model import OUR_FLOWS, FlowFact, Limits, PoolFact
 from tasks.watchdog.prefect_query import read_filtered
 
@@ -47,9 +48,8 @@ class PrefectSide:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        parts = urlsplit(url)
         #: The address without a user in it.
-        self.shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        self.shown = without_login(url)
 
     @contextmanager
     def _client(self) -> Iterator[SyncPrefectClient]:

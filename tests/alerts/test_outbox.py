@@ -9,11 +9,13 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasks.alerts.chain import Chain
 from tasks.alerts.claims import claim, overdue, retry_refused
 from tasks.alerts.config import AlertsConfig
 from tasks.alerts.delivery import Routes, deliver
 from tasks.alerts.outbox import enqueue, messages, pending, redact
 from tasks.alerts.parcel import AlertError, Parcel, Receipt
+from tasks.errors import StateError
 from tasks.policy import parse_strict
 from tasks.state import State
 from tasks.tables import alert_channels, alert_threads, outbox
@@ -89,6 +91,30 @@ def test_a_message_that_can_never_go_holds_up_no_other(state: State) -> None:
     fill(state, "d")
     assert deliver(state, by(state, post), now=NOW).delivered == ["d"]
     assert [m.attempts for m in pending(state)] == [1], "it waits for its next try"
+
+
+def test_an_outage_does_not_count_as_refusals(state: State) -> None:
+    """Tried often while Slack was down, then refused once: the page is not given up on."""
+    fill(state, "page")
+    post = Post(lambda _parcel: AlertError("away", "outage"))
+    later = NOW
+    for _ in range(6):
+        deliver(state, Chain(state, (post,), force=True), now=later)
+        later += timedelta(hours=1)
+    post.fails = lambda _parcel: AlertError("bad", "message")
+    deliver(state, Chain(state, (post,), force=True), now=later)
+    (message,) = pending(state)
+    assert (message.status, message.refusals) == ("pending", 1)
+    assert message.attempts >= 6
+    post.fails = lambda _parcel: None
+    assert deliver(state, by(state, post), now=later + timedelta(hours=1)).delivered == ["page"]
+
+
+def test_trouble_of_our_own_database_is_not_the_messages(state: State) -> None:
+    fill(state, "page")
+    post = Post(lambda _parcel: StateError("locked"))
+    deliver(state, by(state, post), now=NOW)
+    assert [(m.status, m.refusals) for m in pending(state)] == [("pending", 0)]
 
 
 def test_a_message_refused_again_and_again_is_given_up_on_and_its_thread_goes_on(

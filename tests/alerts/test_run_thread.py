@@ -359,6 +359,7 @@ def test_a_hostile_run_pings_nobody(
         (None, "http://prefect:4200/api", None),
         ("1-2", None, None),
         ("1-2", "http://prefect:4200/api", "http://prefect:4200/runs/flow-run/1-2"),
+        ("1-2", "https://ops:pw@prefect/api", "https://prefect/runs/flow-run/1-2"),
         (
             "1-2",
             "https://api.prefect.cloud/api/accounts/A/workspaces/W",

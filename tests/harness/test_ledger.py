@@ -14,8 +14,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tasks.errors import BudgetExhausted, StateError
+from tasks.errors import BudgetExhausted, StateError, TakenOverError
 from tasks.harness.ledger import SpendLedger
+from tasks.runs import begin_run
 from tasks.state import State
 from tasks.tables import ledger, spend_totals
 
@@ -284,3 +285,17 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedgerMachine = LedgerMachine.TestCase
 TestLedgerMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+def test_a_process_that_lost_its_run_reserves_nothing(tmp_path: Path) -> None:
+    state = State(f"sqlite:///{tmp_path / 'lost.db'}")
+    request = {"arm": "candidate", "case_id": "c", "stage": 0, "attempt": 1, "model": "m"}
+    books = {d: SpendLedger(state, "run", 100, 100, driver=d) for d in ("one", "two")}
+    begin_run(state, "run", "shop", "c", "b", driver="one")
+    books["one"].reserve("a", **request, microusd=40)
+    begin_run(state, "run", "shop", "c", "b", driver="two")
+    books["two"].reserve("a", **request, microusd=40)
+    with pytest.raises(TakenOverError):
+        books["one"].reserve("a", **request, microusd=40)
+    assert books["two"].spent_microusd() == 40
+    state.close()

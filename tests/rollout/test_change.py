@@ -8,13 +8,21 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tasks.errors import FencedError, FrozenError, RefusedError, RolloutError, StateError
+from tasks.errors import (
+    FencedError,
+    FrozenError,
+    RefusedError,
+    RolloutError,
+    StateError,
+    TakenOverError,
+)
 from tasks.mix.freeze import acquire_for_run, active_freeze, freeze
 from tasks.mix.manifest import ResolvedMix
 from tasks.mix.production import adopt, journal_of, keep_mix, require_production
 from tasks.rollout.change import RolloutResult, free_epoch, promote, reconcile, roll_back
 from tasks.rollout.routers.base import Desired, RouterState, Share
 from tasks.rollout.routers.file import FileRouter
+from tasks.runs import begin_run, end_run
 from tasks.state import State
 from tasks.tables import mixes, production
 
@@ -441,3 +449,41 @@ def test_free_epoch_never_gives_one_epoch_two_contents(
     assert free_epoch(4, winter, "shop", RouterState("shop", winter.digest, 9, whole)) == 10
     half = {winter.digest: 0.5, summer.digest: 0.5}
     assert free_epoch(4, winter, "shop", RouterState("shop", winter.digest, 4, half)) == 5
+
+
+# --- a run that comes again -------------------------------------------------------------------
+
+
+def test_a_run_that_comes_again_does_not_undo_a_persons_rollback(
+    shop: State,
+    router: FileRouter,
+    put: Promote,
+    back: Promote,
+    winter: ResolvedMix,
+    summer: ResolvedMix,
+) -> None:
+    """Killed after its promotion, rolled back by on-call, resumed: the rollback stands."""
+    begin_run(shop, "run-1", "shop", summer.digest, winter.digest, driver="one")
+    both = (winter.digest, summer.digest)
+    put(summer, expected_mixes=both, run_id="run-1", driver="one")
+    back()
+    begin_run(shop, "run-1", "shop", summer.digest, winter.digest, driver="two")
+    with pytest.raises(FencedError, match="rolled back by on-call"):
+        put(summer, expected_mixes=both, run_id="run-1", driver="two")
+    assert served(router).weights == {winter.digest: 1.0}
+    begin_run(shop, "run-2", "shop", summer.digest, winter.digest, driver="three")
+    put(summer, expected_mixes=both, run_id="run-2", driver="three")
+    assert served(router).weights == {summer.digest: 1.0}, "a new run judges anew"
+
+
+def test_a_process_that_lost_its_run_promotes_nothing(
+    shop: State, router: FileRouter, put: Promote, winter: ResolvedMix, summer: ResolvedMix
+) -> None:
+    begin_run(shop, "run-1", "shop", summer.digest, winter.digest, driver="one")
+    begin_run(shop, "run-1", "shop", summer.digest, winter.digest, driver="two")
+    with pytest.raises(TakenOverError, match="driven by another process"):
+        put(summer, run_id="run-1", driver="one")
+    end_run(shop, "run-1", "stopped")
+    with pytest.raises(TakenOverError):
+        put(summer, run_id="run-1", driver="two")
+    assert served(router).weights == {winter.digest: 1.0}

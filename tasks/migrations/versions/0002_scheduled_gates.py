@@ -120,6 +120,9 @@ def upgrade() -> None:
     )
     op.add_column("outbox", sa.Column("not_before", sa.String(32)))
     op.add_column(
+        "outbox", sa.Column("refusals", sa.Integer, server_default=sa.text("0"), nullable=False)
+    )
+    op.add_column(
         "outbox", sa.Column("topic", sa.String(80), server_default=sa.text("''"), nullable=False)
     )
     op.create_index("ix_outbox_thread", "outbox", ["thread"])
