@@ -101,15 +101,15 @@ def planned(
     watch = _deployment_id(client, f"{WATCH}/{TAG}")
     if watch is None:
         left_out.append(
-            f"{PREFIX}gate broke: {WATCH}/{TAG} is not registered; run `imagegate deploy` or "
-            "`imagegate serve` first"
+            f"automation {PREFIX}gate broke was not made: {WATCH}/{TAG} is not registered; run "
+            "`imagegate deploy` or `imagegate serve` first"
         )
     else:
         wanted.append(_gate_broke(watch))
     if settings.slack_webhook is None:
         left_out += [
-            f"{PREFIX}{name}: IMAGEGATE_SLACK_WEBHOOK is not set, and Prefect's server needs a "
-            "channel of its own"
+            f"automation {PREFIX}{name} was not made: IMAGEGATE_SLACK_WEBHOOK is not set, and "
+            "Prefect's server needs a channel of its own"
             for name in ("watch stands still", "nobody takes runs")
         ]
         return wanted, left_out
@@ -119,7 +119,10 @@ def planned(
     if pools:
         wanted.append(_nobody_takes_runs(pools, block))
     else:
-        left_out.append(f"{PREFIX}nobody takes runs: no deployment of imagegate uses a work pool")
+        left_out.append(
+            f"automation {PREFIX}nobody takes runs was not made: no deployment uses a work pool, "
+            "so nothing waits for workers"
+        )
     return wanted, left_out
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.approval.rules import waits
 from tasks.errors import ConfigError, EvidenceError, ImagegateError
 from tasks.settings import Settings
 
@@ -233,6 +234,7 @@ def facts_of(request: GateRequest, result: GateResult, settings: Settings) -> Ci
         actions=clean(result.actions),
         digests={name: str(value) for name, value in digests(plan).items()},
         report=f"{base.rstrip('/')}/runs/{result.run_id}/report.html" if base else result.report,
+        waiting=waits(result.approval),
         candidate_file="" if request.resume else _in_checkout(request.candidate),
     )
 

@@ -177,6 +177,16 @@ def _table(
         lines.append(f"{who}: {pace}; {own.raised_by} can raise the limits")
     if product is not None and product not in budgets.products:
         lines.append(f"{product}: has no limits of its own; those of all products hold")
+    unlimited = sorted(
+        who for who in facts.days if who not in budgets.products and who not in (ALL, product)
+    )
+    if unlimited and budgets.products:
+        lines.append(f"No limits of their own: {', '.join(unlimited)}; those of all products hold.")
+    unused = sorted(who for who in budgets.products if not facts.days.get(who))
+    if unused and any(facts.days.get(who) for who in facts.days if who != ALL):
+        lines.append(
+            f"No run so far of {', '.join(unused)}: look whether the name in the file is right."
+        )
     spent = facts.spent.get((ALL, "month"), Spent())
     if spent.reserved + spent.unknown:
         lines.append(

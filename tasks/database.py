@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.errors import StateError
+from tasks.errors import ConfigError, StateError
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -87,7 +87,8 @@ class Database:
         url: SQLAlchemy URL of a SQLite or PostgreSQL database.
 
     Raises:
-        StateError: The URL is wrong, or the driver or the folder is missing.
+        ConfigError: The URL is none.
+        StateError: The URL is of another kind, or the driver or the folder is missing.
     """
 
     def __init__(self, url: str) -> None:
@@ -188,7 +189,7 @@ def _parse(url: str) -> sa.URL:
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
-        raise StateError(
+        raise ConfigError(
             "IMAGEGATE_STATE_URL is not a database URL (expected e.g. sqlite:///state.db or "
             "postgresql+psycopg://user:password@host/name)"
         ) from None

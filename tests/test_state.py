@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tasks.errors import StateError
+from tasks.errors import ConfigError, StateError
 from tasks.state import State, within
 from tasks.tables import meta, production
 
@@ -207,7 +207,7 @@ def test_another_version_of_the_tables_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["", "no url", "nosuchdb://host/name"])
 def test_what_is_no_database_url_is_refused(url: str) -> None:
-    with pytest.raises(StateError, match=r"IMAGEGATE_STATE_URL|state database"):
+    with pytest.raises(ConfigError, match=r"IMAGEGATE_STATE_URL|state database"):
         State(url)
 
 

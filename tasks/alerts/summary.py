@@ -81,6 +81,10 @@ class GateSummary:
     rolled_back: bool = False
     #: True when a HOLD waits for a person's word: its first message says so.
     waiting: bool = False
+    #: What production serves now; the candidate or the baseline by the verdict when empty.
+    serves: str = ""
+    #: True when the candidate served before this run, which then only confirms it.
+    confirms: bool = False
 
 
 def headline(summary: GateSummary) -> str:
@@ -93,14 +97,18 @@ def headline(summary: GateSummary) -> str:
 
 def felt(summary: GateSummary) -> str:
     """Return what users feel, or would have felt, in one sentence."""
-    serves = summary.candidate_name if summary.verdict == "PROMOTE" else summary.baseline_name
+    by_verdict = summary.candidate_name if summary.verdict == "PROMOTE" else summary.baseline_name
+    serves = summary.serves or by_verdict
     rate = summary.failure
     share = None if rate is None or rate.estimate is None else _people(rate.estimate)
     if summary.verdict == "PROMOTE":
         now = "" if share is None else f"; {share} is expected to get a broken image"
         before = summary.baseline_failure
         if now and before is not None and before.estimate is not None:
-            now += f", before it was {_people(before.estimate)}"
+            now += f", {'by the mix before' if summary.confirms else 'before'} it was "
+            now += _people(before.estimate)
+        if summary.confirms:
+            return f"nothing changes for users, they go on with {serves}{now}"
         return f"all users get {serves} now{now}"
     safe = f"production is unaffected, they get {serves}"
     if summary.rolled_back:
@@ -115,7 +123,8 @@ def brief(summary: GateSummary) -> str:
     product, candidate = _short(summary.product), _short(summary.candidate_name)
     users = f"{product} production is unaffected"
     if summary.verdict == "PROMOTE":
-        users = f"{product} users get {candidate} now"
+        users = f"{product} users {'go on with' if summary.confirms else 'get'} {candidate}"
+        users += "" if summary.confirms else " now"
     elif summary.rolled_back:
         users = f"{product} users are back on {_short(summary.baseline_name)}"
     rate = summary.failure

@@ -22,6 +22,7 @@ from tasks.approval.store import read as read_approval
 from tasks.context import RunContext
 from tasks.harness.task import spent_usd
 from tasks.metrics.task import Measured
+from tasks.mix.production import journal_of, production_mix
 from tasks.plan import RunPlan
 from tasks.records import Metrics, Verdict, usd, utc_now
 from tasks.settings import prefect_api_url
@@ -79,6 +80,8 @@ def notify(
         rollback=rollback_command(plan.product, plan.baseline.digest),
         baseline_digest=plan.baseline.digest,
         waiting=waiting and verdict.verdict == "HOLD",
+        serves=production_mix(context.state, plan.product).mix.name,
+        confirms=not _promoted_here(context, plan),
     )
     # A resumed run that comes to another verdict has something new to tell.
     sheet = failing_pictures(context, measured)
@@ -97,10 +100,18 @@ def announce(context: RunContext, plan: RunPlan, requester: str) -> None:
         run_id=plan.run_id,
         product=plan.product,
         candidate=plan.candidate.mix.name,
-        baseline=plan.baseline.mix.name,
+        baseline=production_mix(context.state, plan.product).mix.name,
         requester=requester,
         cases=len(plan.cases),
         budget_usd=usd(plan.budget_microusd),
+    )
+
+
+def _promoted_here(context: RunContext, plan: RunPlan) -> bool:
+    """Tell whether this run put its candidate into production, in this life or an earlier one."""
+    return any(
+        change.kind == "promote" and change.run_id == plan.run_id
+        for change in journal_of(context.state, plan.product)
     )
 
 

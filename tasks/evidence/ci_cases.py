@@ -74,6 +74,8 @@ class CiFacts:
     report: str = ""
     #: File of the candidate as it was asked for; annotations point at it.
     candidate_file: str = ""
+    #: True when a person was asked who did not answer yet.
+    waiting: bool = False
 
 
 def ci_cases(facts: CiFacts) -> tuple[CiCase, ...]:

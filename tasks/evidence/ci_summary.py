@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from tasks.approval.rules import commands
 from tasks.evidence import present
 from tasks.evidence.charts import rate_words
 from tasks.evidence.ci_cases import CiCase, CiFacts, ci_cases
@@ -52,10 +53,21 @@ def job_summary(facts: CiFacts) -> str:
     return "\n".join(lines) + "\n"
 
 
+#: How an error without a verdict is called.
+_KINDS = {
+    "ConfigError": "wrong input, nothing was spent",
+    "DataError": "wrong input, nothing was spent",
+    "RefusedError": "refused, nothing was spent",
+    "FrozenError": "refused, production is frozen",
+    "PreflightError": "refused, nothing was spent",
+}
+
+
 def broken_summary(sentence: str, kind: str) -> str:
     """Return the summary of a gate that gave no verdict."""
+    what = _KINDS.get(kind, "Unfinished" if kind == "Unfinished" else "the gate itself broke")
     return (
-        f"## ❗ No verdict: {plain(kind)}\n\n"
+        f"## ❗ No verdict: {what}\n\n"
         + "\n".join(f"> {plain(line)}" for line in sentence.splitlines() if line.strip())
         + "\n\nNothing was promoted by this run. `imagegate status` shows what serves, "
         "`imagegate doctor` checks the machine.\n"
@@ -73,6 +85,12 @@ def what_to_do(facts: CiFacts) -> list[str]:
     look = f"look at the failing pictures: {_code(f'imagegate report {facts.run_id} --open')}"
     if name == "ROLLBACK":
         return [f"Mend the mix or its models; {look}", "Then start a new run"]
+    if facts.waiting:
+        approve, reject = commands(facts.run_id)
+        return [
+            f"A person decides: {_code(approve)}, or {_code(reject)}",
+            look[0].upper() + look[1:],
+        ]
     steps = []
     if facts.incomplete:
         resume = f"imagegate run --resume {facts.run_id}"

@@ -69,8 +69,8 @@ def select(
         before = previous_digest(state, product)
         if before is None:
             raise ConfigError(
-                f"{candidate}: this mix serves {product!r} already and nothing served before it; "
-                "name a mix to compare with by --baseline"
+                f"{candidate}: this mix serves {product!r} already and no earlier mix is left "
+                "to compare with; name one by --baseline"
             )
         serves = kept_mix(state, before)
     if serves.mix.product != product:

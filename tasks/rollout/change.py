@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from tasks.approval.store import assert_stands, withdraw
-from tasks.errors import FencedError, RefusedError, RolloutError
+from tasks.errors import FencedError, RefusedError, RolloutError, known
 from tasks.mix.freeze import assert_may_change, release_for_run
 from tasks.mix.manifest import ResolvedMix
 from tasks.mix.production import (
@@ -369,9 +369,20 @@ def _target(connection: Connection, current: Production) -> str:
             return current.mix_digest
     before = previous_digest(connection, current.product)
     if before is None:
+        served = {c.to_digest for c in journal_of(connection, current.product)}
+        others = sorted(served - {current.mix_digest})
         raise RefusedError(
-            f"{current.product!r} never served another mix than {current.mix_digest}; name the "
-            "mix to put back"
+            f"production of {current.product!r} is on the first mix of its line already "
+            f"({current.mix_digest[:19]}…); "
+            + (
+                "name the one you mean with `imagegate rollback --to DIGEST` "
+                + known(
+                    f"{kept_mix(connection, d).mix.name} {d.removeprefix('sha256:')[:12]}"
+                    for d in others
+                )
+                if others
+                else "it never served another mix"
+            )
         )
     return before
 

@@ -13,6 +13,7 @@ from tasks.alerts.blocks import (
     GateSummary,
     SlackMessage,
     TopFailure,
+    brief,
     change_message,
     felt,
     gate_message,
@@ -290,6 +291,16 @@ def test_what_users_feel_is_said_as_people_picture_it(
 ) -> None:
     rate = Rate(estimate=share, lower=0, upper=1, n=240, failures=round(240 * share))
     assert felt(replace(summary, verdict=verdict, failure=rate)).startswith(said)  # type: ignore[arg-type]
+
+
+def test_a_candidate_that_served_already_is_confirmed_and_users_hear_what_they_really_get(
+    summary: GateSummary,
+) -> None:
+    again = replace(summary, verdict="PROMOTE", serves="summer", confirms=True)
+    assert felt(again).startswith("nothing changes for users, they go on with summer")
+    assert "go on with" in brief(again)
+    held = replace(summary, verdict="HOLD", serves="summer", confirms=True)
+    assert felt(held) == "production is unaffected, they get summer"
 
 
 def test_users_who_had_the_candidate_hear_that_they_were_taken_off_it(

@@ -154,7 +154,7 @@ def test_a_command_is_one_line_whatever_it_says(title: str, message: str, file: 
 
 def test_a_gate_without_a_verdict_says_what_happened() -> None:
     text = broken_summary(f"preflight refuses:\n  - {EVIL}", "PreflightError")
-    assert text.startswith("## ❗ No verdict: PreflightError")
+    assert text.startswith("## ❗ No verdict: refused, nothing was spent")
     assert "> preflight refuses:" in text
     assert "<img" not in text
     line = broken_annotation(EVIL, "PreflightError")
