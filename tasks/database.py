@@ -87,8 +87,8 @@ class Database:
         url: SQLAlchemy URL of a SQLite or PostgreSQL database.
 
     Raises:
-        ConfigError: The URL is none.
-        StateError: The URL is of another kind, or the driver or the folder is missing.
+        ConfigError: The URL is none, or of another kind of database.
+        StateError: The driver or the folder is missing.
     """
 
     def __init__(self, url: str) -> None:
@@ -196,7 +196,7 @@ def _parse(url: str) -> sa.URL:
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
-        raise StateError(
+        raise ConfigError(
             f"{parsed.set(query={}).render_as_string(hide_password=True)}: this kind of state "
             f"database cannot be used: {parsed.drivername!r} (known: postgresql+psycopg, sqlite); "
             "mend IMAGEGATE_STATE_URL"

@@ -55,6 +55,8 @@ def job_summary(facts: CiFacts) -> str:
 
 #: How an error without a verdict is called.
 _KINDS = {
+    # Written before a run, and still there when it was killed.
+    "Unfinished": "Unfinished",
     "ConfigError": "wrong input, nothing was spent",
     "DataError": "wrong input, nothing was spent",
     "RefusedError": "refused, nothing was spent",
@@ -65,7 +67,7 @@ _KINDS = {
 
 def broken_summary(sentence: str, kind: str) -> str:
     """Return the summary of a gate that gave no verdict."""
-    what = _KINDS.get(kind, "Unfinished" if kind == "Unfinished" else "the gate itself broke")
+    what = _KINDS.get(kind, "the gate itself broke")
     return (
         f"## ❗ No verdict: {what}\n\n"
         + "\n".join(f"> {plain(line)}" for line in sentence.splitlines() if line.strip())
