@@ -384,23 +384,31 @@ def test_text_that_postgresql_refuses_is_kept_readable(shop: State) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "error", "said"),
     [
-        ("postgresql+psycopg://gate:{wrong}@127.0.0.1:{port}/postgres", "authentication failed"),
-        ("postgresql://gate:{right}@127.0.0.1:{port}/nowhere", "does not exist"),
-        ("postgres://gate:{right}@127.0.0.1:1/postgres", "refused"),
-        ("postgresql+psycopg://127.0.0.1:1/x?user=gate&password={right}", "refused"),
+        (
+            "postgresql+psycopg://gate:{wrong}@127.0.0.1:{port}/postgres",
+            StateError,
+            "authentication failed",
+        ),
+        ("postgresql://gate:{right}@127.0.0.1:{port}/nowhere", StateError, "does not exist"),
+        ("postgres://gate:{right}@127.0.0.1:1/postgres", StateError, "refused"),
+        ("postgresql+psycopg://127.0.0.1:1/x?user=gate&password={right}", StateError, "refused"),
+        # What the setting itself says wrongly is bad input (exit 2), not a database that fails.
         (
             "postgresql+asyncpg://gate:{right}@127.0.0.1:{port}/postgres",
+            ConfigError,
             r"known: postgresql\+psycopg",
         ),
-        ("mysql://gate:{right}@127.0.0.1/x", r"known: postgresql\+psycopg"),
+        ("mysql://gate:{right}@127.0.0.1/x", ConfigError, r"known: postgresql\+psycopg"),
     ],
 )
-def test_errors_say_what_is_wrong_and_no_password(postgres: Postgres, url: str, said: str) -> None:
+def test_errors_say_what_is_wrong_and_no_password(
+    postgres: Postgres, url: str, error: type[Exception], said: str
+) -> None:
     secret = "hunter2-hunter2"
     full = url.format(wrong=secret, right=PASSWORD, port=postgres.port)
-    with pytest.raises(StateError, match=said) as caught:
+    with pytest.raises(error, match=said) as caught:
         State(full)
     told = str(caught.value) + repr(caught.value.__cause__)
     assert PASSWORD not in told
