@@ -22,6 +22,26 @@ from tasks.policy import Policy, Strict
 from tasks.records import SCHEMA_VERSION, Arm, Case
 
 
+class Shard(Strict):
+    """Cases that are generated, checked and counted together."""
+
+    #: Place in the order of the run, from 0.
+    number: int
+    case_ids: tuple[str, ...]
+    #: The slice that these extra cases are drawn for, e.g. ``locale=th``; they count in slices
+    #: and not in the headline. ``None`` for a shard of the headline sample.
+    top_up: str | None = None
+
+
+class PriorRun(Strict):
+    """An earlier run that judged the same candidate mix and did not promote it."""
+
+    run_id: str
+    #: Headline images, and those among them that a PROMOTE took for failures.
+    images: int
+    failures: int
+
+
 class RunPlan(Strict):
     """Everything that decides what a run does, fixed before it spends."""
 
@@ -40,6 +60,15 @@ class RunPlan(Strict):
     cases: tuple[Case, ...]
     #: Sampling and coverage notes for the report.
     coverage: dict[str, Any]
+    #: Extra cases in the order in which they are drawn when their slice looks bad.
+    reserve: tuple[Case, ...] = ()
+    #: Earlier tests of the same mix: they have spent of the risk of a wrong PROMOTE.
+    prior: tuple[PriorRun, ...] = ()
+
+    @property
+    def by_id(self) -> dict[str, Case]:
+        """The cases and the reserve, by id."""
+        return {case.case_id: case for case in (*self.cases, *self.reserve)}
 
     def mix(self, arm: Arm) -> ResolvedMix:
         """Return the mix of an arm."""

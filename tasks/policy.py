@@ -64,7 +64,7 @@ _ENUMERABLE: dict[str, tuple[str, ...]] = {"subtask": SUBTASKS, "origin": ORIGIN
 
 
 class FailureRule(Strict):
-    """The headline rule on the failure rate, decided by confidence bounds."""
+    """The headline rule on the failure rate, decided by sequential evidence."""
 
     #: ROLLBACK when the rate is above this with confidence 1 - alpha.
     limit: float = Field(default=0.02, gt=0, lt=1)
@@ -76,6 +76,9 @@ class FailureRule(Strict):
     beta: float = Field(default=0.05, gt=0, lt=0.5)
     #: Which cases the headline rate counts.
     origins: tuple[Origin, ...] = ORIGINS
+    #: ``anytime``: the risks hold however long a run goes on. ``calibrated``: they hold exactly
+    #: for the planned number of cases, which needs fewer images.
+    mode: Literal["anytime", "calibrated"] = "anytime"
 
     @model_validator(mode="after")
     def _ordered(self) -> FailureRule:
@@ -99,8 +102,10 @@ class SliceRule(Strict):
         "origin",
         "model",
     )
-    #: Slices with fewer cases are shown but not judged.
+    #: Slices with fewer cases in the plan are shown but not judged.
     min_images: int = Field(default=12, ge=1)
+    #: Extra cases that may be drawn of slices that look bad, as a share of the cases.
+    top_up: float = Field(default=0.25, ge=0, le=1)
     #: ``dimension=value`` slices that need their own proof of being below ``critical_below``.
     critical: tuple[str, ...] = ()
     critical_below: float = Field(default=0.10, gt=0, lt=1)
@@ -119,6 +124,15 @@ class SliceRule(Strict):
                     f"critical slice {name!r}: no case can be in it {known(_ENUMERABLE[dimension])}"
                 )
         return self
+
+
+class PairedRule(Strict):
+    """The candidate against the baseline on the same case and seed."""
+
+    #: ROLLBACK when the candidate is proven to fail more often by more than this.
+    margin: float = Field(default=0.02, gt=0, lt=1)
+    #: PROMOTE only with a proof that it is not worse by the margin.
+    required: bool = False
 
 
 class Limit(Strict):
@@ -158,6 +172,8 @@ class Sampling(Strict):
     adversarial: float = Field(default=0.10, ge=0, le=1)
     seed: int = 20_260_914
     shard_size: int = Field(default=64, ge=1, le=1024)
+    #: End as soon as the evidence decides; ``false`` generates every planned case.
+    stop_early: bool = True
 
     @model_validator(mode="after")
     def _shares(self) -> Sampling:
@@ -198,6 +214,10 @@ class ApprovalRule(Strict):
         return names
 
 
+#: Fields that policies of the first release did not have.
+_LATER_FIELDS = (("failure", "mode"), ("slices", "top_up"), ("sampling", "stop_early"))
+
+
 class Policy(Strict):
     """Everything that turns measurements into a verdict."""
 
@@ -205,6 +225,7 @@ class Policy(Strict):
     name: str = Field(default="default", min_length=1, max_length=80)
     failure: FailureRule = FailureRule()
     slices: SliceRule = SliceRule()
+    paired: PairedRule = PairedRule()
     limits: tuple[Limit, ...] = ()
     budget: Budget = Budget()
     sampling: Sampling = Sampling()
@@ -214,12 +235,18 @@ class Policy(Strict):
     expected_images_per_month: int = Field(default=1_000_000, ge=1)
 
     @model_serializer(mode="wrap")
-    def _without_default_approval(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out an approval that asks for nothing: such a policy is what it was before."""
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and asks for nothing: such a policy is what it was before."""
         shown: dict[str, Any] = handler(self)
         # The digests of policies and plans in old evidence must come out the same.
         if self.approval == ApprovalRule():
             shown.pop("approval", None)
+        if self.paired == PairedRule():
+            shown.pop("paired", None)
+        for section, field in _LATER_FIELDS:
+            rule = getattr(self, section)
+            if getattr(rule, field) == type(rule).model_fields[field].default:
+                shown.get(section, {}).pop(field, None)
         return shown
 
     @property

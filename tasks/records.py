@@ -354,6 +354,59 @@ class ExpectationResult(Record):
     sentence: str
 
 
+class SequentialResult(Record):
+    """One sequential test at the last look; logarithms are natural ones."""
+
+    #: ``failure_rate``, a slice as ``subtask=typography``, the place of a limit as ``limits[2]``,
+    #: or ``paired``.
+    name: str
+    kind: Literal["headline", "slice", "guard", "paired"]
+    #: Images that were looked at, and failures among them where the test counts such.
+    images: int
+    failures: int | None = None
+    #: Evidence that the value is above ``limit``, and the evidence that proves it.
+    limit: float | None = None
+    log_e_fail: float | None = None
+    fail_at: float | None = None
+    #: Evidence that the value is below ``below``; ``None`` where no such proof is asked for.
+    below: float | None = None
+    log_e_pass: float | None = None
+    pass_at: float | None = None
+    #: Confidence sequence: holds at every look at once, each end with its own risk.
+    lower: float | None = None
+    upper: float | None = None
+    failed: bool = False
+    passed: bool = False
+    #: Looks bad, and is not proven to be once all slices share the risk: drawn first from now on.
+    amber: bool = False
+    #: Images that, at the rate shown, would give the proof that is still asked for.
+    images_needed: int | None = None
+
+
+class Look(Record):
+    """One look at the data: the headline after a number of shards, and what came of it."""
+
+    shards: int
+    images: int
+    failures: int
+    log_e_fail: float
+    log_e_pass: float
+    verdict: VerdictName
+    #: Slices that looked bad, so that extra cases of them came next.
+    amber: tuple[str, ...] = ()
+
+
+class Savings(Record):
+    """What an early decision did not have to generate, both arms together."""
+
+    #: Cases of the plan, and those that at least the candidate was asked for.
+    planned: int
+    used: int
+    #: Images that were not paid, and what they would have cost at the prices of this run.
+    images: int
+    usd: float
+
+
 class Verdict(Record):
     """The decision with its reasons, most important first."""
 
@@ -361,6 +414,10 @@ class Verdict(Record):
     verdict: VerdictName
     reasons: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    #: The sequential tests behind it, and the looks that led to it.
+    tests: tuple[SequentialResult, ...] = ()
+    looks: tuple[Look, ...] = ()
+    savings: Savings | None = None
 
 
 def slice_name(parts: Iterable[str]) -> str:
