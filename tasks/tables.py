@@ -11,7 +11,7 @@ import sqlalchemy as sa
 metadata = sa.MetaData()
 
 #: Version of the tables, and the number of the newest step in ``tasks/migrations/versions``.
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 meta = sa.Table(
     "meta",
@@ -98,6 +98,26 @@ runs = sa.Table(
     sa.Column("driver", sa.String(40)),
     #: When the driver last said that it lives, UTC ISO-8601.
     sa.Column("heartbeat_at", sa.String(32)),
+)
+
+#: One row a run that came to a verdict: testing the same mix again until it passes must not make
+#: a wrong PROMOTE likelier, so what every test showed is remembered.
+retests = sa.Table(
+    "retests",
+    metadata,
+    sa.Column("run_id", sa.String(80), primary_key=True),
+    sa.Column("product", sa.String(120), nullable=False),
+    sa.Column("candidate_digest", sa.String(80), nullable=False, index=True),
+    sa.Column("ended_at", sa.String(32), nullable=False),
+    sa.Column("verdict", sa.String(20), nullable=False),
+    #: Headline images of the candidate, and those that a PROMOTE takes for failures.
+    sa.Column("images", sa.Integer, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    #: Cases of the headline sample as planned, and the seed that they were drawn by.
+    sa.Column("cases", sa.Integer, nullable=False),
+    sa.Column("seed", sa.BigInteger, nullable=False),
+    #: The rules that it was judged by.
+    sa.Column("policy_digest", sa.String(80), nullable=False),
 )
 
 #: One row a run that a person has to decide about before production changes.

@@ -301,7 +301,7 @@ def test_the_command_tells_and_mends(old: Path, db: Db) -> None:
     url = f"sqlite:///{old}"
     seen = db("status", url=url)
     assert seen.returncode == 4
-    assert "state version 1, this imagegate needs 2" in seen.stdout
+    assert f"state version 1, this imagegate needs {STATE_VERSION}" in seen.stdout
     assert "imagegate db upgrade" in seen.stdout
     assert db("check", url=url).returncode == 4
     done = json.loads(db("upgrade", "--json", url=url).stdout)

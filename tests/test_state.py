@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from tasks.errors import ConfigError, StateError
 from tasks.state import State, within
-from tasks.tables import meta, production
+from tasks.tables import STATE_VERSION, meta, production
 
 ROOT = Path(__file__).parents[1]
 
@@ -201,7 +201,7 @@ def test_another_version_of_the_tables_is_refused(tmp_path: Path) -> None:
     with state.begin() as connection:
         connection.execute(sa.update(meta).values(value="99"))
     state.close()
-    with pytest.raises(StateError, match="holds state version 99, this imagegate knows 2"):
+    with pytest.raises(StateError, match=f"version 99, this imagegate knows {STATE_VERSION};"):
         State(url)
 
 

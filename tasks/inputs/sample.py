@@ -73,6 +73,8 @@ class LogSample:
     #: The level of ``LEVELS`` at which cases were shared out.
     level: tuple[str, ...]
     notes: tuple[str, ...]
+    #: Other inputs of the log, in an order whose every beginning has the strata in proportion.
+    spare: tuple[Case, ...] = ()
 
 
 def stratum_of(row: LogRow) -> Stratum:
@@ -162,7 +164,7 @@ def _cost(row: LogRow) -> int:
 
 
 def sample_log(
-    rows: Iterable[LogRow], count: int, seed: int, max_held: int = MAX_HELD
+    rows: Iterable[LogRow], count: int, seed: int, max_held: int = MAX_HELD, extra: int = 0
 ) -> LogSample:
     """Draw ``count`` different cases from a log, all of them when it has fewer.
 
@@ -171,8 +173,9 @@ def sample_log(
         count: Cases wanted, at least 1.
         seed: The draw; the same log and seed give the same cases.
         max_held: Characters of rows held while reading.
+        extra: Most spare inputs wanted of a stratum; the cases are the same with or without.
     """
-    strata, limit = _read(rows, count, seed, max_held)
+    strata, limit = _read(rows, count, extra, seed, max_held)
     notes = []
     if limit < count:
         notes.append(
@@ -186,33 +189,60 @@ def sample_log(
         joined[_join(stratum, level)].append(stratum)
     allocation = allocate(
         {name: sum(sizes[s] for s in parts) for name, parts in joined.items()},
-        {name: sum(len(strata[s].held) for s in parts) for name, parts in joined.items()},
+        # Spare rows do not count: they must not move a case from one stratum to another.
+        {
+            name: sum(min(len(strata[s].held), limit) for s in parts)
+            for name, parts in joined.items()
+        },
         count,
     )
     cases: list[Case] = []
+    spare: list[tuple[float, bytes, Case]] = []
     drawn: dict[Stratum, int] = defaultdict(int)
     stands_for: dict[Stratum, float] = defaultdict(float)
     for name, parts in joined.items():
         best = sorted((p, k, s) for s in parts for k, (p, _row) in strata[s].held.items())
         taken = best[: allocation[name]]
-        weight = sum(sizes[s] for s in parts) / len(taken) if taken else 0.0
+        stood_for, label = sum(sizes[s] for s in parts), "/".join(name) or "all"
+        weight = stood_for / len(taken) if taken else 0.0
         for _priority, key, stratum in taken:
             drawn[stratum] += 1
             stands_for[stratum] += weight
-            cases.append(_case(strata[stratum].held[key][1], key, "/".join(name) or "all", weight))
+            cases.append(_case(strata[stratum].held[key][1], key, label, weight))
+        if taken and extra:
+            left: dict[Stratum, int] = dict.fromkeys(parts, extra)
+            for place, (_priority, key, stratum) in enumerate(best[len(taken) :]):
+                if left[stratum] > 0:
+                    left[stratum] -= 1
+                    case = _case(strata[stratum].held[key][1], key, label, weight)
+                    spare.append(((place + 0.5) / stood_for, key, case))
     different = sum(len(reservoir.held) for reservoir in strata.values())
     if len(cases) < count:
         notes.append(
             f"asked for {count} cases, drawn {len(cases)}: the log holds only {different} "
             f"different inputs in {sum(sizes.values())} rows, all are taken"
         )
-    return LogSample(tuple(cases), sizes, drawn, stands_for, level, tuple(notes))
+    spare.sort(key=lambda item: item[:2])
+    return LogSample(
+        tuple(cases),
+        sizes,
+        drawn,
+        stands_for,
+        level,
+        tuple(notes),
+        tuple(case for _place, _key, case in spare),
+    )
 
 
 def _read(
-    rows: Iterable[LogRow], count: int, seed: int, max_held: int
+    rows: Iterable[LogRow], count: int, extra: int, seed: int, max_held: int
 ) -> tuple[dict[Stratum, _Reservoir], int]:
-    """Return the reservoirs after one pass, and how many rows each was allowed to keep."""
+    """Return the reservoirs after one pass, and how many rows each was allowed to keep.
+
+    Each keeps ``extra`` spare rows more while there is room. They are the first to go: then the
+    reservoirs hold what they would hold without them, since either way the rows kept are those
+    with the smallest priorities of all that were offered.
+    """
     strata: dict[Stratum, _Reservoir] = {}
     languages: set[str] = set()
     known: dict[tuple[object, ...], _Reservoir] = {}
@@ -232,9 +262,12 @@ def _read(
         draw.update(key)
         if row.request_id is not None:
             draw.update(row.request_id.encode("utf-8", "surrogatepass"))
-        held += reservoir.offer(key, draw.digest(), row, limit)
-        while held > max_held and limit > 1:
-            limit = (limit + 1) // 2
+        held += reservoir.offer(key, draw.digest(), row, limit + extra)
+        while held > max_held and (extra or limit > 1):
+            if extra:
+                extra = 0
+            else:
+                limit = (limit + 1) // 2
             held += sum(other.trim(limit) for other in strata.values())
     return strata, limit
 

@@ -131,6 +131,15 @@ def draw_stress(
     return tuple(drawn), tuple(notes)
 
 
+def spare_stress(cases: Iterable[Case], drawn: Iterable[Case], seed: int) -> tuple[Case, ...]:
+    """Return what :func:`draw_stress` left of the origins that it drew, spread in the same way."""
+    taken = {case.case_id: case.origin for case in drawn}
+    origins = set(taken.values())
+    return tuple(
+        _spread((c for c in cases if c.origin in origins and c.case_id not in taken), seed)
+    )
+
+
 def _spread(cases: Iterable[Case], seed: int) -> list[Case]:
     """Return all cases in turns: one of every theme at a time, one of every locale within it."""
     ranked = sorted(cases, key=lambda case: _hash(seed, case.case_id))

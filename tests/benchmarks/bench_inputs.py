@@ -56,7 +56,7 @@ def write_log(path: Path, rows: list[dict[str, Any]]) -> None:
 def test_bench_sampling_a_log(benchmark, tmp_path, suffix):
     path = tmp_path / f"log{suffix}"
     write_log(path, requests(ROWS))
-    cases, coverage = benchmark.pedantic(
+    cases, coverage, _ = benchmark.pedantic(
         draw_sample,
         args=(str(path), Sampling(stress=0, adversarial=0), 240, 1, DATASETS),
         rounds=3,

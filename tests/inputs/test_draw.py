@@ -12,7 +12,7 @@ DEFAULT = Sampling()
 
 
 def draw(inputs=None, sampling=DEFAULT, cases=None, seed=1):
-    return draw_sample(inputs, sampling, cases, seed, DATASETS)
+    return draw_sample(inputs, sampling, cases, seed, DATASETS)[:2]
 
 
 def test_the_default_mixture():

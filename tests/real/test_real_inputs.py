@@ -31,7 +31,7 @@ def rows_of(path: Path):
 
 
 def test_real_users_prompts_are_sampled():
-    cases, coverage = draw_sample(
+    cases, coverage, _ = draw_sample(
         str(PROMPTS / "user_prompts_pickapic.txt"), ONLY_LOG, 500, 1, DATASETS
     )
     assert coverage["log"]["rows"] == 25_432
@@ -89,7 +89,7 @@ def test_naughty_strings_survive_every_format(tmp_path):
     pq.write_table(pa.table({"prompt": naughty}), tmp_path / "log.parquet")
     assert [row.prompt for row in rows_of(tmp_path / "log.jsonl")] == naughty
     assert [row.prompt for row in rows_of(tmp_path / "log.parquet")] == naughty
-    cases, _ = draw_sample(str(tmp_path / "log.jsonl"), ONLY_LOG, 10_000, 1, DATASETS)
+    cases, _, _ = draw_sample(str(tmp_path / "log.jsonl"), ONLY_LOG, 10_000, 1, DATASETS)
     assert {case.prompt for case in cases} == set(naughty)
 
 
