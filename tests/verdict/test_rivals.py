@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from scipy.stats import binom, mannwhitneyu, rankdata
 
 from tasks.verdict.sequential import FailureTest, Mode
-from tests.verdict import rivals, rivals_kayenta
-from tests.verdict.rivals import (
+from tests.verdict import rivals, rivals_kayenta, rivals_rules
+from tests.verdict.rivals import RUNS, Row
+from tests.verdict.rivals_rules import (
     ALPHA,
     BETA,
     LIMIT,
     PROMOTE_BELOW,
-    RUNS,
-    Row,
     every_image,
     every_shard,
     point_estimate,
@@ -91,7 +90,7 @@ def test_wald_keeps_his_promises_at_his_two_rates_and_none_between(found: dict[s
 
 def test_one_fixed_look_keeps_its_promises_and_often_says_nothing(found: dict[str, Row]) -> None:
     (row,) = named(found, "Clopper-Pearson")
-    rule = rivals.clopper_pearson()
+    rule = rivals_rules.clopper_pearson()
     n = int(rule.looks[0])
     assert (
         binom.sf(rule.rollback[0] - 1, n, LIMIT) < ALPHA <= binom.sf(rule.rollback[0] - 2, n, LIMIT)
@@ -104,18 +103,18 @@ def test_one_fixed_look_keeps_its_promises_and_often_says_nothing(found: dict[st
 
 def test_the_fixed_look_has_its_power_with_no_image_to_spare() -> None:
     def powers(n: int) -> tuple[float, float]:
-        rule = rivals.clopper_pearson(n)
-        good = binom.cdf(rule.promote[0], n, rivals.GOOD)
-        return good, binom.sf(rule.rollback[0] - 1, n, rivals.BAD)
+        rule = rivals_rules.clopper_pearson(n)
+        good = binom.cdf(rule.promote[0], n, rivals_rules.GOOD)
+        return good, binom.sf(rule.rollback[0] - 1, n, rivals_rules.BAD)
 
-    n = rivals.fixed_size()
-    assert min(powers(n)) >= rivals.POWER
-    assert all(min(powers(fewer)) < rivals.POWER for fewer in range(50, n))
+    n = rivals_rules.fixed_size()
+    assert min(powers(n)) >= rivals_rules.POWER
+    assert all(min(powers(fewer)) < rivals_rules.POWER for fewer in range(50, n))
 
 
 def test_obrien_fleming_stops_early_only_on_clear_builds(found: dict[str, Row]) -> None:
     (row,) = named(found, "O'Brien-Fleming")
-    last = int(rivals.obrien_fleming().looks[-1])
+    last = int(rivals_rules.obrien_fleming().looks[-1])
     assert row.images[0.12] < row.images[0.05] < row.images[0.02] <= last
     assert row.held(0.02) > 0.5
     # Its constants are for normal observations; the tail of few failures is heavier.
@@ -124,9 +123,9 @@ def test_obrien_fleming_stops_early_only_on_clear_builds(found: dict[str, Row]) 
 
 def test_obrien_flemings_constants_are_the_published_ones() -> None:
     # Jennison and Turnbull 2000, tables 2.3 and 2.4: K = 5, two-sided 5 %, power 80 %.
-    assert rivals.boundary_constant(5, 0.025) == pytest.approx(2.040, abs=5e-4)
-    assert rivals.inflation(5, 0.025, 0.8) == pytest.approx(1.028, abs=5e-4)
-    assert rivals.boundary_constant(1, 0.05) == pytest.approx(1.6449, abs=1e-4)
+    assert rivals_rules.boundary_constant(5, 0.025) == pytest.approx(2.040, abs=5e-4)
+    assert rivals_rules.inflation(5, 0.025, 0.8) == pytest.approx(1.028, abs=5e-4)
+    assert rivals_rules.boundary_constant(1, 0.05) == pytest.approx(1.6449, abs=1e-4)
 
 
 def test_kayenta_compares_with_production_and_knows_no_limit(found: dict[str, Row]) -> None:
@@ -167,12 +166,14 @@ def test_a_worse_build_fails_wherever_a_better_one_does() -> None:
 @pytest.mark.parametrize("mode", ["anytime", "calibrated"])
 def test_our_boundaries_are_what_the_test_itself_decides(mode: Mode) -> None:
     for looks in (every_image(1500), every_shard(1500)):
-        rule = rivals.ours(mode, looks, "ours")
+        rule = rivals_rules.ours(mode, looks, "ours")
         for rate in (0.01, 0.03, 0.12):
             ((_, failures),) = rivals.streams(6, seed=3, rates=(rate,))
             verdict, images = rivals.play(rule, failures)
             for run in range(len(failures)):
-                test = FailureTest(LIMIT, PROMOTE_BELOW, ALPHA, BETA, n_max=rivals.CAP, mode=mode)
+                test = FailureTest(
+                    LIMIT, PROMOTE_BELOW, ALPHA, BETA, n_max=rivals_rules.CAP, mode=mode
+                )
                 seen, decision = 0, None
                 for look in looks:
                     known = int(failures[run, seen - 1]) if seen else 0
