@@ -9,6 +9,7 @@ bounded betting mixture of :mod:`tasks.verdict.sequential` (Waudby-Smith and Ram
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -238,7 +239,8 @@ class PairedTest:
             return self.decision
         if new.ndim != 1 or new.dtype.kind not in "iu" or not np.isin(new, (-1, 0, 1)).all():
             raise ValueError(
-                f"differences must be a sequence of whole numbers -1, 0 or 1; got {differences!r}"
+                "differences must be a sequence of whole numbers -1, 0 or 1; got "
+                f"{reprlib.repr(differences)}"
             )
         old = self.counts
         self.counts = PairedCounts(

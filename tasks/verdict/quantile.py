@@ -12,6 +12,7 @@ Percentiles are in percent, from 50 to below 100; latencies and limits in second
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -199,7 +200,9 @@ def _known(latencies: Sequence[float | None]) -> NDArray[np.float64]:
     try:
         known = np.asarray(latencies, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"latencies must be numbers or None; got {latencies!r}") from error
+        raise ValueError(
+            f"latencies must be numbers or None; got {reprlib.repr(latencies)}"
+        ) from error
     if known.ndim != 1 or (known < 0).any() or np.isinf(known).any():
         raise ValueError(
             "latencies must be one sequence of finite numbers, 0 or more, or None for an image "

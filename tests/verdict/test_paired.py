@@ -178,7 +178,7 @@ def test_exact_risks_at_the_margin(rate: float, correlation: float) -> None:
             assert decided <= eps, (side, eps)
 
 
-@pytest.mark.parametrize("rate", (0.02, 0.12))
+@pytest.mark.parametrize("rate", [0.02, 0.12])
 def test_equal_arms_are_not_rolled_back(rate: float) -> None:
     worse, better, _ = joint(rate, rate, 0.5)
     assert exact_course("fail", 0.05, worse, better, 1500)[0] <= 0.05
