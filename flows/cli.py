@@ -46,6 +46,7 @@ def _mount() -> None:
         cli_evidence,
         cli_metrics,
         cli_operate,
+        cli_plan,
         cli_run,
         cli_slack,
         cli_watchdog,
@@ -65,6 +66,20 @@ def _mount() -> None:
         "run --candidate mixes/new.yaml --cases 300",
         "run --inputs log.parquet --budget-usd 5",
         "run --resume RUN",
+    )
+    add(
+        gate,
+        "plan",
+        cli_plan.plan,
+        "plan --limit 2% --promote-below 3% --rate 1% --price 0.04",
+        "plan --policy my.yaml --plot plan.svg",
+    )
+    add(
+        gate,
+        "simulate",
+        cli_plan.simulate,
+        "simulate --rate 1%",
+        "simulate --rate 1% --slices 'locale=th@5%:15%' --policy my.yaml --runs 20000",
     )
     add(gate, "check", cli_check.check, "check pictures/", "check --manifest labels.csv")
     add(gate, "approvals", cli_approval.approvals)
