@@ -273,18 +273,23 @@ def _holm(
 
     A slice that failed at an earlier look shows its first threshold, the highest it can have had.
     """
-    log_shares = np.log(tests.shares())
+    shares = tests.shares()
+    log_shares = np.log(shares)
     failed = np.array([name in latched for name in tests.names], dtype=np.bool_)
     at = -np.log(tests.alpha) - log_shares
-    while not failed.all():
-        rest = np.where(failed, -np.inf, log_shares)
-        # Nothing failed: exactly 1, not the rounding error of a sum of weights.
-        whole = float(np.logaddexp.reduce(rest)) if failed.any() else 0.0
-        at = np.where(failed, at, whole - np.log(tests.alpha) - log_shares)
-        new = ~failed & (log_fail >= at)
-        if not new.any():
-            break
-        failed = failed | new
+    # E_j >= W / (alpha w_j) asks whether E_j w_j is large: in that order one pass is enough.
+    order = np.flatnonzero(~failed)
+    order = order[np.argsort(-(log_fail + log_shares)[order], kind="stable")]
+    rest = np.cumsum(shares[order][::-1])[::-1]
+    if not failed.any():
+        rest[:1] = 1.0  # Not the rounding error of a sum.
+    thresholds = np.log(rest) + at[order]
+    enough = log_fail[order] >= thresholds
+    steps = len(order) if enough.all() else int(np.argmin(enough))
+    failed[order[:steps]] = True
+    at[order[:steps]] = thresholds[:steps]
+    if steps < len(order):
+        at[order[steps:]] += np.log(rest[steps])
     return failed, at
 
 

@@ -99,7 +99,7 @@ def test_holm_blames_no_good_slice_beside_bad_ones() -> None:
     assert runs.failed[:, 10:].any(axis=1).mean() <= ALPHA / 2
 
 
-@pytest.mark.parametrize(("reserve", "at_least", "mean"), [(0, 0.93, 900), (25, 0.97, 700)])
+@pytest.mark.parametrize(("reserve", "at_least", "mean"), [(0, 0.935, 920), (25, 0.97, 700)])
 def test_one_bad_slice_is_caught_and_is_the_right_one(
     reserve: int, at_least: float, mean: float
 ) -> None:
@@ -111,14 +111,21 @@ def test_one_bad_slice_is_caught_and_is_the_right_one(
     assert runs.slice_at[caught].mean() <= mean
 
 
+def test_one_bad_slice_is_caught_without_top_up_where_the_plan_is_balanced() -> None:
+    # Exact: 100 of 2,000 images are of each slice, instead of about 100.
+    boundary = alarm_boundary(FAIL, math.log(SLICES / (ALPHA / 2)), IMAGES // SLICES)
+    assert chance_of_alarm(0.15, boundary) >= 0.95
+
+
 def test_a_case_drawn_for_one_slice_must_not_count_for_another() -> None:
-    # Typography: half Thai (at the slice limit of 10 %), half English (at 10 % too, then 2 %).
-    # As it is used typography is within the limit; with all the extra Thai cases it is not.
-    thai, english, limit = 0.16, 0.03, 0.10
+    # Half of the Thai cases are typography and half of typography is Thai; that quarter fails at
+    # 18 %, the rest at 2 %. Both slices are at their limit, and Thai is topped up now and then:
+    # counted for typography too, five Thai cases to one of the others look like another slice.
+    both, rest, limit = 0.18, 0.02, 0.10
     images = 600
     boundary = alarm_boundary(fail_bets(limit), math.log(1 / 0.025), images)
-    rightly = chance_of_alarm((thai + english) / 2, boundary)
-    wrongly = chance_of_alarm((thai * 5 + english) / 6, boundary)
+    rightly = chance_of_alarm((both + rest) / 2, boundary)
+    wrongly = chance_of_alarm((both * 5 + rest) / 6, boundary)
     assert rightly <= 0.025 < 0.3 < wrongly
 
 
@@ -311,7 +318,8 @@ def test_slices_cannot_be_added_or_counted_twice() -> None:
 def test_a_decision_over_200_slices_takes_under_5_ms() -> None:
     names = tuple(f"locale={number}" for number in range(200))
     tests = rules(names)
-    counts = [SliceCount(name, 60, place % 7) for place, name in enumerate(names)]
+    # Also where every seventh slice fails and hands on its share.
+    counts = [SliceCount(name, 60, 2 * (place % 7)) for place, name in enumerate(names)]
     judge(tests, counts, bounds=False)
     times = []
     for _ in range(20):
