@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tasks.verdict.calibration import calibrate
+from tasks.verdict.decide import decide
 from tasks.verdict.paired import PairedTest
 from tasks.verdict.sequential import (
     Bets,
@@ -31,6 +32,7 @@ from tasks.verdict.sequential import (
 from tasks.verdict.slices import SliceCount, SliceTests, judge
 from tests.conftest import Command
 from tests.verdict import rivals, rivals_rules
+from tests.verdict.test_decide import gate, piece
 
 MANY = 10_000_000
 FEW = 20_000
@@ -233,6 +235,29 @@ def bench_200_slices_one_test_each(benchmark: Any) -> None:
         ]
 
     assert benchmark(one_by_one) == ["locale=007"]
+
+
+@pytest.mark.parametrize("bounds", [False, True], ids=["at a look", "for a reader"])
+@pytest.mark.parametrize("verdict", ["PROMOTE", "ROLLBACK"])
+def bench_decide(benchmark: Any, verdict: str, bounds: bool) -> None:
+    """The whole decision; the ends of confidence sequences are only worked out for a reader."""
+    benchmark.group = "200 slices"
+    tests, counts = counts_of_slices()
+    pieces = tuple(
+        piece(count.name, count.failures if verdict == "ROLLBACK" else 0, count.images)
+        for count in counts
+    )
+    images = sum(count.images for count in counts)
+    state = gate(
+        sum(one.rate.failures for one in pieces),
+        images,
+        slices=pieces,
+        judged=tests.names,
+        drawn_cases=images,
+    )
+    assert benchmark(decide, state, bounds=bounds).verdict == verdict
+    if not bounds:
+        best_is_below(benchmark, DECISION_S)
 
 
 # Thresholds, the command that plans, and the rivals.
