@@ -72,8 +72,7 @@ def pass_bets(below: float) -> Bets:
     """
     if not 0 < below < 1:
         raise ValueError(f"the failure rate to be below must be between 0 and 1; got {below!r}")
-    lambdas = -np.asarray(PASS_THETAS) / (1 - below)
-    return _bets(lambdas, PASS_WEIGHTS, float(below), 0.0, 1.0)
+    return _bets(pass_lambdas(below), PASS_WEIGHTS, float(below), 0.0, 1.0)
 
 
 def fail_bets(limit: float) -> Bets:
@@ -87,9 +86,22 @@ def fail_bets(limit: float) -> Bets:
     """
     if not 0 < limit < 1:
         raise ValueError(f"the limit of the failure rate must be between 0 and 1; got {limit!r}")
-    rates = np.maximum(np.minimum(np.asarray(FAIL_RATIOS) * limit, HIGHEST_RATE), limit)
-    lambdas = (rates - limit) / ((1 - limit) * limit)
-    return _bets(lambdas, FAIL_WEIGHTS, float(limit), 0.0, 1.0)
+    return _bets(fail_lambdas(limit), FAIL_WEIGHTS, float(limit), 0.0, 1.0)
+
+
+def pass_lambdas(below: ArrayLike) -> Floats:
+    """Return the stakes of ``pass_bets``, for one boundary or many: shape (..., K)."""
+    edge = np.asarray(below, dtype=np.float64)[..., None]
+    out: Floats = -np.asarray(PASS_THETAS) / (1 - edge)
+    return out
+
+
+def fail_lambdas(limit: ArrayLike) -> Floats:
+    """Return the stakes of ``fail_bets``, for one boundary or many: shape (..., K)."""
+    edge = np.asarray(limit, dtype=np.float64)[..., None]
+    rates = np.maximum(np.minimum(np.asarray(FAIL_RATIOS) * edge, HIGHEST_RATE), edge)
+    out: Floats = (rates - edge) / ((1 - edge) * edge)
+    return out
 
 
 def bounded_pass_bets(mean: float, lo: float, hi: float) -> Bets:
@@ -125,7 +137,11 @@ def _checked_range(mean: float, lo: float, hi: float) -> tuple[float, float, flo
 
 def log_factors(bets: Bets, values: ArrayLike) -> Floats:
     """Return log(1 + lambda_k (z - m)), shape of ``values`` + (K,); -inf for a lost bet."""
-    gains = bets.lambdas * (np.asarray(values, dtype=np.float64)[..., None] - bets.mean)
+    seen = np.asarray(values, dtype=np.float64)[..., None]
+    return _log_gains(bets.lambdas * (seen - bets.mean))
+
+
+def _log_gains(gains: Floats) -> Floats:
     gains = np.where(gains < _LOST - 1, -1.0, gains)
     with np.errstate(divide="ignore"):
         return np.log1p(gains)
@@ -133,7 +149,11 @@ def log_factors(bets: Bets, values: ArrayLike) -> Floats:
 
 def log_mixture(bets: Bets, log_wealth: Floats) -> Floats:
     """Return log of the mixture for logarithms of wealth by bet, shape (..., K) -> (...)."""
-    terms = log_wealth + bets.log_weights
+    return _mixed(bets.log_weights, log_wealth)
+
+
+def _mixed(log_weights: Floats, log_wealth: Floats) -> Floats:
+    terms = log_wealth + log_weights
     top = terms.max(axis=-1)
     # With all bets lost the top is -inf, and -inf - -inf would be NaN.
     safe = np.where(np.isfinite(top), top, 0.0)
@@ -163,6 +183,34 @@ def log_e(bets: Bets, images: ArrayLike, failures: ArrayLike) -> Any:
     Raises:
         ValueError: A count is not a number or is negative, or there are more failures than images.
     """
+    n, f = checked_counts(images, failures)
+    out = log_e_at(bets.mean, bets.lambdas, bets.log_weights, n, f)
+    return float(out) if out.ndim == 0 else out
+
+
+def log_e_at(
+    mean: ArrayLike, lambdas: Floats, log_weights: Floats, images: Floats, failures: Floats
+) -> Floats:
+    """Return log E of indicators against one boundary or many.
+
+    Args:
+        mean: The boundaries, shape (...).
+        lambdas: Stakes for each, shape (..., K).
+        log_weights: Logarithms of the starting wealth, shape (K,).
+        images: Numbers of observations; broadcast with ``mean``.
+        failures: Failures among them.
+    """
+    edge = np.asarray(mean, dtype=np.float64)[..., None]
+    good, bad = _log_gains(lambdas * (0.0 - edge)), _log_gains(lambdas * (1.0 - edge))
+    return _mixed(log_weights, _times(images - failures, good) + _times(failures, bad))
+
+
+def checked_counts(images: ArrayLike, failures: ArrayLike) -> tuple[Floats, Floats]:
+    """Return images and failures as float arrays of one shape.
+
+    Raises:
+        ValueError: A count is not a number or is negative, or there are more failures than images.
+    """
     n = np.asarray(images, dtype=np.float64)
     f = np.asarray(failures, dtype=np.float64)
     n, f = np.broadcast_arrays(n, f)
@@ -173,9 +221,7 @@ def log_e(bets: Bets, images: ArrayLike, failures: ArrayLike) -> Any:
             "failures must be 0 to images, both finite; "
             f"got {f.flat[at]:g} failures of {n.flat[at]:g} images"
         )
-    good, bad = log_factors(bets, [0.0, 1.0])
-    out = log_mixture(bets, _times(n - f, good) + _times(f, bad))
-    return float(out) if out.ndim == 0 else out
+    return n, f
 
 
 def log_e_counts(bets: Bets, values: Sequence[float], counts: Sequence[int]) -> float:
@@ -196,6 +242,21 @@ def log_e_counts(bets: Bets, values: Sequence[float], counts: Sequence[int]) -> 
     if not (np.isfinite(times) & (times >= 0)).all():
         raise ValueError(f"counts must be 0 or more; got {list(counts)}")
     return float(log_mixture(bets, _times(times, log_factors(bets, seen)).sum(axis=0)))
+
+
+def whole(name: str, value: Any) -> int:
+    """Return a count as an int.
+
+    Raises:
+        ValueError: It is not a whole number (a fraction, NaN, text).
+    """
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be a whole number; got {value!r}") from None
+    if number != value:
+        raise ValueError(f"{name} must be a whole number; got {value!r}")
+    return number
 
 
 def checked_values(bets: Bets, values: ArrayLike) -> Floats:

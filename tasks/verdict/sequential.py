@@ -1,14 +1,13 @@
 """Tests of a failure rate that may be looked at whenever one likes.
 
-The engine is in ``betting``; here are the test of a rate against two thresholds, the confidence
-sequence that inverts it, and the forecast of the images that are still needed.
+The engine is in ``betting``, the confidence sequence in ``limits``; here are the test of a rate
+against two thresholds and the forecast of the images that are still needed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,9 @@ from tasks.verdict.betting import (
     log_e,
     log_e_counts,
     pass_bets,
+    whole,
 )
+from tasks.verdict.limits import lower_limit, upper_limit
 
 __all__ = [
     "Bets",
@@ -152,8 +153,8 @@ class FailureTest:
         Both hold at every look at once (a confidence sequence), in either mode.
         """
         return (
-            lower_limit(self.failures, self.images, self.alpha),
-            upper_limit(self.failures, self.images, self.beta),
+            float(lower_limit(self.failures, self.images, self.alpha)),
+            float(upper_limit(self.failures, self.images, self.beta)),
         )
 
 
@@ -166,77 +167,6 @@ def check_rule(limit: float, promote_below: float, alpha: float, beta: float) ->
         )
     if not (0 < alpha < 1 and 0 < beta < 1):
         raise ValueError(f"risks must be between 0 and 1; got alpha {alpha} and beta {beta}")
-
-
-def whole(name: str, value: Any) -> int:
-    """Return a count as an int.
-
-    Raises:
-        ValueError: It is not a whole number (a fraction, NaN, text).
-    """
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name} must be a whole number; got {value!r}") from None
-    if number != value:
-        raise ValueError(f"{name} must be a whole number; got {value!r}")
-    return number
-
-
-def upper_limit(failures: int, images: int, beta: float) -> float:
-    """Return the upper end of the confidence sequence for the rate.
-
-    It is the lowest b at which the PASS test has E >= 1/beta, so the true rate is above it at any
-    look with probability beta at most. E grows with b (both factors of every bet do), so halving
-    finds that end exactly; 1 where no b is rejected.
-
-    Raises:
-        ValueError: Impossible counts or risk.
-    """
-    _check_look(failures, images, beta)
-    enough = -math.log(beta)
-    if failures == images:
-        return 1.0
-    return _turn(lambda rate: log_e(pass_bets(rate), images, failures) >= enough, 0.0, 1.0)[1]
-
-
-def lower_limit(failures: int, images: int, alpha: float) -> float:
-    """Return the lower end of the confidence sequence for the rate.
-
-    It is the highest g at which the FAIL test has E >= 1/alpha. Below the observed rate E falls
-    with g; above it no bet wins. 0 where no g is rejected: one failure among however many images
-    does not exclude a rate near 0.
-
-    Raises:
-        ValueError: Impossible counts or risk.
-    """
-    _check_look(failures, images, alpha)
-    enough = -math.log(alpha)
-    if failures == 0:
-        return 0.0
-    top = failures / images
-    return _turn(lambda rate: log_e(fail_bets(rate), images, failures) < enough, 0.0, top)[0]
-
-
-def _check_look(failures: int, images: int, risk: float) -> None:
-    if not 0 <= whole("failures", failures) <= whole("images", images):
-        raise ValueError(f"failures must be 0 to {images}, the images; got {failures}")
-    if not 0 < risk < 1:
-        raise ValueError(f"the risk must be between 0 and 1; got {risk}")
-
-
-def _turn(true_at: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
-    """Return two neighbouring floats: false at the first or ``low``, true at the other or ``high``.
-
-    ``true_at`` must be false up to some point and true from there on. The ends are not tried.
-    """
-    # Towards 0 the floats lie ever closer; no rate of interest is below one in a billion billions.
-    while high > 1e-18:
-        middle = (low + high) / 2
-        if not low < middle < high:
-            break
-        low, high = (low, middle) if true_at(middle) else (middle, high)
-    return low, high
 
 
 def first_pass(bets: Bets, log_threshold: float, failures: Ints, most: int) -> Ints:
@@ -315,7 +245,7 @@ def images_needed(
         ValueError: Impossible counts, rates or threshold.
     """
     bets = pass_bets(below)
-    _check_look(failures, images, 0.5)
+    failures, images = whole("failures", failures), whole("images", images)
     if rate is None:
         rate = (failures + 0.5) / (images + 1 / below)
     if not 0 <= rate <= 1 or math.isnan(log_threshold):
