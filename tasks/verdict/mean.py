@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.verdict.sequential import Bets, bounded_fail_bets, bounded_pass_bets, log_e_counts
+from tasks.verdict.sequential import bounded_fail_bets, bounded_pass_bets, log_e_counts
 
 _HALVINGS = 60
 
@@ -33,7 +34,7 @@ def fail_evidence_mean(costs: Sequence[int | None], limit: float) -> float:
         ValueError: Costs that are no whole numbers of 0 or more, or a limit that is not positive.
     """
     _positive("limit", limit)
-    return _log_e_fail(_money("costs", costs, unknown=0), limit, 0.0)
+    return _log_e_fail(_counted(_money("costs", costs, unknown=0)), limit, 0.0)
 
 
 def pass_evidence_mean(costs: Sequence[int | None], below: float, hi: int) -> float:
@@ -48,7 +49,7 @@ def pass_evidence_mean(costs: Sequence[int | None], below: float, hi: int) -> fl
         ValueError: As :func:`fail_evidence_mean`; a cost above ``hi``.
     """
     _positive("below", below)
-    return _log_e_pass(_money("costs", costs, unknown=hi, hi=hi), below, float(hi))
+    return _log_e_pass(_counted(_money("costs", costs, unknown=hi, hi=hi)), below, float(hi))
 
 
 def fail_evidence_effective(
@@ -70,7 +71,7 @@ def fail_evidence_effective(
     _positive("limit_per_image", limit_per_image)
     paid = _money("costs", costs, unknown=0)
     z = paid - limit_per_image * _truths(usable, paid.size, unknown=True)
-    return _log_e_fail(z, 0.0, -limit_per_image)
+    return _log_e_fail(_counted(z), 0.0, -limit_per_image)
 
 
 def pass_evidence_effective(
@@ -84,7 +85,7 @@ def pass_evidence_effective(
     _positive("below", below)
     paid = _money("costs", costs, unknown=hi, hi=hi)
     z = paid - below * _truths(usable, paid.size, unknown=False)
-    return _log_e_pass(z, 0.0, float(hi))
+    return _log_e_pass(_counted(z), 0.0, float(hi))
 
 
 def fail_evidence_cost_ratio(
@@ -111,7 +112,7 @@ def fail_evidence_cost_ratio(
     _positive("ratio", ratio)
     theirs = _money("baseline costs", baseline, unknown=baseline_hi, hi=baseline_hi)
     ours = _money("candidate costs", candidate, unknown=0)
-    return _log_e_fail(_less(ours, ratio, theirs), 0.0, -ratio * baseline_hi)
+    return _log_e_fail(_counted(_less(ours, ratio, theirs)), 0.0, -ratio * baseline_hi)
 
 
 def pass_evidence_cost_ratio(
@@ -131,7 +132,7 @@ def pass_evidence_cost_ratio(
     _positive("ratio", ratio)
     theirs = _money("baseline costs", baseline, unknown=0)
     ours = _money("candidate costs", candidate, unknown=hi, hi=hi)
-    return _log_e_pass(_less(ours, ratio, theirs), 0.0, float(hi))
+    return _log_e_pass(_counted(_less(ours, ratio, theirs)), 0.0, float(hi))
 
 
 def cost_interval(
@@ -149,8 +150,8 @@ def cost_interval(
     """
     if not (0 < alpha < 1 and 0 < beta < 1):
         raise ValueError(f"risks must be between 0 and 1; got alpha {alpha} and beta {beta}")
-    least = _money("costs", costs, unknown=0, hi=hi)
-    most = _money("costs", costs, unknown=hi, hi=hi)
+    least = _counted(_money("costs", costs, unknown=0, hi=hi))
+    most = _counted(_money("costs", costs, unknown=hi, hi=hi))
     lower = _edge(0.0, hi, lambda m: _log_e_fail(least, m, 0.0) < -math.log(alpha))
     upper = _edge(hi, 0.0, lambda m: _log_e_pass(most, m, float(hi)) < -math.log(beta))
     return lower, upper
@@ -166,25 +167,33 @@ def _edge(gone: float, kept: float, keeps: Callable[[float], bool]) -> float:
     return gone
 
 
-def _log_e_fail(z: NDArray[np.float64], mean: float, lo: float) -> float:
+@dataclass(frozen=True)
+class _Sample:
+    """What was observed and how often: there are few different prices."""
+
+    values: list[float]
+    counts: list[int]
+
+
+def _counted(z: NDArray[np.float64]) -> _Sample:
+    values, counts = np.unique(z, return_counts=True)
+    return _Sample(values.tolist(), counts.tolist())
+
+
+def _log_e_fail(z: _Sample, mean: float, lo: float) -> float:
     """Return the evidence that the mean of Z is above ``mean``; nothing lies below ``lo``."""
     # The upper end has no part in these bets; it only has to be above the mean.
-    hi = max(float(z.max(initial=mean)), mean + (mean - lo))
-    return _log_e(bounded_fail_bets(mean, lo, hi), z)
+    hi = max([*z.values[-1:], mean + (mean - lo)])
+    return log_e_counts(bounded_fail_bets(mean, lo, hi), z.values, z.counts)
 
 
-def _log_e_pass(z: NDArray[np.float64], mean: float, hi: float) -> float:
+def _log_e_pass(z: _Sample, mean: float, hi: float) -> float:
     """Return the evidence that the mean of Z is below ``mean``; nothing lies above ``hi``."""
     # A threshold that the worst price keeps anyway is kept; the test on the wider range says so
-    # after a few images and never before the first.
-    lo = min(float(z.min(initial=mean)), mean - max(abs(mean), 1.0))
-    return _log_e(bounded_pass_bets(mean, lo, hi if hi > mean else 2 * mean), z)
-
-
-def _log_e(bets: Bets, z: NDArray[np.float64]) -> float:
-    """Return the evidence of a sample; there are few different prices, so they are counted."""
-    values, counts = np.unique(z, return_counts=True)
-    return float(log_e_counts(bets, values.tolist(), counts.tolist()))
+    # after a few images and never before the first. The lower end has no part in these bets.
+    lo = min([*z.values[:1], mean - max(abs(mean), 1.0)])
+    bets = bounded_pass_bets(mean, lo, hi if hi > mean else 2 * mean)
+    return log_e_counts(bets, z.values, z.counts)
 
 
 def _less(

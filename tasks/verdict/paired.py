@@ -26,7 +26,7 @@ from tasks.verdict.sequential import (
 )
 
 Side = Literal["pass", "fail"]
-_HALVINGS = 60
+_HALVINGS = 42
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def paired_interval(
 
     Both ends hold at every look at once: the lower is too high with risk ``alpha`` at most, the
     upper too low with risk ``beta``. They are the ends of the margins that neither proof rejects;
-    the evidence is monotone in the margin, so halving finds them to 1e-15.
+    the evidence is monotone in the margin, so halving finds them to 1e-12.
 
     Raises:
         ValueError: A risk that is none.
