@@ -13,7 +13,6 @@ import typer
 from flows.cli_io import Json, emit, say
 from flows.figures import parse_share
 from flows.plan_flags import (
-    DEFAULT_POLICY,
     assumed_critical,
     bar_of,
     costs_of,
@@ -31,15 +30,18 @@ PolicyFile = Annotated[
     str | None,
     typer.Option(
         help="Take limits, risks, cases and shards from this policy; flags overrule it. "
-        f"Default: {DEFAULT_POLICY}.",
+        "Default: the policy of imagegate run.",
         metavar="FILE",
     ),
 ]
-Price = Annotated[float, typer.Option(help="Dollars for one image of the candidate.")]
+Price = Annotated[
+    float, typer.Option(metavar="USD", help="Dollars for one image of the candidate.")
+]
 PriceBaseline = Annotated[
     float | None,
     typer.Option(
         "--price-baseline",
+        metavar="USD",
         help="Dollars for the baseline's image of the same case; default: as --price. "
         "0 when its images are in the cache from an earlier run.",
     ),
@@ -68,10 +70,13 @@ def plan(
     price_baseline: PriceBaseline = None,
     per_minute: Annotated[
         float | None,
-        typer.Option("--per-minute", help="Cases that the gate finishes a minute; default: 30."),
+        typer.Option(
+            "--per-minute", metavar="X", help="Cases that the gate finishes a minute; default: 30."
+        ),
     ] = None,
     seconds_per_image: Annotated[
-        float | None, typer.Option("--seconds-per-image", help="The same as seconds a case.")
+        float | None,
+        typer.Option("--seconds-per-image", metavar="X", help="The same as seconds a case."),
     ] = None,
     alpha: Annotated[
         str | None,
@@ -94,6 +99,7 @@ def plan(
             "--n-max",
             min=1,
             max=20_000,
+            metavar="N",
             help="Most cases of a run; then it is HOLD. Default: those of --policy, else "
             f"{OPEN_CAP}.",
         ),
@@ -101,20 +107,25 @@ def plan(
     look_every: Annotated[
         int | None,
         typer.Option(
-            "--look-every", min=1, help="Images between two looks; default: the policy's shard."
+            "--look-every",
+            min=1,
+            metavar="N",
+            help="Images between two looks; default: the policy's shard.",
         ),
     ] = None,
     mode: Annotated[
-        str | None, typer.Option(help="anytime or calibrated; default: the policy's.")
+        str | None,
+        typer.Option(help="anytime or calibrated; default: the policy's.", metavar="MODE"),
     ] = None,
     policy: PolicyFile = None,
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a decision costs before the first image: images, money, time, odds of the verdicts.
+    """Say what a decision takes before the first image: images, money, time, odds of the verdicts.
 
-    For a range of true failure rates; exact, nothing is simulated. Images are the candidate's.
-    Each case is one image of the candidate and, unless cached, one of the baseline.
+    A table and bars over a range of true failure rates; exact, nothing is simulated and nothing
+    spent. Images are the candidate's: each case is one image of the candidate and, unless it is
+    cached, one of the baseline.
     """
     from flows import plan_show
     from tasks.verdict.planning import MOST_IMAGES
@@ -171,16 +182,24 @@ def simulate(
         ),
     ] = None,
     runs: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="How many gates to simulate.")
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="How many gates to simulate.")
     ] = 2_000,
     policy: PolicyFile = None,
     cases: Annotated[
         int | None,
-        typer.Option("--cases", min=1, max=100_000, help="Cases of a run; default: the policy's."),
+        typer.Option(
+            "--cases",
+            min=1,
+            max=100_000,
+            metavar="N",
+            help="Cases of a run; default: the policy's.",
+        ),
     ] = None,
     price: Price = 0.04,
     price_baseline: PriceBaseline = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws: same seed, same runs.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Seed of the draws: same seed, same runs.")
+    ] = 1,
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:

@@ -143,13 +143,13 @@ def draw_ended(
     panel = Panel(124, 690, lambda images: images / top, 1.0)
     pen.text((_LEFT, 30), title, 22, INK)
     pen.text((_LEFT, 60), what, 14)
-    pen.text((_LEFT, 104), "share of the gates that have ended", 14, INK)
+    pen.text((_LEFT, 104), "verdicts by then; HOLD is what has not decided yet", 14, INK)
     steps: list[tuple[float, float, float]] = [(0.0, 0.0, 0.0)]
     for count, promote, rollback in ended:
         # Nothing happens between two looks.
         steps += [(count, *steps[-1][1:]), (count, promote, rollback)]
     steps.append((top, *steps[-1][1:]))
-    _stack(pen, panel, steps, names=("PROMOTE", "not ended; HOLD at the end", "ROLLBACK"))
+    _stack(pen, panel, steps)
     _shares(pen, panel)
     step = nice_ceiling(top / 8)
     for n in range(int(top / step) + 1):
@@ -161,40 +161,24 @@ def draw_ended(
     return pen.data()
 
 
-def _stack(
-    pen: Canvas,
-    panel: Panel,
-    points: Sequence[tuple[float, float, float]],
-    names: tuple[str, str, str] = ("PROMOTE", "HOLD", "ROLLBACK"),
-) -> None:
+def _stack(pen: Canvas, panel: Panel, points: Sequence[tuple[float, float, float]]) -> None:
     """Fill the shares: promoted from below, rolled back from above, the rest between.
 
-    Each name is written where its field is thickest, when it fits there.
+    Names with their colours stand above the panel at the right.
     """
     edges = [(x, 0.0, low, 1 - high, 1.0) for x, low, high in points]
-    for number, ((_, colour), name) in enumerate(zip(_FIELDS, names, strict=True)):
+    right = float(_WIDE - _RIGHT)
+    for number, (name, colour) in reversed(list(enumerate(_FIELDS))):
         lower = [panel.at(edge[0], edge[number + 1]) for edge in edges]
         upper = [panel.at(edge[0], edge[number + 2]) for edge in edges]
         pen.field([*upper, *reversed(lower)], colour)
-        x, y, thick = _thickest(lower, upper)
-        if thick > 24:
-            pen.text((x, y), name, 15, INK, "middle")
-
-
-def _thickest(lower: Sequence[Point], upper: Sequence[Point]) -> tuple[float, float, float]:
-    """Return the middle of the widest place of a field, away from the edges, and its height."""
-    inner = [
-        (low[1] - up[1], low[0], (low[1] + up[1]) / 2)
-        for low, up in zip(lower, upper, strict=True)
-        if _LEFT + 60 <= low[0] <= _WIDE - _RIGHT - 60
-    ]
-    if not inner:
-        return 0.0, 0.0, 0.0
-    most = max(thick for thick, _, _ in inner)
-    # Of a field that is as thick over a stretch, the middle of the stretch.
-    alike = [item for item in inner if item[0] > 0.97 * most]
-    thick, x, y = alike[len(alike) // 2]
-    return x, y, thick
+        y = panel.top - 20
+        pen.text((right, y), name, 14, INK, "end")
+        right -= 9.0 * len(name) + 12
+        pen.field(
+            [(right - 14, y - 7), (right, y - 7), (right, y + 7), (right - 14, y + 7)], colour
+        )
+        right -= 34
 
 
 def _levels(pen: Canvas, panel: Panel, price: float) -> None:

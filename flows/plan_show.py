@@ -117,7 +117,7 @@ def show(asked: Asked, costs: Costs) -> None:
     out = Console(highlight=False)
     width = min(out.width, WIDEST)
     for line in _head(asked):
-        tell(out, line, width)
+        tell(out, line, width, mark="")
     out.print()
     out.print(_table(asked, costs, wide=width >= 100))
     out.print()
@@ -128,15 +128,19 @@ def show(asked: Asked, costs: Costs) -> None:
         tell(out, sentence, width)
 
 
-def tell(out: Console, sentence: str, width: int) -> None:
+def tell(out: Console, sentence: str, width: int, mark: str = "• ") -> None:
     """Print a sentence: with hanging lines on a terminal, in one line elsewhere."""
-    lines = textwrap.wrap(sentence, width - 2) if out.is_terminal else [sentence]
-    out.print(Text("• " + "\n  ".join(lines)), soft_wrap=True)
+    lines = textwrap.wrap(sentence, width - len(mark)) if out.is_terminal else [sentence]
+    out.print(Text(mark + ("\n" + " " * len(mark)).join(lines)), soft_wrap=True)
+
+
+def look_words(every: int) -> str:
+    """Return how often a gate looks, e.g. ``a look every 40 images``."""
+    return "a look after every image" if every == 1 else f"a look every {every:,} images"
 
 
 def _head(asked: Asked) -> list[str]:
     rule, plan = asked.policy.failure, asked.plan
-    look = "after every image" if plan.every == 1 else f"every {plan.every:,} images"
     half = chosen(rule.alpha * HEADLINE_SHARE)
     name = "the default policy" if asked.source is None else asked.source
     return [
@@ -144,7 +148,7 @@ def _head(asked: Asked) -> list[str]:
         f"less than {chosen(rule.promote_below)}, HOLD after {plan.images:,} images.",
         f"Risk of a wrong ROLLBACK {chosen(rule.alpha)} ({half} of it for the failure rate, the "
         f"rest for slices and guards), of a wrong PROMOTE {chosen(rule.beta)}; mode {rule.mode}; "
-        f"a look {look}. What no flag says is from {name}.",
+        f"{look_words(plan.every)}. What no flag says is from {name}.",
     ]
 
 
@@ -322,7 +326,7 @@ def picture(asked: Asked, costs: Costs, kind: str) -> bytes:
         cap=plan.images,
         price=costs.price,
         what=f"risk of a wrong ROLLBACK {chosen(rule.alpha)}, of a wrong PROMOTE "
-        f"{chosen(rule.beta)}; mode {rule.mode}; a look every {plan.every:,} images",
+        f"{chosen(rule.beta)}; mode {rule.mode}; {look_words(plan.every)}",
     )
 
 

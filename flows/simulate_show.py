@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.figures import chosen, dollars, odds
-from flows.plan_show import OUTCOMES, WIDEST, outcome_bar, price_words, tell
+from flows.plan_show import OUTCOMES, WIDEST, look_words, outcome_bar, price_words, tell
 from tasks.verdict.planning import Plan, Row, expect
 from tasks.verdict.simulate import HOLD, PROMOTE, ROLLBACK, Played, Rules
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 CODES = {"PROMOTE": PROMOTE, "HOLD": HOLD, "ROLLBACK": ROLLBACK}
 #: Lines of the chart of how the runs end.
-_MOST_LOOKS = 16
-#: Slices that the table names.
-_MOST_SLICES = 24
+_MOST_LOOKS = 12
+#: Lines of slices in the table.
+_MOST_SLICES = 16
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ def show(said: Said, costs: Costs) -> None:
     """Print the simulation on stdout."""
     out = Console(highlight=False)
     width = min(out.width, WIDEST)
-    for line in _head(said):
-        tell(out, line, width)
+    tell(out, _head(said), width, mark="")
     out.print()
     out.print(_verdicts(said))
     if said.rules.traffic.names:
@@ -105,21 +104,21 @@ def show(said: Said, costs: Costs) -> None:
         tell(out, sentence, width)
 
 
-def _head(said: Said) -> list[str]:
+def _head(said: Said) -> str:
     rule, sampling = said.rules.policy.failure, said.rules.policy.sampling
     name = "the default policy" if said.source is None else said.source
     look = (
-        f"a look every {sampling.shard_size} images"
+        look_words(sampling.shard_size)
         if sampling.stop_early
         else "one look at the end (stop_early is off)"
     )
     total = said.rules.traffic.rate
     whole = "" if abs(total - said.rate) < 1e-9 else f" ({chosen(total)} over all slices)"
-    return [
+    return (
         f"{said.played.runs:,} gates by {name} on a build that fails {chosen(said.rate)}{whole}: "
         f"ROLLBACK above {chosen(rule.limit)}, PROMOTE below {chosen(rule.promote_below)}, "
         f"HOLD after {sampling.cases:,} cases; mode {rule.mode}; {look}."
-    ]
+    )
 
 
 def _verdicts(said: Said) -> Table:
@@ -146,9 +145,9 @@ def _verdicts(said: Said) -> Table:
 def _slices(said: Said) -> Table:
     rules, made_of = said.rules, said.rules.traffic
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
-    table.add_column("test")
-    for head in ("share of cases", "true failures", "judged against", "proved ROLLBACK"):
-        table.add_column(head, justify="right")
+    table.add_column("test", overflow="fold")
+    for head in ("of the cases", "fail", "limit", "proved ROLLBACK"):
+        table.add_column(head, justify="right", no_wrap=True)
     headline = float(said.played.headline_failed.mean())
     table.add_row(
         "failure rate",
@@ -157,22 +156,40 @@ def _slices(said: Said) -> Table:
         chosen(rules.thresholds.limit),
         odds(headline),
     )
-    proved = said.played.slice_failed.mean(axis=0)
-    order = sorted(range(len(made_of.names)), key=lambda n: (-proved[n], n))
-    for number in order[:_MOST_SLICES]:
+    lines = sorted(_alike(said), key=lambda line: -line[1])
+    for group, proved in lines[:_MOST_SLICES]:
+        number = group[0]
         name = made_of.names[number]
-        mark = " (critical)" if number in rules.critical else ""
+        if len(group) > 1:
+            name = f"any of {len(group)}: {name} …"
         judged = number in rules.judged
+        against = chosen(rules.policy.slices.limit) if judged else "not judged"
         table.add_row(
-            Text(name + mark),
+            Text(name),
             chosen(made_of.slice_share(number)) + ("*" if name in said.assumed else ""),
             chosen(made_of.slice_rate(number)),
-            chosen(rules.policy.slices.limit) if judged else "not judged",
-            odds(float(proved[number])) if judged else "–",
+            against + (", critical" if number in rules.critical else ""),
+            odds(proved) if judged else "–",
         )
-    if len(order) > _MOST_SLICES:
-        table.add_row(f"… and {len(order) - _MOST_SLICES} more; --json lists all")
+    if len(lines) > _MOST_SLICES:
+        table.add_row(f"… and {len(lines) - _MOST_SLICES} more; --json lists all")
     return table
+
+
+def _alike(said: Said) -> list[tuple[list[int], float]]:
+    """Return the slices, those that only their names tell apart together, with their rollbacks."""
+    made_of, critical = said.rules.traffic, said.rules.critical
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for number in range(len(made_of.names)):
+        share, rate = made_of.slice_share(number), made_of.slice_rate(number)
+        own = number if number in critical else -1
+        groups.setdefault((round(share, 9), round(rate, 9), own), []).append(number)
+    whole = [group for group in groups.values() if len(group) > 3]
+    alone = [[number] for group in groups.values() if len(group) <= 3 for number in group]
+    return [
+        (group, float(said.played.slice_failed[:, group].any(axis=1).mean()))
+        for group in (*alone, *whole)
+    ]
 
 
 def _chart(said: Said, width: int) -> list[Text]:

@@ -240,14 +240,16 @@ def _two_digits(value: float) -> float:
     return float(f"{value:.2g}")
 
 
-def curve(limit: float, promote_below: float, points: int = 41) -> tuple[float, ...]:
-    """Return true rates for a drawing, evenly spaced on a logarithmic axis, with both thresholds.
+def curve(limit: float, promote_below: float) -> tuple[float, ...]:
+    """Return true rates for a drawing, rising, on a logarithmic axis, with both thresholds.
 
-    They reach from a 40th of the limit to 6 times the threshold of PROMOTE, at most 95 %.
+    They reach from a 40th of the limit to 6 times the threshold of PROMOTE, at most 95 %, and are
+    closer together where the odds turn.
     """
-    low, high = limit / 40, min(0.95, promote_below * 6)
-    rates = {float(rate) for rate in np.geomspace(low, high, points)}
-    return tuple(sorted(rates | {limit, promote_below}))
+    top = min(0.95, promote_below * 6)
+    wide = np.geomspace(limit / 40, top, 31)
+    near = np.geomspace(limit / 1.6, min(top, promote_below * 1.6), 25)
+    return tuple(sorted({*map(float, wide), *map(float, near), limit, promote_below}))
 
 
 def fewest_images(plan: Plan) -> tuple[int | None, int | None]:
