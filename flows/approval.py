@@ -98,7 +98,7 @@ def _whole(
     expectations: tuple[ExpectationResult, ...],
 ) -> bool:
     return is_whole(
-        planned=len(plan.cases),
+        planned=measured.drawn,
         finished=measured.finished("candidate"),
         baseline_finished=measured.finished("baseline"),
         stopped=context.stopped,

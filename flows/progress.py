@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from flows.artifacts import ProgressArtifact
 from flows.watcher import Watcher
 from tasks.harness.progress import HarnessEvent, RunProgress
-from tasks.records import Arm, ImageReport, usd
+from tasks.records import Arm, ImageReport, Look, SequentialResult, usd
 
 ARMS: tuple[Arm, Arm] = ("candidate", "baseline")
 
@@ -41,6 +42,18 @@ class GateProgress:
             self._bad[arm] += any(f.verdict == "fail" for f in report.findings)
         self._tell()
 
+    def on_look(self, look: Look, tests: Sequence[SequentialResult]) -> None:
+        """Show how near the evidence is to a decision."""
+        seen = f"{look.failures} of {look.images} failed"
+        bad = f", looks bad: {', '.join(look.amber)}" if look.amber else ""
+        headline = tests[0]
+        self._watcher.progress(
+            {
+                "proof: promote": (_share(look.log_e_pass, headline.pass_at), 100, seen),
+                "proof: roll back": (_share(look.log_e_fail, headline.fail_at), 100, seen + bad),
+            }
+        )
+
     def update_artifact(self) -> None:
         """Show Prefect how far the run is; called from the flow's own thread."""
         seen = self._harness.snapshot()
@@ -66,3 +79,8 @@ class GateProgress:
                 )
                 bars[f"{arm}: check"] = (self._checked[arm], counts.ok, f"{self._bad[arm]} bad")
         self._watcher.progress(bars)
+
+
+def _share(log_e: float, at: float | None) -> int:
+    """Return how much of a proof is there, 0 to 100."""
+    return 0 if not at else int(100 * min(1.0, max(0.0, log_e / at)))

@@ -1,7 +1,8 @@
 """The release gate as a Prefect flow; it reads as the story, top to bottom.
 
-Freeze → preflight → sample → harness and checks → metrics → expectations → decision → a person's
-approval where the policy asks for it → promote or roll back → tell on-call → publish the evidence.
+Freeze → preflight → sample → harness and checks, shard by shard until the evidence decides →
+metrics → expectations → decision → a person's approval where the policy asks for it → promote or
+roll back → tell on-call → publish the evidence.
 """
 
 from __future__ import annotations
@@ -20,37 +21,35 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import hooks
 from flows.approval import await_approval
-from flows.artifacts import ProgressArtifact, publish_artifacts
+from flows.artifacts import publish_artifacts
+from flows.drawing import IN_FLIGHT, draw_until_decided
 from flows.opening import open_run, plan_of, serving
 from flows.prefect_env import end_server_with_us
-from flows.progress import ARMS, GateProgress
 from flows.refusal import refusals_as_states
 from flows.request import GateRequest, GateResult
 from flows.results import build_result, production_sentence, rate_sentence
-from flows.watcher import LoggedWatcher, Watcher, current_watcher
+from flows.watcher import LoggedWatcher, current_watcher
 from tasks.alerts.task import announce, notify
 from tasks.alerts.worker import OutboxWorker
 from tasks.approval.rules import outcome, waits
-from tasks.checks.pool import CheckPool
-from tasks.checks.task import check_images
 from tasks.context import RunContext
 from tasks.errors import EvidenceError, FencedError, FrozenError
 from tasks.evidence.task import publish_evidence, record_evidence, share_evidence
 from tasks.expectations.task import validate_expectations
-from tasks.harness.task import recover_spend, run_harness, spent_usd
+from tasks.harness.task import recover_spend, spent_usd
 from tasks.metrics.task import Measured, compute_metrics
 from tasks.mix.production import production_mix
 from tasks.mix.task import freeze_mix, preflight
 from tasks.plan import RunPlan
 from tasks.providers.task import served_versions
-from tasks.records import ExpectationResult, Verdict, usd
+from tasks.records import ExpectationResult, Verdict
 from tasks.rollout.task import promote, roll_back, settle_production
 from tasks.runs import end_run
 from tasks.telemetry import note
-from tasks.verdict.task import decide
+from tasks.verdict.task import decide, valid_at_any_look
 
-#: Tasks at one time: about half of them generate a shard while the others check one.
-PARALLEL = 4
+#: Tasks at one time: both arms of the shards under way, about half of them being checked.
+PARALLEL = 2 * IN_FLIGHT
 
 
 def flow_run_name() -> str:
@@ -97,16 +96,17 @@ def release_gate(request: GateRequest) -> State[GateResult]:
 
             announce(context, plan, request.owner)
             with OutboxWorker(context.state, context.settings):
-                generate_and_check(context, plan, endpoints, watcher)
+                drawing = draw_until_decided(context, plan, endpoints, watcher)
 
-        measured = compute_metrics(context, plan)
+        measured = compute_metrics(context, plan, drawing.drawn)
         watcher.step("compute_metrics", rate_sentence(measured.metrics))
 
         expectations = validate_expectations(context, plan, measured)
         holding = sum(1 for e in expectations if e.success)
         watcher.step("validate_expectations", f"{holding} of {len(expectations)} hold")
 
-        verdict = decide(plan, measured, expectations, context.stopped)
+        measured = valid_at_any_look(measured)
+        verdict = decide(context, plan, measured, expectations, drawing.drawn, drawing.looks)
         watcher.step("decide", verdict.verdict)
 
         verdict, approval = await_approval(context, plan, measured, expectations, verdict)
@@ -164,43 +164,6 @@ def flow_run_id() -> str | None:
 def deployment_name() -> str | None:
     """Return the deployment that this run comes from, as ``flow/deployment``."""
     return f"{flow_run.flow_name}/{deployment.name}" if deployment.name else None
-
-
-def generate_and_check(
-    context: RunContext, plan: RunPlan, endpoints: dict[str, str], watcher: Watcher
-) -> None:
-    """Run both arms and check every picture.
-
-    Each shard is submitted together with its check, so that pictures are checked while later
-    shards are still being generated.
-    """
-    progress = GateProgress(watcher, ProgressArtifact(plan.run_id), len(plan.cases))
-    generated, checked = [], []
-    with CheckPool() as pool:
-        for shard in range(len(plan.shards())):
-            for arm in ARMS:
-                made = run_harness.submit(
-                    context, arm, shard, endpoints, PARALLEL // 2, progress.on_event
-                )
-                generated.append(made)
-                checked.append(
-                    check_images.submit(
-                        context,
-                        arm,
-                        shard,
-                        pool,
-                        progress.on_report,
-                        wait_for=[made],
-                        return_state=False,
-                    )
-                )
-        for future in checked:
-            future.wait()
-            progress.update_artifact()
-        spend = usd(sum(future.result().spend_microusd for future in generated))
-        pictures = sum(future.result() for future in checked)
-    watcher.step("run_harness", f"{len(plan.cases)} cases through each mix for ${spend:.2f}")
-    watcher.step("check_images", f"{pictures} pictures")
 
 
 def act(

@@ -50,7 +50,8 @@ def build_result(
         baseline=plan.baseline.mix.name,
         production=production,
         images=after.images,
-        incomplete=min(after.images, before.images) < len(plan.cases),
+        incomplete=verdict.savings is None
+        and min(after.images, before.images) < len(plan.cases),
         failure_rate=after.failure_rate,
         baseline_failure_rate=before.failure_rate,
         cost_per_1k_usd=after.cost_per_1k_usd,

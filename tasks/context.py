@@ -15,6 +15,17 @@ from tasks.settings import Settings
 from tasks.state import State
 
 
+class Either:
+    """Set when one of two signals is."""
+
+    def __init__(self, one: threading.Event, other: threading.Event) -> None:
+        self._one, self._other = one, other
+
+    def is_set(self) -> bool:
+        """Tell whether one of them was set."""
+        return self._one.is_set() or self._other.is_set()
+
+
 class RunContext:
     """The surroundings of a run.
 
@@ -41,6 +52,10 @@ class RunContext:
         self.state = state
         self.run_id = run_id
         self.stop = stop
+        #: Set when the evidence decided: nothing more is generated or checked.
+        self.decided = threading.Event()
+        #: What the harness listens to.
+        self.halt = Either(stop, self.decided)
         self.flow_run_id = flow_run_id
         #: True when the run has its plan from before.
         self.resumes = False

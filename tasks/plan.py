@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +32,11 @@ class Shard(Strict):
     #: The slice that these extra cases are drawn for, e.g. ``locale=th``; they count in slices
     #: and not in the headline. ``None`` for a shard of the headline sample.
     top_up: str | None = None
+
+
+#: Cases that count, by id: ``None`` for one of the headline sample, or the slice that an extra
+#: case was drawn for.
+Drawn = Mapping[str, str | None]
 
 
 class PriorRun(Strict):
@@ -74,10 +80,16 @@ class RunPlan(Strict):
         """Return the mix of an arm."""
         return self.baseline if arm == "baseline" else self.candidate
 
-    def shards(self) -> list[tuple[Case, ...]]:
-        """Return the cases in shards of the policy's size, in order."""
+    def shards(self) -> list[Shard]:
+        """Return the headline sample in shards of the policy's size, in order."""
+        return [
+            Shard(number=number, case_ids=ids)
+            for number, ids in enumerate(self._chunks([case.case_id for case in self.cases]))
+        ]
+
+    def _chunks(self, ids: list[str]) -> list[tuple[str, ...]]:
         size = self.policy.sampling.shard_size
-        return [self.cases[i : i + size] for i in range(0, len(self.cases), size)]
+        return [tuple(ids[i : i + size]) for i in range(0, len(ids), size)]
 
     def case_seed(self, case: Case) -> int:
         """Return the seed of a case, the same in both arms: pictures are compared in pairs."""

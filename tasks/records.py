@@ -304,7 +304,10 @@ class ArmMetrics(Record):
 
     arm: Arm
     mix_digest: str
+    #: Finished cases of the headline sample.
     images: int
+    #: Extra cases of slices that looked bad: they count in the slices and in the spend only.
+    extra_images: int = 0
     failure_rate: Rate
     accounts: Accounts
     right_refusals: int
@@ -399,8 +402,10 @@ class Look(Record):
 class Savings(Record):
     """What an early decision did not have to generate, both arms together."""
 
-    #: Cases of the plan, and those that at least the candidate was asked for.
+    #: Cases of the plan, those that the decision rests on, and those that the candidate was asked
+    #: for until all work had stopped.
     planned: int
+    decided: int
     used: int
     #: Images that were not paid, and what they would have cost at the prices of this run.
     images: int

@@ -65,8 +65,10 @@ def test_a_plan_comes_back_as_it_was_written(plan: RunPlan, tmp_path: Path) -> N
 
 def test_shards_hold_every_case_once_in_order(plan: RunPlan) -> None:
     shards = plan.shards()
-    assert [len(shard) for shard in shards] == [4, 4, 2]
-    assert tuple(case for shard in shards for case in shard) == plan.cases
+    assert [len(shard.case_ids) for shard in shards] == [4, 4, 2]
+    assert [shard.number for shard in shards] == [0, 1, 2]
+    drawn = [case_id for shard in shards for case_id in shard.case_ids]
+    assert drawn == [case.case_id for case in plan.cases]
 
 
 def test_arms_have_their_mixes(plan: RunPlan) -> None:

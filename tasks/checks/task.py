@@ -11,20 +11,21 @@ from tasks.checks.pool import CheckPool
 from tasks.checks.shard import check_shard
 from tasks.context import RunContext
 from tasks.harness.journal import Journal
+from tasks.plan import Shard
 from tasks.records import Arm, ImageReport
 from tasks.telemetry import stage
 
 
 @task(
     name="check_images",
-    task_run_name="check_images {arm} {shard}",
+    task_run_name="check_images {arm} {shard.number}",
     cache_policy=NO_CACHE,
 )
 @stage
 def check_images(
     context: RunContext,
     arm: Arm,
-    shard: int,
+    shard: Shard,
     pool: CheckPool,
     on_report: Callable[[Arm, ImageReport], None],
 ) -> int:
@@ -39,19 +40,21 @@ def check_images(
         pool: The worker processes.
         on_report: Called with each report, from this thread.
     """
+    if context.decided.is_set():
+        return 0
     journal = Journal(context.state, context.run_id)
-    cases = {case.case_id: case for case in context.folder.load_plan().shards()[shard]}
+    known_cases = context.folder.load_plan().by_id
+    cases = {case_id: known_cases[case_id] for case_id in shard.case_ids}
     # A check that broke is tried again when the run is resumed: the fault may have been ours.
     known = {
         key
-        for key, report in journal.reports(arm).items()
+        for key, report in journal.reports(arm, shard.case_ids).items()
         if all(finding.verdict != "fault" for finding in report.findings)
     }
     items = [
         (cases[case_id], generation, context.images.path(generation.image_digest))
-        for (_, case_id), generation in journal.generations(arm).items()
-        if case_id in cases
-        and generation.status == "ok"
+        for (_, case_id), generation in journal.generations(arm, shard.case_ids).items()
+        if generation.status == "ok"
         and generation.image_digest is not None
         and (arm, case_id) not in known
     ]

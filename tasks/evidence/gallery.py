@@ -65,7 +65,7 @@ def select(view: ReportView) -> Selection:
         outcomes.setdefault(outcome.case_id, {})[outcome.arm] = outcome
     failing: list[Entry] = []
     passing: list[Entry] = []
-    for case in view.plan.cases:
+    for case in view.plan.by_id.values():
         both = outcomes.get(case.case_id, {})
         change = _change(both)
         if change is not None:

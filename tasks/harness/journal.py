@@ -92,11 +92,18 @@ class Journal:
                 f"run {self.run_id!r} has no finished generation {arm}/{case_id!r} to report on"
             )
 
-    def reports(self, arm: str | None = None) -> dict[CaseKey, ImageReport]:
-        """Return what the checks found, by (arm, case id); cases without a report are left out."""
+    def reports(
+        self, arm: str | None = None, case_ids: Collection[str] | None = None
+    ) -> dict[CaseKey, ImageReport]:
+        """Return what the checks found, by (arm, case id); cases without a report are left out.
+
+        Args:
+            arm: Only this arm.
+            case_ids: Only these cases, at the most some thousands.
+        """
         return {
             (row_arm, case_id): _parse(ImageReport, text, f"report {row_arm}/{case_id}")
-            for row_arm, case_id, text in self._column(journal.c.findings, arm)
+            for row_arm, case_id, text in self._column(journal.c.findings, arm, case_ids)
             if text is not None
         }
 

@@ -8,7 +8,6 @@ between is repeated by a resumed run under the same idempotency keys.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,9 +23,9 @@ from tasks.harness.progress import HarnessEvent
 from tasks.harness.retry import backoff
 from tasks.harness.route import Step, Track, idempotency_key, request_for, steps, worst_price
 from tasks.harness.setup import adapter, open_client, read_upload
-from tasks.harness.workers import drive
+from tasks.harness.workers import Signal, drive
 from tasks.images import ImageStore
-from tasks.plan import RunFolder, RunPlan
+from tasks.plan import RunFolder, RunPlan, Shard
 from tasks.providers.base import AttemptResult, ProviderFactory
 from tasks.providers.registry import provider_for
 from tasks.records import Arm, Attempt, Case, Generation, Record
@@ -70,10 +69,10 @@ def run_shard(
     state: State,
     settings: Settings,
     arm: Arm,
-    shard: int,
+    shard: Shard,
     endpoints: Mapping[str, str],
     parallel: int = 1,
-    stop: threading.Event | None = None,
+    stop: Signal | None = None,
     on_progress: Callable[[HarnessEvent], None] | None = None,
     *,
     factory: ProviderFactory = provider_for,
@@ -90,7 +89,7 @@ def run_shard(
         state: The state database with ledger and journal.
         settings: Where the image store lies, and the keys.
         arm: Which mix of the plan.
-        shard: 0-based number of the shard.
+        shard: Which cases of the plan.
         endpoints: Base address by endpoint name, e.g. ``{"embedded": "http://127.0.0.1:8123"}``; an
             endpoint that is not named here is itself an address.
         parallel: How many shards run at the same time; each gets that part of the models' limits.
@@ -139,7 +138,7 @@ class _ShardRun:
         settings: Settings,
         *,
         arm: Arm,
-        shard: int,
+        shard: Shard,
         endpoints: Mapping[str, str],
         parallel: int,
         factory: ProviderFactory,
@@ -149,11 +148,12 @@ class _ShardRun:
         tell: Callable[[HarnessEvent], None],
         driver: str | None,
     ) -> None:
-        shards = plan.shards()
-        if not 0 <= shard < len(shards):
-            raise ConfigError(f"shard {shard} does not exist; the plan has {len(shards)}")
-        self.plan, self.arm, self.shard, self.mix = plan, arm, shard, plan.mix(arm)
-        self.cases, self.breaker, self.tell = shards[shard], breaker, tell
+        known = plan.by_id
+        if strange := [case_id for case_id in shard.case_ids if case_id not in known]:
+            raise ConfigError(f"shard {shard.number}: case {strange[0]!r} is not in the plan")
+        self.plan, self.arm, self.shard, self.mix = plan, arm, shard.number, plan.mix(arm)
+        self.cases = [known[case_id] for case_id in shard.case_ids]
+        self.breaker, self.tell = breaker, tell
         self.mix_digest, self.endpoints = self.mix.digest, endpoints
         self.routes = {case.case_id: steps(self.mix, case) for case in self.cases}
         models = {s.model.name: s.model for route in self.routes.values() for s in route}
@@ -188,7 +188,7 @@ class _ShardRun:
         # Database and disk block: in threads of their own they do not stretch the wire times.
         self.threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="harness")
 
-    async def run(self, stop: threading.Event | None) -> ShardResult:
+    async def run(self, stop: Signal | None) -> ShardResult:
         """Run the unfinished cases and return how the shard ended."""
         try:
             pending = await self._pending()

@@ -11,7 +11,7 @@ from tasks.context import RunContext
 from tasks.harness.ledger import SpendLedger
 from tasks.harness.progress import HarnessEvent
 from tasks.harness.run import ShardResult, run_shard
-from tasks.plan import RunPlan
+from tasks.plan import RunPlan, Shard
 from tasks.records import Arm, usd
 from tasks.telemetry import stage
 
@@ -32,14 +32,14 @@ def spent_usd(context: RunContext, plan: RunPlan) -> float:
 
 @task(
     name="run_harness",
-    task_run_name="run_harness {arm} {shard}",
+    task_run_name="run_harness {arm} {shard.number}",
     cache_policy=NO_CACHE,
 )
 @stage
 def run_harness(
     context: RunContext,
     arm: Arm,
-    shard: int,
+    shard: Shard,
     endpoints: Mapping[str, str],
     parallel: int,
     on_progress: Callable[[HarnessEvent], None],
@@ -54,12 +54,12 @@ def run_harness(
         shard,
         endpoints,
         parallel=parallel,
-        stop=context.stop,
+        stop=context.halt,
         on_progress=on_progress,
         images=context.images,
         driver=context.driver,
     )
-    if result.held and not context.stop.is_set():
+    if result.held and not context.halt.is_set():
         # What holds this shard holds the others: no request of theirs is started either.
         context.hold(result.reason)
     return result

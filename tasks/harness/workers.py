@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine, Sequence
+from typing import Protocol
 
 #: Seconds between two looks at the stop event.
 WATCH_S = 0.05
 STOPPED = "stopped on request; resume the run to finish it"
 
 
+class Signal(Protocol):
+    """Something that another thread or a signal handler sets, e.g. a ``threading.Event``."""
+
+    def is_set(self) -> bool:
+        """Tell whether it was set."""
+
+
 async def drive(
     work: Sequence[Coroutine[None, None, None]],
-    stop: threading.Event | None,
+    stop: Signal | None,
     halt: Callable[[str], None],
     grace_s: float,
 ) -> None:
@@ -47,7 +54,7 @@ async def drive(
 
 
 async def _watch(
-    stop: threading.Event,
+    stop: Signal,
     halt: Callable[[str], None],
     grace_s: float,
     tasks: Sequence[asyncio.Task[None]],

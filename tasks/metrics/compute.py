@@ -5,12 +5,14 @@ free in it. The costs per 1,000 are what the mix costs, so they take the price t
 had when it was made. The effective cost divides by usable images (outcome ``ok``): failures,
 retries and right refusals of unsafe prompts are paid for and are no usable images.
 
-Rates count every case once, whatever its weight: the bounds are exact for plain counts.
+Rates count every case once, whatever its weight: the bounds are exact for plain counts. Extra
+cases of slices that looked bad were chosen for that and would bend every figure of an arm: they
+count in the slices, and in what the run paid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -37,6 +39,7 @@ ARMS: tuple[Arm, ...] = ("baseline", "candidate")
 #: Dimensions of the slices; ``check`` comes on top.
 DIMENSIONS = ("subtask", "locale", "origin", "model")
 
+_NO_EXTRA: Mapping[str, str] = {}
 _DELIVERED = ("ok", "defect", "unmeasured")
 
 
@@ -47,6 +50,7 @@ def compute_metrics(
     *,
     baseline_digest: str,
     candidate_digest: str,
+    extra: Mapping[str, str] = _NO_EXTRA,
 ) -> Metrics:
     """Return the metrics of both arms.
 
@@ -56,12 +60,16 @@ def compute_metrics(
         policy: Says which origins the headline rate counts, and the expected traffic.
         baseline_digest: Digest of the baseline mix.
         candidate_digest: Digest of the candidate mix.
+        extra: Cases, by id, that were drawn on top of the headline sample, with the slice that
+            they were drawn for, e.g. ``locale=th``: the only one in which they count.
 
     Raises:
         GateError: A case has two outcomes in one arm, or an outcome has no case in the plan:
             counting on would make evidence out of nothing.
     """
     frame = _outcomes(cases, outcomes)
+    frame["for_slice"] = [extra.get(name, "") for name in frame["case_id"]]
+    frame["extra"] = frame["for_slice"] != ""
     arms = {arm: frame[frame["arm"] == arm] for arm in ARMS}
     baseline = _arm("baseline", arms["baseline"], policy, baseline_digest)
     candidate = _arm("candidate", arms["candidate"], policy, candidate_digest)
@@ -72,13 +80,13 @@ def compute_metrics(
             rows = _by(arms[arm], dimension)
             slices += _slices(arm, dimension, rows)
             failures += _check_slices(arm, dimension, rows)
-        slices += _checks(arm, arms[arm])
+        slices += _checks(arm, arms[arm][~arms[arm]["extra"]])
     return Metrics(
         candidate=candidate,
         baseline=baseline,
         slices=tuple(slices),
         check_failures=tuple(failures),
-        paired=_paired(frame),
+        paired=_paired(frame[~frame["extra"]]),
         forecast_usd_per_month=_forecast(candidate, policy),
         baseline_forecast_usd_per_month=_forecast(baseline, policy),
     )
@@ -110,8 +118,9 @@ def _outcomes(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> pd.DataFram
     return frame
 
 
-def _arm(arm: Arm, rows: pd.DataFrame, policy: Policy, mix_digest: str) -> ArmMetrics:
+def _arm(arm: Arm, every: pd.DataFrame, policy: Policy, mix_digest: str) -> ArmMetrics:
     """Return the figures of one arm."""
+    rows = every[~every["extra"]]
     images = len(rows)
     outcome = rows["outcome"]
     headline = rows[rows["origin"].isin(policy.failure.origins)]
@@ -125,6 +134,7 @@ def _arm(arm: Arm, rows: pd.DataFrame, policy: Policy, mix_digest: str) -> ArmMe
         arm=arm,
         mix_digest=mix_digest,
         images=images,
+        extra_images=len(every) - images,
         failure_rate=rate(
             int(headline["failed"].sum()),
             len(headline),
@@ -140,7 +150,7 @@ def _arm(arm: Arm, rows: pd.DataFrame, policy: Policy, mix_digest: str) -> ArmMe
         text_unjudged=len(unjudged),
         text_cases=int(rows["asks_text"].sum()),
         text_unjudged_locales=tuple(sorted(set(unjudged["locale"]))),
-        spend_usd=usd(int(rows.loc[~rows["cached"], "cost_microusd"].sum())),
+        spend_usd=usd(int(every.loc[~every["cached"], "cost_microusd"].sum())),
         cost_per_1k_usd=cost / (1000 * images) if images else None,
         effective_cost_per_1k_usd=cost / (1000 * usable) if usable else None,
         latency_p50_s=_percentile(delivered["latency_s"], 50),
@@ -166,8 +176,13 @@ def _percentile(values: pd.Series[float], percent: float) -> float | None:
 def _by(rows: pd.DataFrame, dimension: str) -> pd.DataFrame:
     """Return the rows with a column ``value``; a route of two models counts for both."""
     if dimension != "model":
-        return rows.assign(value=rows[dimension])
-    return rows.assign(value=rows["model"].str.split(MODEL_SEPARATOR, regex=False)).explode("value")
+        valued = rows.assign(value=rows[dimension])
+    else:
+        models = rows["model"].str.split(MODEL_SEPARATOR, regex=False)
+        valued = rows.assign(value=models).explode("value")
+    # An extra case was drawn because its slice looked bad; the others it is in must not pay.
+    here = dimension + "=" + valued["value"].astype("str")
+    return valued[~valued["extra"] | (valued["for_slice"] == here)]
 
 
 def _slices(arm: Arm, dimension: str, rows: pd.DataFrame) -> Iterable[Slice]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from prefect import task
@@ -21,8 +21,8 @@ from tasks.metrics.tables import (
     generations_frame,
     outcomes_frame,
 )
-from tasks.plan import RunPlan
-from tasks.records import Arm, Finding, Generation, ImageReport, Metrics, Outcome
+from tasks.plan import Drawn, RunPlan
+from tasks.records import Arm, Case, Finding, Generation, ImageReport, Metrics, Outcome
 from tasks.telemetry import stage
 
 ARMS: tuple[Arm, Arm] = ("baseline", "candidate")
@@ -35,11 +35,12 @@ class Measured:
     arguments, and these hold every finding of the run.
 
     Args:
-        generations: Finished cases of both arms.
+        generations: The cases that count, of both arms.
         reports: What the checks found, by arm and case.
-        outcomes: How every finished case ended.
+        outcomes: How every case that counts ended.
         metrics: The figures.
         tables: The tables of the evidence, by name.
+        drawn: Cases of an arm that should have an outcome.
     """
 
     def __init__(
@@ -49,15 +50,17 @@ class Measured:
         outcomes: tuple[Outcome, ...],
         metrics: Metrics,
         tables: Mapping[str, pd.DataFrame],
+        drawn: int,
     ) -> None:
         self.generations = generations
         self.reports = reports
         self.outcomes = outcomes
         self.metrics = metrics
         self.tables = tables
+        self.drawn = drawn
 
     def finished(self, arm: Arm) -> int:
-        """Return how many cases of an arm came to an end."""
+        """Return how many of the drawn cases of an arm came to an end."""
         return sum(1 for o in self.outcomes if o.arm == arm)
 
     @property
@@ -66,24 +69,40 @@ class Measured:
         return sum(1 for o in self.outcomes if o.arm == "candidate" and o.outcome == "unmeasured")
 
 
-@task(name="compute_metrics", task_run_name="compute_metrics", cache_policy=NO_CACHE)
-@stage
-def compute_metrics(context: RunContext, plan: RunPlan) -> Measured:
-    """Judge every finished case and compute the figures of both arms."""
-    journal = Journal(context.state, context.run_id)
-    generations = journal.generations()
-    reports = {key: report for key, report in journal.reports().items() if key in generations}
-    order = {case.case_id: position for position, case in enumerate(plan.cases)}
-    by_id = {case.case_id: case for case in plan.cases}
+class Judged:
+    """Outcomes of some cases, with what they rest on.
+
+    Args:
+        outcomes: Both arms, in the order of the cases.
+        generations: The generations behind them.
+        reports: What the checks found, near-duplicates included.
+    """
+
+    def __init__(
+        self,
+        outcomes: list[Outcome],
+        generations: list[Generation],
+        reports: dict[tuple[Arm, str], ImageReport],
+    ) -> None:
+        self.outcomes = outcomes
+        self.generations = generations
+        self.reports = reports
+
+
+def judge_cases(
+    context: RunContext,
+    cases: Sequence[Case],
+    generations: Mapping[tuple[Arm, str], Generation],
+    reports: Mapping[tuple[Arm, str], ImageReport],
+) -> Judged:
+    """Judge what was generated for the cases; those that are not finished are left out."""
     outcomes: list[Outcome] = []
     kept: list[Generation] = []
     complete: dict[tuple[Arm, str], ImageReport] = {}
     for arm in ARMS:
-        done = sorted(
-            (g for (a, c), g in generations.items() if a == arm and c in order),
-            key=lambda g: order[g.case_id],
-        )
-        copies = _duplicates(arm, plan, done, reports)
+        done = [generations[arm, c.case_id] for c in cases if (arm, c.case_id) in generations]
+        copies = _duplicates(arm, cases, done, reports)
+        by_id = {case.case_id: case for case in cases}
         for generation in done:
             key = (arm, generation.case_id)
             report, copy = reports.get(key), copies.get(generation.case_id)
@@ -97,28 +116,65 @@ def compute_metrics(context: RunContext, plan: RunPlan) -> Measured:
                 findings = (*report.findings, copy) if copy is not None else report.findings
                 complete[key] = report.model_copy(update={"findings": findings})
         kept += done
-    metrics = compute(
-        plan.cases,
+    return Judged(outcomes, kept, complete)
+
+
+def metrics_of(
+    plan: RunPlan, cases: Sequence[Case], outcomes: Sequence[Outcome], drawn: Drawn
+) -> Metrics:
+    """Return the figures of the cases that count."""
+    return compute(
+        cases,
         outcomes,
         plan.policy,
         baseline_digest=plan.baseline.digest,
         candidate_digest=plan.candidate.digest,
+        extra={case_id: name for case_id, name in drawn.items() if name is not None},
     )
+
+
+@task(name="compute_metrics", task_run_name="compute_metrics", cache_policy=NO_CACHE)
+@stage
+def compute_metrics(context: RunContext, plan: RunPlan, drawn: Drawn) -> Measured:
+    """Judge the cases that count and compute the figures of both arms.
+
+    Args:
+        context: The run.
+        plan: Its plan.
+        drawn: The cases that count: all that were drawn until the evidence decided. What was
+            generated besides is kept and paid, and judges nobody.
+    """
+    journal = Journal(context.state, context.run_id)
+    generations = journal.generations()
+    reports = {key: report for key, report in journal.reports().items() if key in generations}
+    # The order of the plan, with the extra cases of slices that looked bad behind it.
+    cases = [case for case_id, case in plan.by_id.items() if case_id in drawn]
+    judged = judge_cases(context, cases, generations, reports)
+    metrics = metrics_of(plan, cases, judged.outcomes, drawn)
+    counted = {(g.arm, g.case_id) for g in judged.generations}
+    rest = [g for key, g in generations.items() if key not in counted]
     tables = {
-        "cases": cases_frame(plan.cases),
-        "generations": generations_frame(kept),
-        "attempts": attempts_frame(kept),
+        "cases": cases_frame(cases),
+        "generations": generations_frame([*judged.generations, *rest]),
+        "attempts": attempts_frame([*judged.generations, *rest]),
         "findings": findings_frame(
             (context.run_id, arm, case_id, finding)
-            for (arm, case_id), report in complete.items()
+            for (arm, case_id), report in judged.reports.items()
             for finding in report.findings
         ),
-        "outcomes": outcomes_frame(outcomes),
+        "outcomes": outcomes_frame(judged.outcomes),
         "metrics": pd.DataFrame(
             [{"measure": name, "value": value} for name, value in measures(metrics).items()]
         ).astype({"measure": "string", "value": "float64"}),
     }
-    return Measured(tuple(kept), complete, tuple(outcomes), metrics, tables)
+    return Measured(
+        tuple(judged.generations),
+        judged.reports,
+        tuple(judged.outcomes),
+        metrics,
+        tables,
+        len(cases),
+    )
 
 
 def _is_kept(context: RunContext, generation: Generation) -> bool:
@@ -132,7 +188,7 @@ def _is_kept(context: RunContext, generation: Generation) -> bool:
 
 def _duplicates(
     arm: Arm,
-    plan: RunPlan,
+    cases: Sequence[Case],
     generations: list[Generation],
     reports: Mapping[tuple[Arm, str], ImageReport],
 ) -> dict[str, Finding]:
@@ -140,7 +196,7 @@ def _duplicates(
 
     Edits are left out: two edits of one upload are meant to look alike.
     """
-    prompts = {case.case_id: case.prompt for case in plan.cases if case.subtask != "edit"}
+    prompts = {case.case_id: case.prompt for case in cases if case.subtask != "edit"}
     return find_duplicates(
         [
             (g.case_id, prompts[g.case_id], report.fingerprint)

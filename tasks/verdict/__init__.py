@@ -1,6 +1,8 @@
 """The verdict: pure functions from evidence to PROMOTE, ROLLBACK or HOLD; no input, no output."""
 
-from tasks.verdict.bounds import Decision, FailureTest
 from tasks.verdict.decide import GateState, decide
+from tasks.verdict.finite import FiniteTest
+from tasks.verdict.paired import PairedTest
+from tasks.verdict.sequential import Decision, FailureTest
 
-__all__ = ["Decision", "FailureTest", "GateState", "decide"]
+__all__ = ["Decision", "FailureTest", "FiniteTest", "GateState", "PairedTest", "decide"]

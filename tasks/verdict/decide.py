@@ -1,26 +1,23 @@
-"""The decision: what speaks against the candidate, what is missing, and the three branches.
-
-The risk ``alpha`` of a wrong ROLLBACK is shared: half for the headline failure rate, the other
-half in equal parts over the slices that are judged (Bonferroni). PROMOTE needs every proof at
-once, so each may use the whole of ``beta``. Whatever is unknown speaks against PROMOTE and never
-for ROLLBACK: unmeasured images count as failures there and as good ones here.
-"""
+"""The decision: what speaks against the candidate, what is missing, and the three branches."""
 
 from __future__ import annotations
 
-from tasks.metrics.rates import lower_bound, upper_bound
+from collections.abc import Iterator
+
 from tasks.policy import Policy
 from tasks.records import (
     ExpectationResult,
     Metrics,
-    Rate,
     Record,
-    Slice,
+    Savings,
+    SequentialResult,
     Verdict,
     VerdictName,
 )
 from tasks.verdict import reasons
-from tasks.verdict.bounds import FailureTest
+from tasks.verdict.checkers import Sensitivity
+from tasks.verdict.guards import GuardEvidence
+from tasks.verdict.proofs import prove
 
 
 class GateState(Record):
@@ -29,167 +26,135 @@ class GateState(Record):
     policy: Policy
     metrics: Metrics
     expectations: tuple[ExpectationResult, ...]
-    #: Cases of the plan, and how many of them each arm finished.
+    #: Cases of the plan.
     planned_cases: int
+    #: Cases that were drawn up to this look, and how many of them each arm finished.
+    drawn_cases: int
     finished_cases: int
     baseline_finished: int
+    #: No more cases will come: the plan is done, or the run was stopped.
+    final: bool = True
+    #: Slices, as ``dimension=value``, that are judged; fixed before the first image.
+    judged: tuple[str, ...] = ()
+    #: Evidence on the limits whose breach means ROLLBACK.
+    guards: tuple[GuardEvidence, ...] = ()
+    #: Risk of a wrong PROMOTE that earlier tests of the same mix left; ``None`` without such.
+    beta_left: float | None = None
+    #: What planted defects say of the checks.
+    checks: tuple[Sensitivity, ...] = ()
     #: Why the run ended early (a spend cap, a provider down, Ctrl-C); ``None`` when it did not.
     stopped: str | None = None
     #: Pictures of the candidate that nobody could judge because a check itself broke.
     checker_faults: int = 0
+    #: What was not generated, when the evidence decided before the end of the plan.
+    savings: Savings | None = None
     #: More warnings for the reader, as sentences.
     notes: tuple[str, ...] = ()
 
 
-def decide(state: GateState) -> Verdict:
+def decide(state: GateState, *, bounds: bool = True) -> Verdict:
     """Return the verdict with its reasons, most important first.
 
-    A run that ended early can still be a ROLLBACK, when what it saw is proof enough.
+    Valid at any look. A run that ended early can still be a ROLLBACK, when what it saw is proof
+    enough.
+
+    Args:
+        state: What is known.
+        bounds: Compute the ends of confidence sequences, for whoever reads the verdict.
 
     Raises:
         ValueError: A count of the metrics is impossible.
     """
-    against, missing, warnings = _against(state), _missing(state), _warnings(state)
+    tests = prove(
+        state.policy,
+        state.metrics,
+        planned_cases=state.planned_cases,
+        judged=state.judged,
+        guards=state.guards,
+        beta=state.beta_left,
+        checks=state.checks,
+        bounds=bounds,
+    )
+    against = list(_against(state, tests))
+    incomplete = list(_incomplete(state))
+    warnings = list(_warnings(state, tests))
     # The headline is told in every verdict; it leads when it is what decides.
-    told = (_headline(state), *reasons.failing_checks(state.metrics))
+    told = [reasons.headline(state, tests[0]), *reasons.failing_checks(state.metrics)]
+    saved = reasons.saved(state.savings)
     if against:
-        return _verdict("ROLLBACK", [*against, *told], [*missing, *warnings])
+        return _verdict(
+            "ROLLBACK", [*against, *told, *saved], [*incomplete, *warnings], state, tests
+        )
+    missing = [*incomplete, *_missing(state, tests)]
     if missing:
-        return _verdict("HOLD", [*missing, *told], warnings)
-    return _verdict("PROMOTE", [*told[:1], *reasons.before_and_after(state.metrics)], warnings)
+        return _verdict("HOLD", [*missing, *told], warnings, state, tests)
+    gain = reasons.before_and_after(state.metrics)
+    return _verdict("PROMOTE", [*told[:1], *gain, *saved], warnings, state, tests)
 
 
-def _verdict(name: VerdictName, because: list[str], warnings: list[str]) -> Verdict:
+def _verdict(
+    name: VerdictName,
+    because: list[str],
+    warnings: list[str],
+    state: GateState,
+    tests: tuple[SequentialResult, ...],
+) -> Verdict:
     """Return the verdict with every sentence once."""
     said = tuple(dict.fromkeys(because))
     rest = tuple(w for w in dict.fromkeys(warnings) if w not in said)
-    return Verdict(verdict=name, reasons=said, warnings=rest)
+    return Verdict(verdict=name, reasons=said, warnings=rest, tests=tests, savings=state.savings)
 
 
-def _against(state: GateState) -> list[str]:
-    """Return what proves that the candidate must not serve."""
-    policy = state.policy
-    found = [_headline(state)] if _headline_fails(state) else []
-    judged = _judged(state)
-    for piece in judged:
-        share = policy.failure.alpha / 2 / len(judged)
-        if lower_bound(piece.rate.failures, piece.rate.n, share) > policy.slices.limit:
-            found.append(reasons.bad_slice(piece, state.metrics, policy, share))
-    found += [
-        reasons.breach(result)
-        for result in state.expectations
-        if result.on_breach == "rollback" and not result.success and not result.unmeasured
-    ]
-    return found
+def _against(state: GateState, tests: tuple[SequentialResult, ...]) -> Iterator[str]:
+    """Yield what proves that the candidate must not serve."""
+    for test in tests:
+        if test.failed:
+            yield reasons.proven_bad(state, test)
+    # Limits without a test of their own are looked at once, when no more images will come: a
+    # figure that may be looked at after every shard would pass any limit by chance one day.
+    if state.final:
+        tested = {guard.source for guard in state.guards}
+        for result in state.expectations:
+            if _breached(result) and result.on_breach == "rollback" and result.source not in tested:
+                yield reasons.breach(result)
 
 
-def _missing(state: GateState) -> list[str]:
-    """Return what a PROMOTE still needs."""
-    return [
-        *reasons.incomplete(
-            state.stopped,
-            planned=state.planned_cases,
-            finished=state.finished_cases,
-            baseline=state.baseline_finished,
-            images=state.metrics.candidate.images,
-        ),
-        *_unproven(state),
-        *(
-            reasons.breach(result)
-            for result in state.expectations
-            if result.on_breach != "warn" and (result.unmeasured or not result.success)
-        ),
-        *reasons.unanswered(state.policy, state.expectations),
-        *reasons.no_figures(state.metrics),
-    ]
+def _incomplete(state: GateState) -> Iterator[str]:
+    """Yield what the run did not do."""
+    yield from reasons.incomplete(
+        state.stopped,
+        drawn=state.drawn_cases,
+        finished=state.finished_cases,
+        baseline=state.baseline_finished,
+        images=state.metrics.candidate.images + state.metrics.candidate.extra_images,
+    )
 
 
-def _unproven(state: GateState) -> list[str]:
-    """Return the failure rates, headline and critical slices, that are not proven low enough."""
-    policy = state.policy
-    found = [] if _headline_passes(state) else [_headline(state)]
-    for name in policy.slices.critical:
-        rate = _critical(state, name)
-        bound = upper_bound(_pessimistic(rate), rate.n, policy.failure.beta)
-        if not bound < policy.slices.critical_below:
-            found.append(reasons.critical_not_proven(name, rate, bound, policy))
-    return found
+def _missing(state: GateState, tests: tuple[SequentialResult, ...]) -> Iterator[str]:
+    """Yield the proofs that a PROMOTE still needs."""
+    for test in tests:
+        if not test.passed and (test.kind == "headline" or test.below is not None):
+            yield reasons.not_proven(state, test)
+    for result in state.expectations:
+        if result.on_breach != "warn" and (result.unmeasured or not result.success):
+            yield reasons.breach(result)
+    yield from reasons.unanswered(state.policy, state.expectations)
+    yield from reasons.no_figures(state.metrics)
 
 
-def _warnings(state: GateState) -> list[str]:
-    """Return what a reader should know and what does not decide."""
-    metrics, policy = state.metrics, state.policy
-    share = policy.failure.alpha
-    corrected = share / 2 / max(1, len(_judged(state)))
-    amber = [
-        reasons.amber_slice(piece, metrics)
-        for piece in _judged(state)
-        if lower_bound(piece.rate.failures, piece.rate.n, corrected)
-        <= policy.slices.limit
-        < lower_bound(piece.rate.failures, piece.rate.n, share)
-    ]
-    return [
-        *amber,
-        *reasons.worse_than_baseline(metrics, policy),
-        *(
-            reasons.breach(result)
-            for result in state.expectations
-            if result.on_breach == "warn" and (result.unmeasured or not result.success)
-        ),
-        *reasons.not_covered(metrics.candidate),
-        *reasons.broken_checks(state.checker_faults),
-        *state.notes,
-    ]
+def _warnings(state: GateState, tests: tuple[SequentialResult, ...]) -> Iterator[str]:
+    """Yield what a reader should know and what does not decide."""
+    for test in tests:
+        if test.amber and not test.failed:
+            yield reasons.amber(state, test)
+    for result in state.expectations:
+        if result.on_breach == "warn" and (result.unmeasured or not result.success):
+            yield reasons.breach(result)
+    yield from reasons.not_covered(state.metrics.candidate)
+    yield from reasons.broken_checks(state.checker_faults)
+    yield from state.notes
 
 
-def _headline(state: GateState) -> str:
-    """Return the sentence on the headline failure rate."""
-    rate, policy = state.metrics.candidate.failure_rate, state.policy
-    if _headline_fails(state):
-        return reasons.above_limit(rate, policy, policy.failure.alpha / 2)
-    if _headline_passes(state):
-        return reasons.below_promote(rate, policy)
-    return reasons.not_proven(rate, policy)
-
-
-def _headline_fails(state: GateState) -> bool:
-    """Tell whether the failure rate is proven to be above the limit."""
-    rate = state.metrics.candidate.failure_rate
-    return _test(state.policy).update(rate.failures, rate.n) == "ROLLBACK"
-
-
-def _headline_passes(state: GateState) -> bool:
-    """Tell whether the failure rate is proven to be below ``promote_below``."""
-    rate = state.metrics.candidate.failure_rate
-    return _test(state.policy).update(_pessimistic(rate), rate.n) == "PROMOTE"
-
-
-def _test(policy: Policy) -> FailureTest:
-    """Return a new test of the headline, with its half of alpha."""
-    rule = policy.failure
-    return FailureTest(rule.limit, rule.promote_below, rule.alpha / 2, rule.beta)
-
-
-def _judged(state: GateState) -> list[Slice]:
-    """Return the candidate's slices that the policy judges: chosen by size, never by outcome."""
-    rule = state.policy.slices
-    return [
-        piece
-        for piece in state.metrics.slices
-        if piece.arm == "candidate"
-        and piece.dimension in rule.dimensions
-        and piece.rate.n >= rule.min_images
-    ]
-
-
-def _critical(state: GateState, name: str) -> Rate:
-    """Return the rate of a critical slice; without a case in it, nothing is known."""
-    for piece in state.metrics.slices:
-        if piece.arm == "candidate" and f"{piece.dimension}={piece.value}" == name:
-            return piece.rate
-    return Rate(estimate=None, lower=0.0, upper=1.0, n=0, failures=0)
-
-
-def _pessimistic(rate: Rate) -> int:
-    """Return the failures with every unmeasured image taken for one."""
-    return rate.failures + rate.unmeasured
+def _breached(result: ExpectationResult) -> bool:
+    """Tell whether a limit is known to be passed."""
+    return not result.success and not result.unmeasured

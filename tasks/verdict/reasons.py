@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tasks.metrics.rates import images_needed, lower_bound, upper_bound
 from tasks.policy import Policy
 from tasks.records import (
     ORIGINS,
@@ -15,9 +14,14 @@ from tasks.records import (
     ExpectationResult,
     Metrics,
     Rate,
+    Savings,
+    SequentialResult,
     Slice,
     slice_name,
 )
+
+if TYPE_CHECKING:
+    from tasks.verdict.decide import GateState
 
 #: Failing checks named in a verdict; the report has all of them.
 MOST_CHECKS = 5
@@ -47,68 +51,105 @@ def images(count: int) -> str:
     return f"{count:,} image" + ("" if count == 1 else "s")
 
 
-def below_promote(rate: Rate, policy: Policy) -> str:
-    """Return the headline of a candidate that may serve."""
-    rule = policy.failure
-    bound = upper_bound(rate.failures + rate.unmeasured, rate.n, rule.beta)
+def headline(state: GateState, test: SequentialResult) -> str:
+    """Return the sentence on the headline failure rate."""
+    if test.failed:
+        return proven_bad(state, test)
+    if not test.passed:
+        return not_proven(state, test)
+    rule = state.policy.failure
+    upper = rule.promote_below if test.upper is None else min(test.upper, rule.promote_below)
     return (
-        f"{_seen(rate, policy)}; with {threshold(1 - rule.beta)} confidence fewer than "
-        f"{_ceil(bound)} fail, and the policy promotes below {threshold(rule.promote_below)}."
+        f"{_seen(state)}; with {threshold(1 - rule.beta)} confidence fewer than {_ceil(upper)} "
+        f"fail, and the policy promotes below {threshold(rule.promote_below)}."
     )
 
 
-def above_limit(rate: Rate, policy: Policy, alpha: float) -> str:
-    """Return why the headline failure rate is a ROLLBACK."""
-    bound = lower_bound(rate.failures, rate.n, alpha)
-    return (
-        f"{_seen(rate, policy)}; the policy rolls back above {threshold(policy.failure.limit)}, "
-        f"and at least {_floor(bound)} fail with {threshold(1 - alpha)} confidence."
-    )
-
-
-def not_proven(rate: Rate, policy: Policy) -> str:
-    """Return why the headline failure rate is no PROMOTE, and what would decide."""
-    rule = policy.failure
-    if rate.n == 0:
-        return f"No image{_origins(policy)} was judged: there is no failure rate."
-    counted = rate.failures + rate.unmeasured
-    bound = upper_bound(counted, rate.n, rule.beta)
-    return (
-        f"{_seen(rate, policy)}; the policy promotes below {threshold(rule.promote_below)}, and "
-        f"with {threshold(1 - rule.beta)} confidence it is only known that fewer than "
-        f"{_ceil(bound)} fail. {_more(rate, rule.promote_below, rule.beta)}"
-    )
-
-
-def critical_not_proven(name: str, rate: Rate, bound: float, policy: Policy) -> str:
-    """Return why a critical slice is not proven, and what would decide."""
-    below, beta = policy.slices.critical_below, policy.failure.beta
-    if rate.n == 0:
-        found = f"Critical slice {name} is not covered: no case of it was judged"
-    else:
-        found = (
-            f"Critical slice {name}: {rate.failures} of {images(rate.n)} failed"
-            f"{_unmeasured(rate)}, so up to {_ceil(bound)} may fail"
+def proven_bad(state: GateState, test: SequentialResult) -> str:
+    """Return why a test is a ROLLBACK."""
+    if test.kind == "headline":
+        return (
+            f"{_seen(state)}; the policy rolls back above {threshold(state.policy.failure.limit)}"
+            f"{_at_least(test, test.limit)}."
         )
-    return f"{found}; it must be below {threshold(below)}. {_more(rate, below, beta)}"
+    if test.kind == "slice":
+        return (
+            f"Slice {test.name}: {_count(test)}; the policy rolls back above "
+            f"{threshold(state.policy.slices.limit)} in a slice{_at_least(test, test.limit)}"
+            f"{_mostly(test, state.metrics)}."
+        )
+    if test.kind == "paired":
+        return (
+            f"The candidate fails more often than the baseline by more than the margin of "
+            f"{threshold(state.policy.paired.margin)}: {_pairs(state.metrics)}."
+        )
+    limit = next((r for r in state.expectations if r.source == test.name), None)
+    found = f"limit {test.name}" if limit is None else _end(limit.sentence)
+    return f"{found}; proven over {images(test.images)}, whenever one looks."
 
 
-def bad_slice(piece: Slice, metrics: Metrics, policy: Policy, alpha: float) -> str:
-    """Return why a slice is a ROLLBACK."""
-    bound = lower_bound(piece.rate.failures, piece.rate.n, alpha)
+def not_proven(state: GateState, test: SequentialResult) -> str:
+    """Return why a test is no PROMOTE, and what would decide."""
+    rule, policy = state.policy.failure, state.policy
+    if test.kind == "paired":
+        return (
+            f"It is not proven that the candidate fails no more than "
+            f"{threshold(policy.paired.margin)} more often than the baseline: "
+            f"{_pairs(state.metrics)}."
+        )
+    if test.kind == "slice":
+        below = policy.slices.critical_below
+        if test.images == 0:
+            found = f"Critical slice {test.name} is not covered: no case of it was judged"
+        else:
+            bound = 1.0 if test.upper is None else test.upper
+            found = (
+                f"Critical slice {test.name} is not covered yet: {_count(test)}"
+                f"{_unmeasured(_rate_of(state.metrics, test.name))}, so up to {_ceil(bound)} may "
+                "fail"
+            )
+        return f"{found}; it must be below {threshold(below)}. {_more(test)}"
+    if test.images == 0:
+        return f"No image{_origins(policy)} was judged: there is no failure rate."
+    known = (
+        ""
+        if test.upper is None
+        else (
+            f", and with {threshold(1 - rule.beta)} confidence it is only known that fewer than "
+            f"{_ceil(test.upper)} fail"
+        )
+    )
+    if state.beta_left is not None and state.beta_left <= 0:
+        more = (
+            "Earlier tests of this build used up the risk of a wrong PROMOTE: no number of images "
+            "promotes it."
+        )
+    else:
+        more = _more(test)
     return (
-        f"Slice {_name(piece)}: {_count(piece)}; the policy rolls back above "
-        f"{threshold(policy.slices.limit)} in a slice, and at least {_floor(bound)} fail with "
-        f"{threshold(1 - alpha)} confidence{_mostly(piece, metrics)}."
+        f"{_seen(state)}; the policy promotes below {threshold(rule.promote_below)}{known}. {more}"
     )
 
 
-def amber_slice(piece: Slice, metrics: Metrics) -> str:
-    """Return the warning of a slice that looks bad, with too few images to be sure."""
+def amber(state: GateState, test: SequentialResult) -> str:
+    """Return the warning of a test that looks bad, with too little evidence to be sure."""
+    if test.kind == "paired":
+        return f"The candidate is worse than the baseline: {_pairs(state.metrics)}."
     return (
-        f"Slice {_name(piece)} looks bad: {_count(piece)}; that is not enough to roll back, with "
-        f"all slices looked at{_mostly(piece, metrics)}."
+        f"Slice {test.name} looks bad: {_count(test)}; that is not enough to roll back, with "
+        f"all slices looked at{_mostly(test, state.metrics)}."
     )
+
+
+def saved(savings: Savings | None) -> list[str]:
+    """Return what an early decision saved, or nothing."""
+    if savings is None:
+        return []
+    return [
+        f"Decided after {savings.decided:,} of {savings.planned:,} planned cases, with "
+        f"{savings.used:,} generated by then: {images(savings.images)} of both mixes did not have "
+        f"to be made, which saves ${savings.usd:,.2f}."
+    ]
 
 
 def failing_checks(metrics: Metrics) -> Iterator[str]:
@@ -137,17 +178,17 @@ def unanswered(policy: Policy, results: Iterable[ExpectationResult]) -> Iterator
 
 
 def incomplete(
-    stopped: str | None, *, planned: int, finished: int, baseline: int, images: int
+    stopped: str | None, *, drawn: int, finished: int, baseline: int, images: int
 ) -> Iterator[str]:
     """Yield what the run did not do."""
     if stopped is not None:
         yield f"The run ended early: {_end(stopped)}."
-    if planned < 1:
+    if drawn < 1:
         yield "The plan has no cases."
-    if finished != planned:
-        yield f"{finished:,} of {planned:,} cases finished with the candidate."
-    if baseline != planned:
-        yield f"{baseline:,} of {planned:,} cases finished with the baseline."
+    if finished != drawn:
+        yield f"{finished:,} of {drawn:,} cases finished with the candidate."
+    if baseline != drawn:
+        yield f"{baseline:,} of {drawn:,} cases finished with the baseline."
     if images != finished:
         yield f"The metrics count {images:,} cases, though {finished:,} finished."
 
@@ -175,23 +216,6 @@ def before_and_after(metrics: Metrics) -> Iterator[str]:
         yield f"Effective cost ${old:,.2f} → ${new:,.2f} per 1,000 usable images."
 
 
-def worse_than_baseline(metrics: Metrics, policy: Policy) -> Iterator[str]:
-    """Yield a warning when the candidate fails on cases that the baseline can do.
-
-    The exact sign test on the cases that differ: under no difference either arm is as likely
-    to be the one that failed.
-    """
-    paired = metrics.paired
-    if paired is None:
-        return
-    worse, better = paired.candidate_only, paired.baseline_only
-    if lower_bound(worse, worse + better, policy.failure.alpha) > 0.5:
-        yield (
-            f"The candidate is worse than the baseline: {worse} of {paired.pairs:,} paired cases "
-            f"failed only with the candidate, {better} only with the baseline."
-        )
-
-
 def not_covered(arm: ArmMetrics) -> Iterator[str]:
     """Yield the locales whose text nobody read."""
     if arm.text_unjudged:
@@ -211,22 +235,51 @@ def broken_checks(faults: int) -> Iterator[str]:
         )
 
 
-def _seen(rate: Rate, policy: Policy) -> str:
-    """Return the headline: estimate, images, interval, and what could not be judged."""
+def _seen(state: GateState) -> str:
+    """Return the headline: estimate, images, and what could not be judged."""
+    rate = state.metrics.candidate.failure_rate
     share = "An unknown share" if rate.estimate is None else percent(rate.estimate)
+    return f"{share} of {images(rate.n)}{_origins(state.policy)} failed{_unmeasured(rate)}"
+
+
+def _at_least(test: SequentialResult, limit: float | None) -> str:
+    """Return what is proven of a rate that is too high."""
+    if test.lower is None or limit is None or test.fail_at is None:
+        return ""
+    sure = 1 - math.exp(-test.fail_at)
+    # Under a calibrated threshold the limit itself is what is proven.
+    return f", and at least {_floor(max(test.lower, limit))} fail with {threshold(sure)} confidence"
+
+
+def _more(test: SequentialResult) -> str:
+    """Return how many more images would be the proof."""
+    if test.images_needed is None:
+        return "At the rate seen so far no affordable number of images would decide."
+    more = max(test.images_needed, 1)
+    if not test.failures:
+        if test.kind == "slice":
+            return f"{test.images:,} of {test.images + more:,} clean images needed are there."
+        return f"{more:,} more clean image{'' if more == 1 else 's'} would decide."
+    return f"About {more:,} more image{'' if more == 1 else 's'} at this rate would decide."
+
+
+def _pairs(metrics: Metrics) -> str:
+    """Return how the arms differ."""
+    paired = metrics.paired
+    if paired is None:
+        return "no pair was judged"
     return (
-        f"{share} of {images(rate.n)}{_origins(policy)} failed ({_floor(rate.lower)} to "
-        f"{_ceil(rate.upper)} with 95 % confidence{_unmeasured(rate)})"
+        f"{paired.candidate_only} of {paired.pairs:,} paired cases failed only with the "
+        f"candidate, {paired.baseline_only} only with the baseline"
     )
 
 
-def _more(rate: Rate, below: float, beta: float) -> str:
-    """Return how many more images would prove the rate to be below."""
-    needed = images_needed(rate.failures + rate.unmeasured, below, beta)
-    if needed is None:
-        return "No affordable number of clean images would decide."
-    more = max(needed - rate.n, 1)
-    return f"{more:,} more clean image{'' if more == 1 else 's'} would decide."
+def _rate_of(metrics: Metrics, name: str) -> Rate:
+    """Return the candidate's rate in a slice."""
+    for piece in metrics.slices:
+        if piece.arm == "candidate" and f"{piece.dimension}={piece.value}" == name:
+            return piece.rate
+    return Rate(estimate=None, lower=0.0, upper=1.0, n=0, failures=0)
 
 
 def _unmeasured(rate: Rate) -> str:
@@ -242,18 +295,18 @@ def _origins(policy: Policy) -> str:
     return "" if set(counted) == set(ORIGINS) else f" from {' and '.join(counted)} inputs"
 
 
-def _count(piece: Slice) -> str:
+def _count(test: SequentialResult) -> str:
     """Return the failures of a slice."""
-    rate = piece.rate
-    return f"{rate.failures} of {images(rate.n)} failed ({percent(rate.failures / rate.n)})"
+    failures = test.failures or 0
+    return f"{failures} of {images(test.images)} failed ({percent(failures / test.images)})"
 
 
-def _mostly(piece: Slice, metrics: Metrics) -> str:
+def _mostly(test: SequentialResult, metrics: Metrics) -> str:
     """Return the checks that failed most in a slice."""
     here = [
         c
         for c in metrics.check_failures
-        if _of_candidate(c) and (c.dimension, c.value) == (piece.dimension, piece.value)
+        if _of_candidate(c) and f"{c.dimension}={c.value}" == test.name
     ]
     here.sort(key=lambda c: (-c.rate.failures, c.check))
     named = ", ".join(f"{c.check} {c.rate.failures} of {c.rate.n}" for c in here[:3])

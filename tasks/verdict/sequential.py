@@ -252,6 +252,8 @@ def images_needed(
         raise ValueError(f"rate must be 0 to 1; got {rate}, evidence {log_threshold}")
     if log_e(bets, images, failures) >= log_threshold:
         return 0
+    if rate > 0 and not _grows(bets, rate):
+        return None
     most = images + FORESEEABLE
     # The highest numbers of failures that a foreseeable run can have, in growing pieces.
     start, size, last = 0, 64, math.ceil(rate * FORESEEABLE)
@@ -267,3 +269,11 @@ def images_needed(
             return None
         start, size = start + size, size * 2
     return None
+
+
+def _grows(bets: Bets, rate: float) -> bool:
+    """Tell whether any bet grows in the long run when failures come at this rate."""
+    good = np.log1p(-bets.lambdas * bets.mean)
+    with np.errstate(divide="ignore"):
+        bad = np.log1p(bets.lambdas * (1 - bets.mean))
+    return bool(np.max((1 - rate) * good + rate * bad) > 0)

@@ -1,36 +1,58 @@
-"""Prefect task: the decision."""
+"""Prefect tasks: a look after each shard, and the decision at the end."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.context import RunContext
 from tasks.metrics.task import Measured
-from tasks.plan import RunPlan
-from tasks.records import ExpectationResult, Verdict
+from tasks.plan import Drawn, RunPlan, Shard
+from tasks.records import ExpectationResult, Look, Verdict
 from tasks.telemetry import stage
-from tasks.verdict.decide import GateState
 from tasks.verdict.decide import decide as decide_purely
+from tasks.verdict.intervals import with_limits
+from tasks.verdict.looks import Looker, record_test, savings_of, state_of
+
+
+@task(name="look", task_run_name="look after shard {shard.number}", cache_policy=NO_CACHE)
+@stage
+def look(looker: Looker, shard: Shard) -> Look:
+    """Look at all finished shards and return what they prove so far."""
+    return looker.look(shard)
+
+
+def valid_at_any_look(measured: Measured) -> Measured:
+    """Return what was measured with intervals that hold although the run ended when it did."""
+    measured.metrics = with_limits(measured.metrics)
+    return measured
 
 
 @task(name="decide", task_run_name="decide", cache_policy=NO_CACHE)
 @stage
 def decide(
+    context: RunContext,
     plan: RunPlan,
     measured: Measured,
     expectations: tuple[ExpectationResult, ...],
-    stopped: str | None,
+    drawn: Drawn,
+    looks: Sequence[Look],
 ) -> Verdict:
     """Return PROMOTE, ROLLBACK or HOLD with its reasons."""
-    return decide_purely(
-        GateState(
-            policy=plan.policy,
-            metrics=measured.metrics,
+    early = context.decided.is_set()
+    verdict = decide_purely(
+        state_of(
+            plan,
+            measured.metrics,
+            measured.outcomes,
+            drawn,
             expectations=expectations,
-            planned_cases=len(plan.cases),
-            finished_cases=measured.finished("candidate"),
-            baseline_finished=measured.finished("baseline"),
-            stopped=stopped,
-            checker_faults=measured.checker_faults,
+            final=not early,
+            stopped=context.stopped,
+            savings=savings_of(context, plan, measured.metrics.candidate.images) if early else None,
         )
     )
+    record_test(context, plan, verdict.verdict, measured.metrics)
+    return verdict.model_copy(update={"looks": tuple(looks)})

@@ -30,7 +30,7 @@ from tasks.harness.run import ShardResult, run_shard
 from tasks.images import ImageStore
 from tasks.mix.catalog import Limits, Model, Price
 from tasks.mix.manifest import Alternative, Mix, ResolvedMix, Stage
-from tasks.plan import RunFolder, RunPlan
+from tasks.plan import RunFolder, RunPlan, Shard
 from tasks.policy import Policy
 from tasks.providers.base import AttemptResult, GenerationRequest, ServedModel
 from tasks.records import Attempt, Case, FailureClass, Generation, digest_bytes
@@ -124,7 +124,7 @@ class Bench:
             self.state,
             self.settings(),
             arm,
-            options.pop("shard"),
+            plan.shards()[options.pop("shard")],
             options.pop("endpoints"),
             factory=lambda _model, _url, _key: self,
             **options,
@@ -206,8 +206,16 @@ def test_shards_share_out_the_cases(bench: Bench) -> None:
     plan = bench.plan(some_cases(150))
     assert [bench.run(plan, shard=i).finished for i in range(3)] == [64, 64, 22]
     assert len(bench.generations()) == 150
-    with pytest.raises(ConfigError, match="shard 3"):
-        bench.run(plan, shard=3)
+    with pytest.raises(ConfigError, match="shard 3: case 'c9999' is not in the plan"):
+        run_shard(
+            plan,
+            RunFolder(bench.root / "runs" / plan.run_id),
+            bench.state,
+            bench.settings(),
+            "candidate",
+            Shard(number=3, case_ids=("c9999",)),
+            {},
+        )
 
 
 def test_a_two_stage_route_asks_for_half_and_keeps_the_source(bench: Bench) -> None:
@@ -526,7 +534,7 @@ def test_a_folder_of_another_run_is_refused(bench: Bench) -> None:
             bench.state,
             bench.settings(),
             "candidate",
-            0,
+            bench.plan(some_cases(1)).shards()[0],
             {},
         )
 

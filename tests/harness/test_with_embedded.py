@@ -84,9 +84,9 @@ def settings_of(root: Path) -> Settings:
 
 def shard(root: Path, state: State, base_url: str, arm: Any = "baseline") -> ShardResult:
     folder = RunFolder(root / "runs" / "run-1")
-    return run_shard(
-        folder.load_plan(), folder, state, settings_of(root), arm, 0, {"embedded": base_url}
-    )
+    plan = folder.load_plan()
+    first = plan.shards()[0]
+    return run_shard(plan, folder, state, settings_of(root), arm, first, {"embedded": base_url})
 
 
 @pytest.fixture
@@ -160,7 +160,8 @@ def tell(event):
 with EmbeddedServer(root / "log.jsonl") as server:
     print(server.pid, flush=True)
     run_shard(folder.load_plan(), folder, State(settings.state_url.get_secret_value()), settings,
-              "baseline", 0, {"embedded": server.base_url}, on_progress=tell)
+              "baseline", folder.load_plan().shards()[0], {"embedded": server.base_url},
+              on_progress=tell)
 """
 
 

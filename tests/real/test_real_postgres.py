@@ -164,7 +164,8 @@ def at_version(url: str, version: str) -> None:
 def test_an_older_database_waits_for_db_upgrade(postgres: Postgres) -> None:
     url = postgres.url(postgres.database())
     at_version(url, "0001")
-    with pytest.raises(StateError, match=r"version 1.*needs 2.*`imagegate db upgrade`") as caught:
+    wanted = rf"version 1.*needs {STATE_VERSION}.*`imagegate db upgrade`"
+    with pytest.raises(StateError, match=wanted) as caught:
         State(url)
     assert PASSWORD not in str(caught.value)
     assert look(url).version == 1

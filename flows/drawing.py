@@ -1,0 +1,144 @@
+"""The middle of the gate: shards are drawn, generated and checked until the evidence decides."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from prefect.futures import PrefectFuture
+
+from flows.artifacts import ProgressArtifact
+from flows.progress import ARMS, GateProgress
+from flows.watcher import Watcher
+from tasks.checks.pool import CheckPool
+from tasks.checks.task import check_images
+from tasks.context import RunContext
+from tasks.harness.run import ShardResult
+from tasks.harness.task import run_harness
+from tasks.plan import Drawn, RunPlan, Shard
+from tasks.records import Look, usd
+from tasks.verdict.drawing import Drawer
+from tasks.verdict.looks import Looker
+from tasks.verdict.task import look
+
+#: Shards under way: one is generated while the pictures of the one before it are checked.
+IN_FLIGHT = 2
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What was drawn."""
+
+    #: Cases that count.
+    drawn: Drawn
+    looks: Sequence[Look]
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    shard: Shard
+    made: tuple[PrefectFuture[ShardResult], ...]
+    checked: tuple[PrefectFuture[int], ...]
+
+
+def draw_until_decided(
+    context: RunContext, plan: RunPlan, endpoints: Mapping[str, str], watcher: Watcher
+) -> Drawing:
+    """Run both arms shard by shard and look after each, until the evidence decides or all is done.
+
+    Two shards are under way at a time. Which one comes next is chosen by the look before the last
+    finished shard, and looks take shards in the order in which they were drawn: so a resumed run,
+    whose finished shards cost nothing, goes the same way to the same end.
+    """
+    progress = GateProgress(watcher, ProgressArtifact(plan.run_id), len(plan.cases))
+    drawer, looker = Drawer(plan), Looker(context, plan)
+    flight: deque[_UnderWay] = deque()
+    extra: dict[str, str | None] = {}
+    spend = pictures = 0
+    try:
+        with CheckPool() as pool:
+            while _fill(context, plan, flight, drawer, looker, endpoints, pool, progress):
+                done = flight.popleft()
+                if done.shard.top_up is not None:
+                    extra |= dict.fromkeys(done.shard.case_ids, done.shard.top_up)
+                    what = f"{len(done.shard.case_ids)} more cases of {done.shard.top_up}"
+                    watcher.step("top_up", f"{what}, which looked bad")
+                spend += sum(each.result().spend_microusd for each in done.made)
+                pictures += sum(each.result() for each in done.checked)
+                progress.update_artifact()
+                if plan.policy.sampling.stop_early and not context.halt.is_set():
+                    seen = look(looker, done.shard)
+                    progress.on_look(seen, looker.tests)
+                    # At the end of the plan nothing is left to save: the decision looks itself.
+                    settled = seen.verdict == "ROLLBACK" or (
+                        # A slice that looks bad is looked into before anything is promoted.
+                        seen.verdict == "PROMOTE" and not drawer.tops_up(looker.tests)
+                    )
+                    if settled and (flight or drawer.left):
+                        context.decided.set()
+                        break
+    except BaseException:
+        # Nothing is paid any more for a run that broke.
+        context.decided.set()
+        raise
+    finally:
+        # What was under way when the evidence decided ends by itself and breaks nothing any more.
+        for each in flight:
+            for made in each.made:
+                made.wait()
+            for checked in each.checked:
+                checked.wait()
+    decided = context.decided.is_set()
+    count = f"{len(looker.drawn) if decided else len(plan.cases) + len(extra)} cases"
+    of = f", which decided it, of {len(plan.cases)}" if decided else ""
+    watcher.step("run_harness", f"{count} through each mix for ${usd(spend):.2f}{of}")
+    watcher.step("check_images", f"{pictures} pictures")
+    if decided:
+        return Drawing(looker.drawn, looker.looks)
+    return Drawing(dict.fromkeys(case.case_id for case in plan.cases) | extra, looker.looks)
+
+
+def _fill(
+    context: RunContext,
+    plan: RunPlan,
+    flight: deque[_UnderWay],
+    drawer: Drawer,
+    looker: Looker,
+    endpoints: Mapping[str, str],
+    pool: CheckPool,
+    progress: GateProgress,
+) -> bool:
+    """Start shards until enough are under way; return whether any is."""
+    while len(flight) < IN_FLIGHT and not context.halt.is_set():
+        shard = drawer.next(looker.tests if plan.policy.sampling.stop_early else ())
+        if shard is None:
+            break
+        flight.append(_submit(context, shard, endpoints, pool, progress))
+    return bool(flight)
+
+
+def _submit(
+    context: RunContext,
+    shard: Shard,
+    endpoints: Mapping[str, str],
+    pool: CheckPool,
+    progress: GateProgress,
+) -> _UnderWay:
+    """Start a shard of both arms; its pictures are checked as soon as they are there."""
+    made, checked = [], []
+    for arm in ARMS:
+        generated = run_harness.submit(context, arm, shard, endpoints, IN_FLIGHT, progress.on_event)
+        made.append(generated)
+        checked.append(
+            check_images.submit(
+                context,
+                arm,
+                shard,
+                pool,
+                progress.on_report,
+                wait_for=[generated],
+                return_state=False,
+            )
+        )
+    return _UnderWay(shard, tuple(made), tuple(checked))
