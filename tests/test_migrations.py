@@ -23,7 +23,16 @@ from tasks import migrations
 from tasks.errors import StateError
 from tasks.migrations.look import drift, look
 from tasks.state import State
-from tasks.tables import STATE_VERSION, meta, metadata, outbox, production, runs
+from tasks.tables import (
+    STATE_VERSION,
+    heartbeats,
+    meta,
+    metadata,
+    outbox,
+    production,
+    retests,
+    runs,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -138,6 +147,34 @@ def test_an_older_file_is_migrated_when_it_is_opened_and_copied_before(old: Path
     assert before != old.read_bytes()
     State(f"sqlite:///{old}").close()
     assert copies(old) == [copy], "a second opening has nothing to do"
+
+
+def test_a_file_of_version_2_gets_the_ledger_of_retests_and_keeps_its_rows(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state.db"
+    at_version(path, "0002")
+    with sqlite3.connect(path) as plain:
+        plain.execute(
+            "INSERT INTO runs (run_id, product, status, candidate_digest, baseline_digest, "
+            "started_at, host, pid, requester) VALUES "
+            "('r2', 'shop', 'waiting', 'sha256:1', 'sha256:0', 't', 'here', 7, 'kim')"
+        )
+        plain.execute("INSERT INTO heartbeats VALUES ('watchdog', 't', NULL)")
+    plain.close()
+    assert look(f"sqlite:///{path}").state == "older"
+    state = State(f"sqlite:///{path}")
+    with state.begin() as connection:
+        assert migrations.differences(connection) == []
+        run = connection.execute(sa.select(runs)).one()
+        assert (run.run_id, run.status, run.requester) == ("r2", "waiting", "kim")
+        assert connection.execute(sa.select(heartbeats.c.name)).scalars().all() == ["watchdog"]
+        assert connection.execute(sa.select(retests)).all() == []
+    state.close()
+    (copy,) = copies(path)
+    assert re.fullmatch(r"state\.db\.v2-\d{8}T\d{12}Z\.bak", copy.name)
+    State(f"sqlite:///{path}").close()
+    assert copies(path) == [copy], "a second opening has nothing to do"
 
 
 def test_the_copy_can_be_put_back(old: Path) -> None:

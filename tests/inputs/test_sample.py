@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -74,6 +75,41 @@ def test_weight_is_rows_over_cases_of_the_stratum(log, count):
     assert set(cases) == set(rows)
     for case in sample.cases:
         assert case.weight == pytest.approx(rows[case.stratum] / cases[case.stratum])
+
+
+@given(
+    log=LOGS,
+    count=st.integers(1, 40),
+    extra=st.integers(1, 30),
+    held=st.sampled_from([1_000, 8_000, 30_000, 10**8]),
+)
+def test_spare_rows_change_nothing_of_the_sample(log, count, extra, held):
+    """Also when memory is short: the spare rows are let go first."""
+    plain = sample_log(log, count, 1, held)
+    more = sample_log(log, count, 1, held, extra)
+    assert replace(more, spare=()) == plain
+    cases = {case.digest for case in more.cases}
+    assert not cases & {case.digest for case in more.spare}
+    assert len({case.digest for case in more.spare}) == len(more.spare)
+    assert max(Counter(stratum_of_case(c) for c in more.spare).values(), default=0) <= extra
+    if held == 10**8:
+        different = {content_key(r): stratum_of(r) for r in log}
+        of_stratum = Counter(different.values())
+        drawn = Counter(map(stratum_of_case, more.cases))
+        spare = Counter(map(stratum_of_case, more.spare))
+        for stratum, size in of_stratum.items():
+            assert spare[stratum] == min(extra, size - drawn[stratum])
+
+
+def stratum_of_case(case):
+    language, text = case.locale.partition("-")[0], text_length(case.expected_text)
+    return Stratum(case.subtask, language, text, size_class(case.width, case.height))
+
+
+def test_every_beginning_of_the_spare_rows_has_the_strata_in_proportion():
+    log = [row(f"{n}", locale=loc) for loc, m in (("en", 600), ("de", 300)) for n in range(m)]
+    spare = sample_log(log, 30, 1, extra=100).spare
+    assert Counter(case.locale for case in spare[:30]) == {"en": 20, "de": 10}
 
 
 def test_the_seed_changes_the_draw():
