@@ -213,6 +213,8 @@ def facts_of(request: GateRequest, result: GateResult, settings: Settings) -> Ci
     plan = folder.load_plan()
     metrics = Metrics.model_validate_json(_read(folder.path / "metrics.json"))
     expectations = json.loads(_read(folder.path / "expectations.json"))
+    # What the decision saw is read and never worked out again; an older run kept no tests.
+    kept = json.loads(_read(folder.path / "verdict.json"))
     base = settings.report_base_url
 
     def clean(sentences: tuple[str, ...]) -> tuple[str, ...]:
@@ -225,7 +227,14 @@ def facts_of(request: GateRequest, result: GateResult, settings: Settings) -> Ci
         baseline=result.baseline,
         policy=plan.policy,
         metrics=metrics,
-        verdict=Verdict(verdict=result.verdict, reasons=result.reasons, warnings=result.warnings),
+        verdict=Verdict(
+            verdict=result.verdict,
+            reasons=result.reasons,
+            warnings=result.warnings,
+            tests=kept.get("tests", ()),
+            looks=kept.get("looks", ()),
+            savings=kept.get("savings"),
+        ),
         expectations=tuple(ExpectationResult.model_validate(e) for e in expectations),
         findings=_findings(read_table(folder, "findings")),
         incomplete=result.incomplete,

@@ -9,21 +9,29 @@ gate:
 - A gate that refused, broke or was killed is one error, see :func:`broken`.
 
 ``skipped`` is what the policy does not judge: slices with too few images, checks that applied to
-nothing, and limits that only warn. Slices and the headline are judged here by the tests of the
-decision itself, never by other ones. Pure functions.
+nothing, and limits that only warn; and what a person approved although it was not proven. The
+headline, the slices and the guards are read off the sequential tests that the verdict rests on:
+nothing is tested again here, and a run that its evidence decided early is a whole run. Pure
+functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tasks.evidence.charts import rate_words, round_percent
-from tasks.metrics.rates import lower_bound, upper_bound
 from tasks.policy import Policy
-from tasks.records import ArmMetrics, ExpectationResult, Metrics, Rate, Slice, Verdict
-from tasks.verdict.bounds import FailureTest
+from tasks.records import (
+    ArmMetrics,
+    ExpectationResult,
+    Metrics,
+    Rate,
+    SequentialResult,
+    Slice,
+    Verdict,
+)
 
 CiOutcome = Literal["passed", "failure", "error", "skipped"]
 Suite = Literal["verdict", "slices", "checks", "expectations"]
@@ -80,12 +88,24 @@ class CiFacts:
 
 def ci_cases(facts: CiFacts) -> tuple[CiCase, ...]:
     """Return the test cases of a finished gate, suite by suite."""
-    return (
-        *_verdict(facts),
+    verdict, *told = _verdict(facts)
+    found = (
+        *told,
         *_slices(facts),
         *_checks(facts),
-        *(_expectation(result) for result in facts.expectations),
+        *(_expectation(result, facts) for result in facts.expectations),
     )
+    return (verdict, *(_in_line(case, facts.verdict) for case in found))
+
+
+def _in_line(case: CiCase, verdict: Verdict) -> CiCase:
+    """Return the case with an outcome that the verdict allows: people can overrule the machine."""
+    if verdict.verdict == "PROMOTE" and case.outcome in ("failure", "error"):
+        sentence = f"{case.sentence}; a person approved it all the same"
+        return replace(case, outcome="skipped", sentence=sentence, kind="approved")
+    if verdict.verdict == "HOLD" and case.outcome == "failure":
+        return replace(case, outcome="error")
+    return case
 
 
 def broken(sentence: str, kind: str) -> tuple[CiCase, ...]:
@@ -122,20 +142,8 @@ def _verdict(facts: CiFacts) -> Iterator[CiCase]:
         told,
         kind=verdict.verdict,
     )
-    rate, rule = facts.metrics.candidate.failure_rate, facts.policy.failure
-    fails, passes = headline(rate, facts.policy)
-    found = f"failure rate {rate_words(rate)}"
-    details = _arms(facts.metrics.baseline, facts.metrics.candidate)
-    limits = (
-        f"rolled back above {round_percent(rule.limit)}, "
-        f"promoted below {round_percent(rule.promote_below)}"
-    )
-    if fails:
-        yield _headline("failure", f"{found}; above the limit: {limits}", details, "above_limit")
-    elif passes:
-        yield _headline("passed", f"{found}; {limits}", details, "")
-    else:
-        yield _headline("error", f"{found}; not proven either way: {limits}", details, "not_proven")
+    yield _headline(facts)
+    yield from (_paired(test, facts) for test in facts.verdict.tests if test.kind == "paired")
     if facts.incomplete:
         yield CiCase(
             "verdict",
@@ -147,94 +155,128 @@ def _verdict(facts: CiFacts) -> Iterator[CiCase]:
         )
 
 
-def headline(rate: Rate, policy: Policy) -> tuple[bool, bool]:
-    """Return whether the rate is proven above the limit, and proven below ``promote_below``."""
-    rule = policy.failure
+def tests_of(verdict: Verdict) -> dict[str, SequentialResult]:
+    """Return the sequential tests behind a verdict by name; none where it keeps none."""
+    return {test.name: test for test in verdict.tests}
 
-    def looked(failures: int) -> str | None:
-        test = FailureTest(rule.limit, rule.promote_below, rule.alpha / 2, rule.beta)
-        return test.update(failures, rate.n)
 
-    return (
-        looked(rate.failures) == "ROLLBACK",
-        # What nobody could judge counts as failed where a pass is to be proven.
-        looked(rate.failures + rate.unmeasured) == "PROMOTE",
+def _headline(facts: CiFacts) -> CiCase:
+    """Return the case of the headline failure rate."""
+    rule = facts.policy.failure
+    found = f"failure rate {rate_words(facts.metrics.candidate.failure_rate)}"
+    limits = (
+        f"rolled back above {round_percent(rule.limit)}, "
+        f"promoted below {round_percent(rule.promote_below)}"
     )
+    details = _arms(facts.metrics.baseline, facts.metrics.candidate)
+
+    def case(outcome: CiOutcome, sentence: str, kind: str = "") -> CiCase:
+        return CiCase("verdict", "gate", "failure rate", outcome, sentence, details, kind)
+
+    test = next((t for t in facts.verdict.tests if t.kind == "headline"), None)
+    if test is None:
+        return case("skipped", f"{found}; this verdict keeps no tests: {limits}", "no_tests")
+    if test.failed:
+        return case("failure", f"{found}; above the limit: {limits}", "above_limit")
+    if test.passed:
+        return case("passed", f"{found}; {limits}")
+    return case("error", f"{found}; not proven either way: {limits}", "not_proven")
 
 
-def _headline(outcome: CiOutcome, sentence: str, details: tuple[str, ...], kind: str) -> CiCase:
-    return CiCase("verdict", "gate", "failure rate", outcome, sentence, details, kind)
+def _paired(test: SequentialResult, facts: CiFacts) -> CiCase:
+    """Return the case of the comparison with the baseline on the same inputs."""
+    paired, margin = facts.metrics.paired, round_percent(facts.policy.paired.margin)
+    found = "no pair was judged"
+    if paired is not None:
+        found = (
+            f"{paired.candidate_only} of {paired.pairs} pairs failed only with the candidate, "
+            f"{paired.baseline_only} only with the baseline"
+        )
+
+    def case(outcome: CiOutcome, sentence: str, kind: str = "") -> CiCase:
+        return CiCase("verdict", "gate", "against the baseline", outcome, sentence, kind=kind)
+
+    if test.failed:
+        return case(
+            "failure", f"{found}; proven worse than the baseline by more than {margin}", "worse"
+        )
+    if test.below is not None and not test.passed:
+        return case(
+            "error", f"{found}; not proven to be within {margin} of the baseline", "not_proven"
+        )
+    return case("passed", f"{found}; {'looks worse' if test.amber else f'margin {margin}'}")
 
 
 def _slices(facts: CiFacts) -> Iterator[CiCase]:
-    """Yield the candidate's slices, and the critical ones that have no case at all."""
-    rule = facts.policy.slices
+    """Yield the candidate's slices, and the judged and critical ones of which none was drawn."""
     pieces = [p for p in facts.metrics.slices if p.arm == "candidate" and p.dimension != "check"]
     before = {(p.dimension, p.value): p.rate for p in facts.metrics.slices if p.arm == "baseline"}
-    judged = sum(1 for p in pieces if _judged(p, facts.policy))
-    share = facts.policy.failure.alpha / 2 / max(1, judged)
+    tests = tests_of(facts.verdict)
     for piece in pieces:
-        yield _slice(piece, before.get((piece.dimension, piece.value)), facts.policy, share)
+        name = f"{piece.dimension}={piece.value}"
+        old = before.get((piece.dimension, piece.value))
+        yield _slice(piece, old, facts.policy, tests.get(name))
     seen = {f"{p.dimension}={p.value}" for p in pieces}
-    for name in rule.critical:
+    judged = [test.name for test in facts.verdict.tests if test.kind == "slice"]
+    for name in dict.fromkeys((*facts.policy.slices.critical, *judged)):
         if name not in seen:
-            dimension = name.partition("=")[0]
-            yield CiCase(
-                "slices",
-                dimension,
-                name,
-                "error",
-                f"not covered: the policy calls {name} critical, and no case of it was judged",
-                kind="not_covered",
-            )
+            yield _not_drawn(name, critical=name in facts.policy.slices.critical)
 
 
-def _judged(piece: Slice, policy: Policy) -> bool:
-    rule = policy.slices
-    return piece.dimension in rule.dimensions and piece.rate.n >= rule.min_images
+def _not_drawn(name: str, *, critical: bool) -> CiCase:
+    """Return the case of a slice that no judged image is in."""
+    dimension = name.partition("=")[0]
+    if critical:
+        sentence = f"not covered: the policy calls {name} critical, and no case of it was judged"
+        return CiCase("slices", dimension, name, "error", sentence, kind="not_covered")
+    sentence = "no case of it was judged before the run ended"
+    return CiCase("slices", dimension, name, "skipped", sentence, kind="not_drawn")
 
 
-def _slice(piece: Slice, before: Rate | None, policy: Policy, share: float) -> CiCase:
+def _slice(
+    piece: Slice, before: Rate | None, policy: Policy, test: SequentialResult | None
+) -> CiCase:
     """Return the case of one slice.
 
     Args:
         piece: The candidate's failures in it.
         before: The baseline's, if it has the slice.
         policy: The limits.
-        share: The part of alpha that each judged slice may use.
+        test: What the decision found of it; ``None`` where it was not judged.
     """
-    rule, rate, name = policy.slices, piece.rate, f"{piece.dimension}={piece.value}"
-    found = rate_words(rate)
+    rule, name = policy.slices, f"{piece.dimension}={piece.value}"
+    found = rate_words(piece.rate)
     details = (f"candidate: {found}", f"baseline: {rate_words(before) if before else 'no cases'}")
 
     def case(outcome: CiOutcome, sentence: str, kind: str = "") -> CiCase:
         return CiCase("slices", piece.dimension, name, outcome, sentence, details, kind)
 
-    if _judged(piece, policy) and lower_bound(rate.failures, rate.n, share) > rule.limit:
+    if test is None:
+        if piece.dimension not in rule.dimensions:
+            return case(
+                "skipped", f"{found}; the policy does not judge this dimension", "not_judged"
+            )
+        return case(
+            "skipped",
+            f"{found}; the plan has too few cases of it to judge, the policy asks for "
+            f"{rule.min_images}",
+            "too_few_images",
+        )
+    if test.failed:
         return case(
             "failure",
             f"{found} failed; the policy rolls back above {round_percent(rule.limit)} in a slice",
             "above_limit",
         )
-    if name in rule.critical:
-        bound = upper_bound(rate.failures + rate.unmeasured, rate.n, policy.failure.beta)
-        if not bound < rule.critical_below:
+    if test.below is not None:
+        below = round_percent(test.below)
+        if not test.passed:
             return case(
-                "error",
-                f"{found} failed; critical, and not proven to be below "
-                f"{round_percent(rule.critical_below)}",
-                "not_proven",
+                "error", f"{found} failed; critical, and not proven below {below}", "not_proven"
             )
-        return case("passed", f"{found}; critical, below {round_percent(rule.critical_below)}")
-    if piece.dimension not in rule.dimensions:
-        return case("skipped", f"{found}; the policy does not judge this dimension", "not_judged")
-    if rate.n < rule.min_images:
-        return case(
-            "skipped",
-            f"{found}; too few images to judge, the policy asks for {rule.min_images}",
-            "too_few_images",
-        )
-    return case("passed", f"{found}; limit {round_percent(rule.limit)}")
+        return case("passed", f"{found}; critical, proven below {below}")
+    doubt = "; looks bad, which is not proven" if test.amber else ""
+    return case("passed", f"{found}; limit {round_percent(rule.limit)}{doubt}")
 
 
 def _checks(facts: CiFacts) -> Iterator[CiCase]:
@@ -298,8 +340,14 @@ def _check(
     return case("passed", f"{found}{tolerated}")
 
 
-def _expectation(result: ExpectationResult) -> CiCase:
-    """Return the case of one expectation of the policy."""
+def _expectation(result: ExpectationResult, facts: CiFacts) -> CiCase:
+    """Return the case of one expectation of the policy.
+
+    A guarded limit fails the build by its test: a figure can be past its limit by chance. Other
+    limits that roll back are judged once, at the end of the plan, and not where a run ended early.
+    """
+    guard = tests_of(facts.verdict).get(result.source)
+    early = facts.verdict.savings is not None
 
     def case(outcome: CiOutcome, kind: str, sentence: str = result.sentence) -> CiCase:
         details = (f"observed: {result.observed}", f"on breach: {result.on_breach}")
@@ -308,12 +356,16 @@ def _expectation(result: ExpectationResult) -> CiCase:
         group = result.source.partition("[")[0].partition(".")[0]
         return CiCase("expectations", group, name, outcome, sentence, details, kind)
 
+    if guard is not None and guard.failed:
+        return case("failure", result.on_breach, f"proven past its limit: {result.sentence}")
     if result.success and not result.unmeasured:
         return case("passed", "")
     if result.on_breach == "warn":
         return case("skipped", "warning", f"warning only: {result.sentence}")
     if result.unmeasured:
         return case("error", "unmeasured", f"the data cannot answer: {result.sentence}")
+    if result.on_breach == "rollback" and (guard is not None or early):
+        return case("error", "not_proven", f"past its limit, not proven: {result.sentence}")
     return case("failure" if result.on_breach == "rollback" else "error", result.on_breach)
 
 

@@ -21,10 +21,15 @@ from tasks.records import (
     ArmMetrics,
     ExpectationResult,
     Metrics,
+    Paired,
+    Savings,
     Slice,
     Verdict,
+    VerdictName,
 )
 from tasks.verdict.decide import GateState, decide
+from tasks.verdict.drawing import slices_of_plan
+from tasks.verdict.guards import GuardEvidence
 
 AT = "2026-09-14T10:01:30.000Z"
 
@@ -71,8 +76,10 @@ def judged(view: object) -> CiFacts:
             metrics=facts.metrics,
             expectations=tuple(facts.expectations),
             planned_cases=facts.metrics.candidate.images,
+            drawn_cases=facts.metrics.candidate.images,
             finished_cases=facts.metrics.candidate.images,
             baseline_finished=facts.metrics.baseline.images,
+            judged=slices_of_plan(view.plan),  # type: ignore[attr-defined]
         )
     )
     return replace(facts, verdict=verdict)
@@ -196,7 +203,8 @@ def test_a_checker_fault_is_an_error_unless_the_policy_let_it_pass(builders: Mod
 def test_a_critical_slice_without_a_case_is_an_error(builders: ModuleType) -> None:
     facts = facts_of_view(builders.a_view(cases=60))
     policy = facts.policy.model_copy(update={"slices": SliceRule(critical=("locale=th",))})
-    found = {c.name: c for c in ci_cases(replace(facts, policy=policy)) if c.suite == "slices"}
+    facts = replace(facts, policy=policy, verdict=Verdict(verdict="HOLD", reasons=("no case",)))
+    found = {c.name: c for c in ci_cases(facts) if c.suite == "slices"}
     assert found["locale=th"].outcome == "error"
     assert found["locale=th"].kind == "not_covered"
 
@@ -250,7 +258,7 @@ def arm(name: Arm, failures: int, n: int, unmeasured: int) -> ArmMetrics:
 
 @st.composite
 def gates(draw: st.DrawFn) -> tuple[GateState, dict[str, dict[str, int]]]:
-    """Draw what a gate can have measured, from nothing to much, good and bad."""
+    """Draw what a gate can have measured, from nothing to much, good and bad, early and late."""
     n = draw(st.integers(0, 400))
     failures = draw(st.integers(0, n // draw(st.sampled_from([1, 10, 60]))))
     unmeasured = draw(st.integers(0, min(3, n - failures)))
@@ -289,30 +297,49 @@ def gates(draw: st.DrawFn) -> tuple[GateState, dict[str, dict[str, int]]]:
         failure=FailureRule(limit=0.02, promote_below=0.05),
         slices=SliceRule(critical=draw(st.sampled_from([(), ("subtask=typography",)]))),
     )
+    early = draw(st.booleans())
+    saved = Savings(planned=n + 48, decided=n, used=n + 24, images=72, usd=1.5)
     state = GateState(
         policy=policy,
         metrics=Metrics(
             candidate=arm("candidate", failures, n, unmeasured),
             baseline=arm("baseline", 0, n, 0),
             slices=tuple(pieces),
+            paired=Paired(
+                pairs=n - unmeasured,
+                candidate_only=draw(st.integers(0, failures)),
+                baseline_only=0,
+            ),
             forecast_usd_per_month=1.0,
             baseline_forecast_usd_per_month=1.0,
         ),
         expectations=results,
-        planned_cases=max(1, n),
+        planned_cases=max(1, n) + 48 * early,
+        drawn_cases=n,
         finished_cases=n,
         baseline_finished=n,
+        final=not early,
+        judged=draw(st.sampled_from([(), ("locale=th",), ("locale=th", "subtask=typography")])),
+        guards=draw(
+            st.sampled_from(
+                [
+                    (),
+                    *(
+                        (GuardEvidence(source="limits[0]", limit=1.0, images=n, log_e_fail=e),)
+                        for e in (0.0, 9.0)
+                    ),
+                ]
+            )
+        ),
+        savings=saved if early else None,
     )
     return state, {"colour.cast": {"fault": draw(st.integers(0, 2))}}
 
 
-@given(gates())
-def test_the_file_is_green_exactly_when_the_gate_promotes(
-    drawn: tuple[GateState, dict[str, dict[str, int]]],
-) -> None:
-    state, findings = drawn
-    verdict = decide(state)
-    cases = ci_cases(
+def cases_of(
+    state: GateState, findings: dict[str, dict[str, int]], verdict: Verdict
+) -> tuple[CiCase, ...]:
+    return ci_cases(
         CiFacts(
             run_id="r",
             product="p",
@@ -328,6 +355,15 @@ def test_the_file_is_green_exactly_when_the_gate_promotes(
             seconds=0.0,
         )
     )
+
+
+@given(gates())
+def test_the_file_is_green_exactly_when_the_gate_promotes(
+    drawn: tuple[GateState, dict[str, dict[str, int]]],
+) -> None:
+    state, findings = drawn
+    verdict = decide(state)
+    cases = cases_of(state, findings, verdict)
     failures = sum(case.outcome == "failure" for case in cases)
     errors = sum(case.outcome == "error" for case in cases)
     if verdict.verdict == "PROMOTE":
@@ -338,3 +374,17 @@ def test_the_file_is_green_exactly_when_the_gate_promotes(
     else:
         assert failures == 0
         assert errors >= 1
+
+
+@given(gates(), st.sampled_from(["PROMOTE", "HOLD"]))
+def test_a_person_who_overrules_the_machine_is_not_contradicted(
+    drawn: tuple[GateState, dict[str, dict[str, int]]], said: VerdictName
+) -> None:
+    state, findings = drawn
+    verdict = decide(state).model_copy(update={"verdict": said})
+    outcomes = [case.outcome for case in cases_of(state, findings, verdict)]
+    if said == "PROMOTE":
+        assert not {"failure", "error"} & set(outcomes)
+    else:
+        assert "failure" not in outcomes
+        assert "error" in outcomes
