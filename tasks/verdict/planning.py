@@ -221,9 +221,8 @@ def grid(limit: float, promote_below: float, also: float | None = None) -> tuple
     sees where promotion is quick, where nothing can be decided, and where rollback is.
     """
     rates = {_two_digits(limit * factor) for factor in _OF_LIMIT}
-    rates |= {_two_digits(promote_below * factor) for factor in _OF_PROMOTE}
+    rates |= {_two_digits(min(0.95, promote_below * factor)) for factor in _OF_PROMOTE}
     rates |= {limit, promote_below, _two_digits((limit + promote_below) / 2)}
-    rates = {min(rate, 0.95) for rate in rates}
     if also is not None:
         rates.add(also)
     ordered = sorted(rates)
@@ -243,10 +242,10 @@ def _two_digits(value: float) -> float:
 def curve(limit: float, promote_below: float) -> tuple[float, ...]:
     """Return true rates for a drawing, rising, on a logarithmic axis, with both thresholds.
 
-    They reach from a 40th of the limit to 6 times the threshold of PROMOTE, at most 95 %, and are
-    closer together where the odds turn.
+    They reach from a 40th of the limit to 6 times the threshold of PROMOTE (95 % at most, or that
+    threshold where it is higher), and are closer together where the odds turn.
     """
-    top = min(0.95, promote_below * 6)
+    top = min(max(0.95, promote_below), promote_below * 6)
     wide = np.geomspace(limit / 40, top, 31)
     near = np.geomspace(limit / 1.6, min(top, promote_below * 1.6), 25)
     return tuple(sorted({*map(float, wide), *map(float, near), limit, promote_below}))

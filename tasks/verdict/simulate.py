@@ -325,7 +325,7 @@ def _play(rules: Rules, runs: int, rng: np.random.Generator) -> Played:
         looked = ended if not rules.policy.sampling.stop_early else np.ones_like(ended)
         rollback = (headline | pieces.any(axis=1)) & looked
         promote = _promoted(rules, state) & ~rollback & looked
-        state.next = _next(rules, state)
+        state.next = next_slice(rules, state.slice_n, state.slice_f, state.extra)
         held = ended & (state.next < 0) & ~rollback & ~promote
         out = rollback | promote | held
         where = state.run[out]
@@ -382,14 +382,24 @@ def _promoted(rules: Rules, state: _State) -> NDArray[np.bool_]:
     return proven
 
 
-def _next(rules: Rules, state: _State) -> Ints:
-    """Return the slice that the next shard is drawn for: of the amber ones, the nearest to FAIL."""
-    found = np.full(state.n.size, -1)
+def next_slice(rules: Rules, images: Ints, failures: Ints, extra: Ints) -> Ints:
+    """Return the slice that the next shard is drawn for: of the amber ones, the nearest to FAIL.
+
+    Args:
+        rules: From :func:`prepare`.
+        images: Images of each slice, shape (runs, slices).
+        failures: Failures among them, the same shape.
+        extra: Extra cases that were drawn already, shape (runs,).
+
+    Returns:
+        Columns of the slices, -1 for the headline sample; shape (runs,).
+    """
+    found = np.full(len(extra), -1)
     if not rules.judged or not rules.reserve:
         return found
     judged = np.array(rules.judged)
-    n, f = state.slice_n[:, judged], state.slice_f[:, judged]
-    amber = (f >= rules.slice_amber[n]) & (state.extra < rules.reserve)[:, None]
+    n, f = images[:, judged], failures[:, judged]
+    amber = (f >= rules.slice_amber[n]) & (extra < rules.reserve)[:, None]
     evidence = np.full(n.shape, -np.inf)
     evidence[amber] = log_e(rules.slice_bets, n[amber], f[amber])
     return np.where(amber.any(axis=1), judged[evidence.argmax(axis=1)], found)
