@@ -70,13 +70,15 @@ def draw_until_decided(
                 if plan.policy.sampling.stop_early and not context.halt.is_set():
                     seen = look(looker, done.shard)
                     progress.on_look(seen, looker.tests)
-                    # At the end of the plan nothing is left to save: the decision looks itself.
                     settled = seen.verdict == "ROLLBACK" or (
                         # A slice that looks bad is looked into before anything is promoted.
                         seen.verdict == "PROMOTE" and not drawer.tops_up(looker.tests)
                     )
-                    if settled and (flight or drawer.left):
-                        context.decided.set()
+                    if settled:
+                        # At the end of the plan there is nothing to save, and nothing to add: no
+                        # extra cases are paid for a build that is proven bad.
+                        if flight or drawer.left:
+                            context.decided.set()
                         break
     except BaseException:
         # Nothing is paid any more for a run that broke.

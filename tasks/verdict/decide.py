@@ -38,7 +38,8 @@ class GateState(Record):
     judged: tuple[str, ...] = ()
     #: Evidence on the limits whose breach means ROLLBACK.
     guards: tuple[GuardEvidence, ...] = ()
-    #: Risk of a wrong PROMOTE that earlier tests of the same mix left; ``None`` without such.
+    #: Risk of a wrong PROMOTE that earlier tests of the same mix left, 0 when they used it up;
+    #: ``None`` without such.
     beta_left: float | None = None
     #: What planted defects say of the checks.
     checks: tuple[Sensitivity, ...] = ()
@@ -110,9 +111,10 @@ def _against(state: GateState, tests: tuple[SequentialResult, ...]) -> Iterator[
     for test in tests:
         if test.failed:
             yield reasons.proven_bad(state, test)
-    # Limits without a test of their own are looked at once, when no more images will come: a
-    # figure that may be looked at after every shard would pass any limit by chance one day.
-    if state.final:
+    # Limits without a test of their own are looked at once, when the plan is done: a figure that
+    # may be looked at after every shard would pass any limit by chance one day, and one of a run
+    # that was cut short rests on however few images there were.
+    if state.final and not any(_incomplete(state)):
         tested = {guard.source for guard in state.guards}
         for result in state.expectations:
             if _breached(result) and result.on_breach == "rollback" and result.source not in tested:
@@ -126,12 +128,13 @@ def _incomplete(state: GateState) -> Iterator[str]:
         drawn=state.drawn_cases,
         finished=state.finished_cases,
         baseline=state.baseline_finished,
-        images=state.metrics.candidate.images + state.metrics.candidate.extra_images,
+        metrics=state.metrics,
     )
 
 
 def _missing(state: GateState, tests: tuple[SequentialResult, ...]) -> Iterator[str]:
     """Yield the proofs that a PROMOTE still needs."""
+    yield from reasons.unprovable(state)
     for test in tests:
         if not test.passed and (test.kind == "headline" or test.below is not None):
             yield reasons.not_proven(state, test)

@@ -37,7 +37,7 @@ def slices_of_case(plan: RunPlan, case: Case) -> tuple[str, ...]:
     }
     return tuple(
         f"{dimension}={value}"
-        for dimension in plan.policy.slices.dimensions
+        for dimension in dict.fromkeys(plan.policy.slices.dimensions)
         for value in values[dimension]
     )
 

@@ -19,6 +19,8 @@ from tasks.records import (
     Slice,
     slice_name,
 )
+from tasks.verdict.checkers import blind
+from tasks.verdict.planning import HEADLINE_SHARE
 
 if TYPE_CHECKING:
     from tasks.verdict.decide import GateState
@@ -37,8 +39,8 @@ REQUIRED = (
 
 
 def percent(share: float) -> str:
-    """Return a measured share, e.g. ``1.1 %``."""
-    return f"{100 * share:.1f} %"
+    """Return a measured share, e.g. ``1.1 %``; small ones with more digits, as 2 of 5,000 are."""
+    return f"{100 * share:.{_decimals(share)}f} %"
 
 
 def threshold(share: float) -> str:
@@ -57,11 +59,13 @@ def headline(state: GateState, test: SequentialResult) -> str:
         return proven_bad(state, test)
     if not test.passed:
         return not_proven(state, test)
-    rule = state.policy.failure
-    upper = rule.promote_below if test.upper is None else min(test.upper, rule.promote_below)
+    below = state.policy.failure.promote_below
+    fewer = threshold(below)
+    if test.upper is not None and math.ceil(test.upper * 1000) < below * 1000:
+        fewer = _ceil(test.upper)
     return (
-        f"{_seen(state)}; with {threshold(1 - rule.beta)} confidence fewer than {_ceil(upper)} "
-        f"fail, and the policy promotes below {threshold(rule.promote_below)}."
+        f"{_seen(state)}; with {_confidence(state)} confidence fewer than {fewer} fail, and the "
+        f"policy promotes below {threshold(below)}."
     )
 
 
@@ -70,13 +74,13 @@ def proven_bad(state: GateState, test: SequentialResult) -> str:
     if test.kind == "headline":
         return (
             f"{_seen(state)}; the policy rolls back above {threshold(state.policy.failure.limit)}"
-            f"{_at_least(test, test.limit)}."
+            f"{_at_least(state.policy, test, test.limit)}."
         )
     if test.kind == "slice":
         return (
             f"Slice {test.name}: {_count(test)}; the policy rolls back above "
-            f"{threshold(state.policy.slices.limit)} in a slice{_at_least(test, test.limit)}"
-            f"{_mostly(test, state.metrics)}."
+            f"{threshold(state.policy.slices.limit)} in a slice"
+            f"{_at_least(state.policy, test, test.limit)}{_mostly(test, state.metrics)}."
         )
     if test.kind == "paired":
         return (
@@ -85,7 +89,7 @@ def proven_bad(state: GateState, test: SequentialResult) -> str:
         )
     limit = next((r for r in state.expectations if r.source == test.name), None)
     found = f"limit {test.name}" if limit is None else _end(limit.sentence)
-    return f"{found}; proven over {images(test.images)}, whenever one looks."
+    return f"{found}; proven over {images(test.images)}, however often one looks."
 
 
 def not_proven(state: GateState, test: SequentialResult) -> str:
@@ -93,42 +97,47 @@ def not_proven(state: GateState, test: SequentialResult) -> str:
     rule, policy = state.policy.failure, state.policy
     if test.kind == "paired":
         return (
-            f"It is not proven that the candidate fails no more than "
-            f"{threshold(policy.paired.margin)} more often than the baseline: "
-            f"{_pairs(state.metrics)}."
+            f"It is not proven that the candidate's failure rate is above the baseline's by less "
+            f"than {threshold(policy.paired.margin)}: {_pairs(state.metrics)}."
         )
     if test.kind == "slice":
         below = policy.slices.critical_below
         if test.images == 0:
             found = f"Critical slice {test.name} is not covered: no case of it was judged"
         else:
-            bound = 1.0 if test.upper is None else test.upper
             found = (
                 f"Critical slice {test.name} is not covered yet: {_count(test)}"
-                f"{_unmeasured(_rate_of(state.metrics, test.name))}, so up to {_ceil(bound)} may "
-                "fail"
+                f"{_unmeasured(_rate_of(state.metrics, test.name))}{_up_to(test.upper)}"
             )
-        return f"{found}; it must be below {threshold(below)}. {_more(test)}"
+        return f"{found}; it must be below {threshold(below)}.{_more(state, test)}"
     if test.images == 0:
         return f"No image{_origins(policy)} was judged: there is no failure rate."
     known = (
         ""
-        if test.upper is None
+        if test.upper is None or test.upper >= 1
         else (
-            f", and with {threshold(1 - rule.beta)} confidence it is only known that fewer than "
+            f", and with {_confidence(state)} confidence it is only known that fewer than "
             f"{_ceil(test.upper)} fail"
         )
     )
+    return (
+        f"{_seen(state)}; the policy promotes below {threshold(rule.promote_below)}{known}."
+        f"{_more(state, test)}"
+    )
+
+
+def unprovable(state: GateState) -> Iterator[str]:
+    """Yield why no number of images would be a proof for the candidate."""
+    for check in blind(state.checks):
+        yield (
+            f"Check {check.name} is blind: it found {check.found:,} of {check.planted:,} planted "
+            "defects, so nothing can be said of what it misses."
+        )
     if state.beta_left is not None and state.beta_left <= 0:
-        more = (
+        yield (
             "Earlier tests of this build used up the risk of a wrong PROMOTE: no number of images "
             "promotes it."
         )
-    else:
-        more = _more(test)
-    return (
-        f"{_seen(state)}; the policy promotes below {threshold(rule.promote_below)}{known}. {more}"
-    )
 
 
 def amber(state: GateState, test: SequentialResult) -> str:
@@ -143,7 +152,7 @@ def amber(state: GateState, test: SequentialResult) -> str:
 
 def saved(savings: Savings | None) -> list[str]:
     """Return what an early decision saved, or nothing."""
-    if savings is None:
+    if savings is None or savings.images < 1:
         return []
     return [
         f"Decided after {savings.decided:,} of {savings.planned:,} planned cases, with "
@@ -178,9 +187,11 @@ def unanswered(policy: Policy, results: Iterable[ExpectationResult]) -> Iterator
 
 
 def incomplete(
-    stopped: str | None, *, drawn: int, finished: int, baseline: int, images: int
+    stopped: str | None, *, drawn: int, finished: int, baseline: int, metrics: Metrics
 ) -> Iterator[str]:
-    """Yield what the run did not do."""
+    """Yield what the run did not do, and what its figures rest on instead."""
+    candidate = metrics.candidate
+    images, judged = candidate.images + candidate.extra_images, candidate.failure_rate.n
     if stopped is not None:
         yield f"The run ended early: {_end(stopped)}."
     if drawn < 1:
@@ -191,12 +202,17 @@ def incomplete(
         yield f"{baseline:,} of {drawn:,} cases finished with the baseline."
     if images != finished:
         yield f"The metrics count {images:,} cases, though {finished:,} finished."
+    if judged > candidate.images:
+        yield f"The failure rate counts {judged:,} images, though {candidate.images:,} were judged."
 
 
 def no_figures(metrics: Metrics) -> Iterator[str]:
     """Yield the figures that are no numbers, and those of the candidate that are missing."""
     broken = list(_broken(metrics.model_dump(), ""))
     missing = [f"candidate.{name}" for name in REQUIRED if getattr(metrics.candidate, name) is None]
+    rate = metrics.candidate.failure_rate
+    if rate.estimate is None and rate.n > rate.unmeasured:
+        missing.append("candidate.failure_rate")
     if broken:
         yield f"Not a number: {', '.join(broken)}."
     if missing:
@@ -238,29 +254,58 @@ def broken_checks(faults: int) -> Iterator[str]:
 def _seen(state: GateState) -> str:
     """Return the headline: estimate, images, and what could not be judged."""
     rate = state.metrics.candidate.failure_rate
-    share = "An unknown share" if rate.estimate is None else percent(rate.estimate)
-    return f"{share} of {images(rate.n)}{_origins(state.policy)} failed{_unmeasured(rate)}"
+    of = f"of {images(rate.n)}{_origins(state.policy)} failed"
+    if rate.estimate is None:
+        return f"It is unknown how many {of}{_unmeasured(rate)}"
+    return f"{percent(rate.estimate)} {of}{_unmeasured(rate)}"
 
 
-def _at_least(test: SequentialResult, limit: float | None) -> str:
+def _confidence(state: GateState) -> str:
+    """Return the confidence of a proof for the candidate, by the risk that earlier tests left."""
+    beta = state.policy.failure.beta
+    return threshold(1 - min(state.beta_left or beta, beta))
+
+
+def _up_to(upper: float | None) -> str:
+    """Return how bad a slice may still be."""
+    return "" if upper is None else f", so up to {_ceil(upper)} may fail"
+
+
+def _at_least(policy: Policy, test: SequentialResult, limit: float | None) -> str:
     """Return what is proven of a rate that is too high."""
     if test.lower is None or limit is None or test.fail_at is None:
         return ""
-    sure = 1 - math.exp(-test.fail_at)
-    # Under a calibrated threshold the limit itself is what is proven.
+    # A calibrated threshold is lower than its risk says; the limit itself is what it proves.
+    risk = policy.failure.alpha * HEADLINE_SHARE
+    sure = 1 - (risk if test.kind == "headline" else math.exp(-test.fail_at))
     return f", and at least {_floor(max(test.lower, limit))} fail with {threshold(sure)} confidence"
 
 
-def _more(test: SequentialResult) -> str:
-    """Return how many more images would be the proof."""
+def _more(state: GateState, test: SequentialResult) -> str:
+    """Return how many more images would be the proof; nothing where none would."""
+    if any(unprovable(state)):
+        return ""
     if test.images_needed is None:
-        return "At the rate seen so far no affordable number of images would decide."
+        return " At the rate seen so far no affordable number of images would decide."
     more = max(test.images_needed, 1)
-    if not test.failures:
+    bad = test.failures or _unknown(state, test)
+    if test.kind == "headline" and state.policy.failure.mode == "calibrated":
+        total = test.images + more
+        if total > state.planned_cases:
+            at = "at this rate" if bad else "without a failure"
+            return f" A run that plans {'about ' if bad else ''}{total:,} images would decide {at}."
+    if not bad:
         if test.kind == "slice":
-            return f"{test.images:,} of {test.images + more:,} clean images needed are there."
-        return f"{more:,} more clean image{'' if more == 1 else 's'} would decide."
-    return f"About {more:,} more image{'' if more == 1 else 's'} at this rate would decide."
+            return f" {test.images:,} of {test.images + more:,} clean images needed are there."
+        return f" {more:,} more clean image{'' if more == 1 else 's'} would decide."
+    return f" About {more:,} more image{'' if more == 1 else 's'} at this rate would decide."
+
+
+def _unknown(state: GateState, test: SequentialResult) -> int:
+    """Return the images of a test that nobody could judge."""
+    if test.kind == "headline":
+        return state.metrics.candidate.failure_rate.unmeasured
+    return _rate_of(state.metrics, test.name).unmeasured
 
 
 def _pairs(metrics: Metrics) -> str:
@@ -286,7 +331,7 @@ def _unmeasured(rate: Rate) -> str:
     """Return how many images nobody could judge."""
     if not rate.unmeasured:
         return ""
-    return f", taking {rate.unmeasured} that could not be judged for failures"
+    return f" and {rate.unmeasured:,} could not be judged, which PROMOTE takes for failures"
 
 
 def _origins(policy: Policy) -> str:
@@ -298,7 +343,8 @@ def _origins(policy: Policy) -> str:
 def _count(test: SequentialResult) -> str:
     """Return the failures of a slice."""
     failures = test.failures or 0
-    return f"{failures} of {images(test.images)} failed ({percent(failures / test.images)})"
+    share = failures / test.images if test.images else 0.0
+    return f"{failures:,} of {images(test.images)} failed ({percent(share)})"
 
 
 def _mostly(test: SequentialResult, metrics: Metrics) -> str:
@@ -323,14 +369,20 @@ def _name(piece: Slice) -> str:
     return slice_name((piece.dimension, piece.value))
 
 
+def _decimals(share: float) -> int:
+    """Return the decimals of a percentage that tell a small share from none."""
+    return 1 if share >= 0.001 or not share > 0 else 2 if share >= 0.0001 else 3
+
+
 def _floor(share: float) -> str:
     """Return a lower bound, rounded down: rounding must not claim more than is known."""
-    return percent(math.floor(share * 1000) / 1000)
+    # 0.57 * 100 is 56.99999999999999: the error of the product is no part of the bound.
+    return percent(math.floor(round(share * 1000, 9)) / 1000)
 
 
 def _ceil(share: float) -> str:
     """Return an upper bound, rounded up."""
-    return percent(math.ceil(share * 1000) / 1000)
+    return percent(math.ceil(round(share * 1000, 9)) / 1000)
 
 
 def _end(sentence: str) -> str:
