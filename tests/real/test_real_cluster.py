@@ -37,7 +37,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> str:
         "name": "lenient",
         "failure": {"limit": 0.1, "promote_below": 0.25},
         "slices": {"limit": 0.5, "critical": []},
-        "sampling": {"cases": CASES, "shard_size": 4},
+        "sampling": {"cases": CASES, "shard_size": 4, "stop_early": False},
     }
     path.write_text(yaml.safe_dump(value), encoding="utf-8")
     return str(path)

@@ -198,7 +198,7 @@ LENIENT = {
     "failure": {"limit": 0.1, "promote_below": 0.35},
     "slices": {"limit": 0.5, "critical": []},
     "limits": [{"measure": "effective_cost_per_1k_usd", "max": 30.0, "on_breach": "hold"}],
-    "sampling": {"cases": 28, "shard_size": 7},
+    "sampling": {"cases": 28, "shard_size": 7, "stop_early": False},
 }
 
 

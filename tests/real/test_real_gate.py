@@ -34,7 +34,7 @@ def lenient(tmp_path: Path) -> str:
         "failure": {"limit": 0.1, "promote_below": 0.25},
         "slices": {"limit": 0.5, "critical": []},
         "limits": [{"measure": "effective_cost_per_1k_usd", "max": 30.0, "on_breach": "hold"}],
-        "sampling": {"cases": 28, "shard_size": 7},
+        "sampling": {"cases": 28, "shard_size": 7, "stop_early": False},
     }
     path = tmp_path / "lenient.yaml"
     path.write_text(yaml.safe_dump(policy), encoding="utf-8")
@@ -48,7 +48,7 @@ def strict(tmp_path: Path) -> str:
         "schema_version": 1,
         "name": "strict",
         "failure": {"limit": 0.005, "promote_below": 0.01, "alpha": 0.2},
-        "sampling": {"cases": 36, "shard_size": 9},
+        "sampling": {"cases": 36, "shard_size": 9, "stop_early": False},
     }
     path = tmp_path / "strict.yaml"
     path.write_text(yaml.safe_dump(policy), encoding="utf-8")
@@ -128,6 +128,29 @@ def test_promote_then_a_broken_candidate_is_rolled_back(
     assert back.code == 0, back.err
     assert back.json["mix_name"] == "production"
     assert routing(imagegate.home)["mix_name"] == "production"
+
+
+def test_a_broken_candidate_is_stopped_within_a_hundred_images(imagegate: Command) -> None:
+    done = imagegate("run", "--candidate", BROKEN, "--json")
+    assert done.code == 1, done.err
+    first = done.json
+    folder = run_folder(imagegate.home)
+    asked = query(
+        imagegate.home, "SELECT count(DISTINCT case_id) FROM ledger WHERE arm = 'candidate'"
+    )[0][0]
+    assert first["images"] <= asked < 100
+    assert first["savings"]["planned"] == 600
+    assert first["savings"]["decided"] == first["images"]
+    assert first["savings"]["usd"] > 5
+    assert any("did not have to be made" in reason for reason in first["reasons"])
+    assert not first["incomplete"]
+
+    # The same build again: the ledger of retests says so, and the evidence starts lower.
+    again = imagegate("run", "--candidate", BROKEN, "--seed", "8", "--json")
+    assert again.code == 1, again.err
+    told = [w for w in again.json["warnings"] if folder.name in w]
+    assert len(told) == 1, again.json["warnings"]
+    assert "tested before" in told[0]
 
 
 def test_the_cap_holds_and_is_never_passed(imagegate: Command) -> None:

@@ -141,7 +141,7 @@ def lenient(tmp_path: Path) -> str:
         "failure": {"limit": 0.1, "promote_below": 0.25},
         "slices": {"limit": 0.5, "critical": []},
         "limits": [{"measure": "effective_cost_per_1k_usd", "max": 30.0, "on_breach": "hold"}],
-        "sampling": {"cases": 28, "shard_size": 7},
+        "sampling": {"cases": 28, "shard_size": 7, "stop_early": False},
     }
     path = tmp_path / "lenient.yaml"
     path.write_text(yaml.safe_dump(policy), encoding="utf-8")
@@ -255,7 +255,7 @@ def test_without_the_store_nothing_is_promoted_but_a_rollback_waits_for_nothing(
     if verdict == "ROLLBACK":
         policy = yaml.safe_load(Path(lenient).read_text())
         policy["failure"] = {"limit": 0.005, "promote_below": 0.01, "alpha": 0.2}
-        policy["sampling"] = {"cases": 36, "shard_size": 9}
+        policy["sampling"] = {"cases": 36, "shard_size": 9, "stop_early": False}
         Path(lenient).write_text(yaml.safe_dump(policy))
     box = machine("one")
     path = str(ROOT / "deployments" / "mixes" / candidate)
