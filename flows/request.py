@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.approval.rules import Approval
-from tasks.records import Accounts, Rate, Record, Slice, VerdictName
+from tasks.records import Accounts, Rate, Record, Savings, Slice, VerdictName
 
 
 class GateRequest(BaseModel):
@@ -84,6 +84,10 @@ class GateResult(Record):
     effective_cost_per_1k_usd: float | None
     baseline_effective_cost_per_1k_usd: float | None
     spend_usd: float
+    #: What an early decision did not have to generate; ``None`` when the whole plan was run.
+    savings: Savings | None = None
+    #: How often the data were looked at while the run went on.
+    looks: int = 0
     latency_s: dict[Literal["p50", "p95", "p99"], float | None]
     accounts: Accounts
     slices: tuple[Slice, ...]

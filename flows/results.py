@@ -50,14 +50,15 @@ def build_result(
         baseline=plan.baseline.mix.name,
         production=production,
         images=after.images,
-        incomplete=verdict.savings is None
-        and min(after.images, before.images) < len(plan.cases),
+        incomplete=verdict.savings is None and min(after.images, before.images) < len(plan.cases),
         failure_rate=after.failure_rate,
         baseline_failure_rate=before.failure_rate,
         cost_per_1k_usd=after.cost_per_1k_usd,
         effective_cost_per_1k_usd=after.effective_cost_per_1k_usd,
         baseline_effective_cost_per_1k_usd=before.effective_cost_per_1k_usd,
         spend_usd=spend_usd,
+        savings=verdict.savings,
+        looks=len(verdict.looks),
         latency_s={
             "p50": after.latency_p50_s,
             "p95": after.latency_p95_s,

@@ -174,11 +174,23 @@ def show_result(result: GateResult, console: Console) -> None:
     console.print(
         f"Spend  ${result.spend_usd:.2f} for this run, {result.seconds:.0f} s", markup=False
     )
+    saved = result.savings
+    if saved is not None:
+        console.print(
+            f"Saved  ${saved.usd:,.2f} and {saved.images:,} images by deciding at look "
+            f"{result.looks}",
+            markup=False,
+        )
     console.print(f"Report {result.report}", markup=False, soft_wrap=True)
     if result.incomplete:
         console.print(
             f"Resume imagegate run --resume {result.run_id}", markup=False, soft_wrap=True
         )
+
+
+def planned(result: GateResult) -> str:
+    """Return of how many planned images the run was decided early, or nothing."""
+    return "" if result.savings is None else f" of {result.savings.planned} planned"
 
 
 def before_after(result: GateResult) -> list[tuple[str, str, str]]:
@@ -203,5 +215,5 @@ def before_after(result: GateResult) -> list[tuple[str, str, str]]:
             dollars(result.baseline_effective_cost_per_1k_usd),
             dollars(result.effective_cost_per_1k_usd),
         ),
-        ("images", str(before.n), str(after.n)),
+        ("images", str(before.n), f"{after.n}{planned(result)}"),
     ]

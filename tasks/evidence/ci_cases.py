@@ -129,6 +129,7 @@ def _verdict(facts: CiFacts) -> Iterator[CiCase]:
         else "error"
     )
     told = (
+        f"decided after {facts.metrics.candidate.images:,} images",
         *verdict.reasons[1:],
         *(f"warning: {w}" for w in verdict.warnings),
         *(f"done: {a}" for a in facts.actions),

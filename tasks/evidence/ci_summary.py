@@ -15,6 +15,7 @@ from tasks.approval.rules import commands
 from tasks.evidence import present
 from tasks.evidence.charts import rate_words
 from tasks.evidence.ci_cases import CiCase, CiFacts, ci_cases
+from tasks.evidence.growth import saved_words
 from tasks.evidence.text import markdown, shorten, visible
 
 #: GitHub shows no more of a kind at one step.
@@ -44,7 +45,7 @@ def job_summary(facts: CiFacts) -> str:
     lines += ["", "### What to do", "", *(f"- {step}" for step in what_to_do(facts))]
     lines += [
         "",
-        f"Run {_code(facts.run_id)} · {facts.metrics.candidate.images:,} images · "
+        f"Run {_code(facts.run_id)} · {plain(_images(facts))} · "
         f"\\${facts.spend_usd:,.2f} spent · {facts.seconds:.0f} s · "
         f"policy {plain(facts.policy.name)}",
         "",
@@ -63,6 +64,11 @@ _KINDS = {
     "FrozenError": "refused, production is frozen",
     "PreflightError": "refused, nothing was spent",
 }
+
+
+def _images(facts: CiFacts) -> str:
+    """Return how many images decided, and what that saved."""
+    return saved_words(facts.verdict.savings) or f"{facts.metrics.candidate.images:,} images"
 
 
 def broken_summary(sentence: str, kind: str) -> str:

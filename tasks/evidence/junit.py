@@ -76,9 +76,22 @@ def properties_of(facts: CiFacts) -> dict[str, str]:
         "baseline": facts.baseline,
         "policy": facts.policy.name,
         "images": str(facts.metrics.candidate.images),
+        **_savings(facts),
         "spend_usd": f"{facts.spend_usd:.6f}",
         "report": facts.report,
         **{f"digest.{name}": digest for name, digest in facts.digests.items()},
+    }
+
+
+def _savings(facts: CiFacts) -> dict[str, str]:
+    """Return what an early decision saved, where there was one."""
+    saved = facts.verdict.savings
+    if saved is None:
+        return {}
+    return {
+        "images_planned": str(saved.planned),
+        "saved_usd": f"{saved.usd:.2f}",
+        "saved_images": str(saved.images),
     }
 
 

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.approval.rules import sentence
-from tasks.evidence import appendix, charts, present
+from tasks.evidence import appendix, charts, growth, present
 from tasks.evidence.bundle import digests
 from tasks.evidence.gallery import (
     Selection,
@@ -141,7 +141,13 @@ def _context(view: ReportView, selection: Selection) -> dict[str, Any]:
         "created_at": present.moment(plan.created_at),
         "finished_at": present.moment(view.finished_at),
         "policy_name": visible(plan.policy.name),
-        "cases": len(plan.cases),
+        "cases": growth.decided_words(
+            verdict,
+            view.metrics.candidate.images,
+            len(plan.cases),
+            view.metrics.candidate.extra_images,
+        ),
+        "growth": growth.growth(view),
         "cards": present.cards(view),
         "expectations": present.expectations(view.expectations),
         "accounts": present.accounts(view),

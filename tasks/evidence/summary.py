@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tasks.approval.rules import sentence
 from tasks.evidence import present
+from tasks.evidence.growth import decided_words, saved_words
 from tasks.evidence.text import markdown, shorten
 from tasks.evidence.view import ReportView
 
@@ -38,13 +39,23 @@ def markdown_summary(view: ReportView) -> str:
     lines += _slices(view) + _checks(view) + _breaches(view)
     lines += [
         "",
-        f"Run `{_code(plan.run_id)}` · {len(plan.cases):,} cases · policy "
+        f"Run `{_code(plan.run_id)}` · {markdown(_cases(view))} · policy "
         f"{markdown(plan.policy.name)} · decided {markdown(view.finished_at or plan.created_at)}",
         "",
         f"Report and evidence: `report.html` in the folder of run `{_code(plan.run_id)}`; "
         f"`imagegate report {_code(plan.run_id)}` says where it lies.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _cases(view: ReportView) -> str:
+    """Return how many cases decided, and what that saved."""
+    candidate, saved = view.metrics.candidate, saved_words(view.verdict.savings)
+    if saved:
+        return saved
+    return decided_words(
+        view.verdict, candidate.images, len(view.plan.cases), candidate.extra_images
+    )
 
 
 def metrics_rows(view: ReportView) -> list[dict[str, str]]:

@@ -15,6 +15,7 @@ from tasks.evidence.provenance import provenance
 from tasks.evidence.report import write_report
 from tasks.evidence.sharing import push_run
 from tasks.evidence.view import ReportView
+from tasks.harness.task import spent_usd
 from tasks.metrics.task import Measured
 from tasks.plan import RunPlan
 from tasks.records import ExpectationResult, Verdict, utc_now
@@ -88,6 +89,7 @@ def publish_evidence(
         actions=actions,
         approval=read_approval(context.state, plan.run_id),
         finished_at=utc_now(),
+        spent_usd=spent_usd(context, plan),
         provenance=provenance(),
     )
     report = write_report(context.folder, view, context.images)

@@ -52,6 +52,9 @@ class ReportView:
     approval: Approval | None = None
     #: When the verdict fell, UTC ISO-8601.
     finished_at: str = ""
+    #: What the ledger counts for the whole run, what was under way at the end included; ``None``
+    #: where only the cases that count are known.
+    spent_usd: float | None = None
     #: Code version and the like, shown as they are.
     provenance: Mapping[str, str] = field(default_factory=dict)
     #: Thumbnails by :func:`picture_key`; filled by :func:`tasks.evidence.report.write_report`.
