@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,13 @@ class Expected:
     expect: str = "image"
 
 
+#: Pictures that a picture is judged against: what a user sent to be edited, the part of it that may
+#: change (white), and the small picture that was enlarged.
+Role = Literal["upload", "mask", "source"]
+
+Pixels = NDArray[np.uint8]
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One decoded picture: decoded once, as displayed (EXIF orientation applied)."""
@@ -40,6 +48,21 @@ class Picture:
     mime: str
     #: What checks leave for the report beside their finding, e.g. ``read_text``.
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    #: Reference pictures, decoded like this one; ``None`` for one that cannot be read.
+    references: Mapping[Role, Pixels | None] = field(default_factory=dict, repr=False)
+
+    def reference(self, role: Role) -> Pixels | None:
+        """Return a reference picture, ``None`` when the case has none.
+
+        Raises:
+            ValueError: It is there and cannot be read: a fault of the check, not of the picture.
+        """
+        if role not in self.references:
+            return None
+        found = self.references[role]
+        if found is None:
+            raise ValueError(f"the {role} that the picture is judged against cannot be read")
+        return found
 
 
 class Check(Protocol):

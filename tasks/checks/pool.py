@@ -12,7 +12,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 
-from tasks.checks.base import Expected
+from tasks.checks.base import Expected, Role
 from tasks.records import Finding, ImageReport
 
 #: Seconds for one picture once a worker is warm.
@@ -43,6 +43,7 @@ _MAX_REPORT = 16 * 2**20
 class _Job:
     path: Path
     expected: Expected
+    references: Mapping[Role, Path]
     future: Future[ImageReport]
 
 
@@ -86,7 +87,9 @@ class CheckPool:
         for thread in self._threads:
             thread.join()
 
-    def submit(self, path: Path, expected: Expected) -> Future[ImageReport]:
+    def submit(
+        self, path: Path, expected: Expected, references: Mapping[Role, Path] | None = None
+    ) -> Future[ImageReport]:
         """Queue a picture. What breaks is a fault in the report, never an exception.
 
         The future is cancelled when the pool ends early, or has ended.
@@ -94,7 +97,7 @@ class CheckPool:
         future: Future[ImageReport] = Future()
         with self._closing:
             if not self._closed:
-                self._jobs.put(_Job(path, expected, future))
+                self._jobs.put(_Job(path, expected, references or {}, future))
                 return future
         _cancel(future)
         return future
@@ -146,7 +149,7 @@ class _Worker:
         """Return the report; afterwards ``alive`` tells whether the worker can go on."""
         patience = timeout_s if self._warm else timeout_s + START_S
         try:
-            self._pipe.send((job.path, job.expected))
+            self._pipe.send((job.path, job.expected, dict(job.references)))
             if not self._pipe.poll(patience):
                 self.kill()
                 return _fault(f"the checks did not end within {patience:.0f} s")
@@ -213,11 +216,12 @@ def _work(pipe: Connection) -> None:
 
     while True:
         try:
-            path, expected = pipe.recv()
+            path, expected, references = pipe.recv()
         except (EOFError, OSError):
             return
         try:
-            report = check_picture(path.read_bytes(), expected)
+            files = {role: file.read_bytes() for role, file in references.items()}
+            report = check_picture(path.read_bytes(), expected, files)
         except Exception as error:  # noqa: BLE001 - a fault of this picture's check
             report = _fault(f"the checks broke: {type(error).__name__}: {error}"[:300])
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
+from tasks.checks.base import Role
 from tasks.checks.pool import CheckPool
 from tasks.checks.suite import expected_for
 from tasks.records import Case, Generation, ImageReport
@@ -15,14 +16,14 @@ _WAITING = 3
 
 
 def check_shard(
-    items: Iterable[tuple[Case, Generation, Path]],
+    items: Iterable[tuple[Case, Generation, Path, Mapping[Role, Path]]],
     pool: CheckPool,
     on_report: Callable[[str, ImageReport], None],
 ) -> dict[str, ImageReport]:
     """Check pictures and return their reports by case.
 
     Args:
-        items: Case, generation and where its picture lies.
+        items: Case, generation, where its picture lies, and what it is judged against.
         pool: The workers, which other shards may use at the same time.
         on_report: Called with case id and report as each ends, from this thread.
     """
@@ -38,10 +39,10 @@ def check_shard(
             reports[case_id] = future.result()
             on_report(case_id, reports[case_id])
 
-    for case, generation, path in items:
+    for case, generation, path, references in items:
         while len(under_way) >= _WAITING * pool.workers:
             collect()
-        under_way[pool.submit(path, expected_for(case, generation))] = case.case_id
+        under_way[pool.submit(path, expected_for(case, generation), references)] = case.case_id
     while under_way:
         collect()
     return reports

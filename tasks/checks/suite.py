@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from tasks.checks import duplicates
-from tasks.checks.base import Check, Expected, Picture
+from tasks.checks.base import Check, Expected, Picture, Role
 from tasks.checks.blank import Blank, Refusal
 from tasks.checks.colour import Cast, Palette
 from tasks.checks.decode import VERSION as DECODE_VERSION
@@ -32,12 +34,15 @@ _BLANK = "composition.blank"
 _FOR_BLANK = frozenset({"geometry.size", "geometry.aspect", "typography.text", _BLANK})
 
 
-def check_picture(data: bytes, expected: Expected) -> ImageReport:
+def check_picture(
+    data: bytes, expected: Expected, references: Mapping[Role, bytes] | None = None
+) -> ImageReport:
     """Run every check on the bytes of a file.
 
     Args:
         data: The file, untrusted.
         expected: What the picture should be.
+        references: Files that it is judged against.
 
     Returns:
         One finding for each check. An unreadable file fails ``decode.file`` and all others skip;
@@ -47,6 +52,10 @@ def check_picture(data: bytes, expected: Expected) -> ImageReport:
     decoded = decode(data, expected)
     picture = decoded.picture
     findings = list(decoded.findings)
+    if picture is not None and references:
+        found = {role: decode(file, Expected()).picture for role, file in references.items()}
+        pixels = {role: None if one is None else one.rgb for role, one in found.items()}
+        picture = replace(picture, references=pixels)
     if picture is None:
         findings += [_skip(check, "the file does not decode") for check in CHECKS]
         return ImageReport(

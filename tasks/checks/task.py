@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.checks.base import Role
 from tasks.checks.pool import CheckPool
 from tasks.checks.shard import check_shard
 from tasks.context import RunContext
 from tasks.harness.journal import Journal
 from tasks.plan import Shard
-from tasks.records import Arm, ImageReport
+from tasks.records import Arm, Case, Generation, ImageReport
+from tasks.settings import DATASETS
 from tasks.telemetry import stage
 
 
@@ -52,7 +55,12 @@ def check_images(
         if all(finding.verdict != "fault" for finding in report.findings)
     }
     items = [
-        (cases[case_id], generation, context.images.path(generation.image_digest))
+        (
+            cases[case_id],
+            generation,
+            context.images.path(generation.image_digest),
+            _references(context, cases[case_id], generation),
+        )
         for (_, case_id), generation in journal.generations(arm, shard.case_ids).items()
         if generation.status == "ok"
         and generation.image_digest is not None
@@ -64,3 +72,13 @@ def check_images(
         on_report(arm, report)
 
     return len(check_shard(items, pool, keep))
+
+
+def _references(context: RunContext, case: Case, generation: Generation) -> dict[Role, Path]:
+    """Return the files that a picture is judged against."""
+    found: dict[Role, Path] = {}
+    if case.upload is not None:
+        found["upload"] = DATASETS / case.upload
+    if generation.source_digest is not None:
+        found["source"] = context.images.path(generation.source_digest)
+    return found

@@ -152,7 +152,7 @@ def test_a_shard_is_checked_and_told_about(tmp_path: Path) -> None:
             run_id="r", arm="candidate", mix_digest="m", case_id=case.case_id, seed=1,
             models=("a",), status="ok", declared_mime="image/png",
         )  # fmt: skip
-        items.append((case, generation, file))
+        items.append((case, generation, file, {}))
     told: list[str] = []
     with CheckPool(workers=1) as pool:
         reports = check_shard(items, pool, lambda case_id, _: told.append(case_id))
