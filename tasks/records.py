@@ -105,6 +105,8 @@ class Case(Record):
     brand: str | None = None
     #: Path of the picture to edit, relative to the folder ``datasets/``.
     upload: str | None = None
+    #: Path of the mask of an edit, white where the upload may change; relative like ``upload``.
+    mask: str | None = None
     origin: Origin = "production"
     #: ``image``: a picture is right. ``refusal``: the prompt is unsafe and a refusal is right.
     expect: Literal["image", "refusal"] = "image"
@@ -119,6 +121,9 @@ class Case(Record):
         shape = self.model_dump(
             exclude={"schema_version", "case_id", "origin", "theme", "stratum", "weight"}
         )
+        if self.mask is None:
+            # Cases had no mask at first, and what is cached of them must be found.
+            del shape["mask"]
         return digest_json(shape)
 
 
@@ -216,6 +221,8 @@ class Finding(Record):
     higher_is_better: bool = True
     message: str = ""
     region: Region | None = None
+    #: Of a failure: whether a second, independent reader finds the same. ``None``: none was asked.
+    confirmed: bool | None = None
 
 
 class Outcome(Record):
@@ -441,5 +448,7 @@ class ImageReport(Record):
     fingerprint: str | None = None
     width: int | None = None
     height: int | None = None
+    #: Mean lightness, a, b (CIELAB, D65) and mean chroma of the picture; empty when not decoded.
+    colour: tuple[float, ...] = ()
     #: CPU seconds that the checks took.
     seconds: float = 0.0

@@ -79,6 +79,8 @@ def _references(context: RunContext, case: Case, generation: Generation) -> dict
     found: dict[Role, Path] = {}
     if case.upload is not None:
         found["upload"] = DATASETS / case.upload
+    if case.mask is not None:
+        found["mask"] = DATASETS / case.mask
     if generation.source_digest is not None:
         found["source"] = context.images.path(generation.source_digest)
     return found

@@ -19,6 +19,7 @@ _INT = "int64"
 _FLOAT = "float64"
 _BOOL = "bool"
 _MAYBE_INT = "Int64"
+_MAYBE_BOOL = "boolean"
 #: A list or a mapping, as JSON text.
 _JSON = "json"
 
@@ -33,6 +34,7 @@ _CASES: dict[str, str] = {
     "expected_text": _JSON,
     "brand": _TEXT,
     "upload": _TEXT,
+    "mask": _TEXT,
     "origin": _TEXT,
     "expect": _TEXT,
     "theme": _TEXT,
@@ -98,6 +100,7 @@ _FINDINGS: dict[str, str] = {
     "limit": _FLOAT,
     "higher_is_better": _BOOL,
     "message": _TEXT,
+    "confirmed": _MAYBE_BOOL,
 }
 _REGION = ("x", "y", "width", "height")
 _OUTCOMES: dict[str, str] = {
