@@ -177,8 +177,9 @@ def _paired(
     log_pass = paired_log_e(for_pass.worse, for_pass.better, for_pass.pairs, margin)
     lower = upper = None
     if bounds:
-        lower, _ = paired_interval(for_fail, at.share, sight.risk)
-        _, highest = paired_interval(for_pass, at.share, sight.risk)
+        lower, highest = paired_interval(for_fail, at.share, sight.risk)
+        if for_pass != for_fail:
+            _, highest = paired_interval(for_pass, at.share, sight.risk)
         upper = highest if highest <= 0 else sight.upper(highest)
     pass_at = -math.log(sight.risk) if rule.required else None
     return [

@@ -84,8 +84,8 @@ def proven_bad(state: GateState, test: SequentialResult) -> str:
         )
     if test.kind == "paired":
         return (
-            f"The candidate fails more often than the baseline by more than the margin of "
-            f"{threshold(state.policy.paired.margin)}: {_pairs(state.metrics)}."
+            f"The candidate's failure rate is more than {_margin(state.policy)} above the "
+            f"baseline's: {_pairs(state.metrics)}."
         )
     limit = next((r for r in state.expectations if r.source == test.name), None)
     found = f"limit {test.name}" if limit is None else _end(limit.sentence)
@@ -97,8 +97,8 @@ def not_proven(state: GateState, test: SequentialResult) -> str:
     rule, policy = state.policy.failure, state.policy
     if test.kind == "paired":
         return (
-            f"It is not proven that the candidate's failure rate is above the baseline's by less "
-            f"than {threshold(policy.paired.margin)}: {_pairs(state.metrics)}."
+            f"It is not proven that the candidate's failure rate is less than {_margin(policy)} "
+            f"above the baseline's: {_pairs(state.metrics)}."
         )
     if test.kind == "slice":
         below = policy.slices.critical_below
@@ -114,7 +114,7 @@ def not_proven(state: GateState, test: SequentialResult) -> str:
         return f"No image{_origins(policy)} was judged: there is no failure rate."
     known = (
         ""
-        if test.upper is None or test.upper >= 1
+        if test.upper is None or not rule.promote_below < test.upper < 1
         else (
             f", and with {_confidence(state)} confidence it is only known that fewer than "
             f"{_ceil(test.upper)} fail"
@@ -256,7 +256,7 @@ def _seen(state: GateState) -> str:
     rate = state.metrics.candidate.failure_rate
     of = f"of {images(rate.n)}{_origins(state.policy)} failed"
     if rate.estimate is None:
-        return f"It is unknown how many {of}{_unmeasured(rate)}"
+        return f"It is unknown how many {of}: nobody could judge them"
     return f"{percent(rate.estimate)} {of}{_unmeasured(rate)}"
 
 
@@ -306,6 +306,11 @@ def _unknown(state: GateState, test: SequentialResult) -> int:
     if test.kind == "headline":
         return state.metrics.candidate.failure_rate.unmeasured
     return _rate_of(state.metrics, test.name).unmeasured
+
+
+def _margin(policy: Policy) -> str:
+    """Return the margin to the baseline, a difference of two percentages."""
+    return f"{100 * policy.paired.margin:.4g} points"
 
 
 def _pairs(metrics: Metrics) -> str:

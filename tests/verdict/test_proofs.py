@@ -1,0 +1,147 @@
+"""The tests behind a verdict: who needs which proof, and what each rests on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from tasks.policy import Limit, PairedRule, Policy, SliceRule
+from tasks.records import (
+    Accounts,
+)
+from tasks.verdict import decide
+from tasks.verdict.checkers import Sensitivity
+from tests.verdict.test_decide import (
+    CALIBRATED,
+    STRICT_PAIRS,
+    answer,
+    gate,
+    guard,
+    named,
+    paired,
+    piece,
+    said,
+)
+
+
+def test_the_margin_to_the_baseline_rolls_back_and_any_difference_is_a_warning() -> None:
+    def verdict(worse: int, better: int = 0) -> tuple[str, tuple[str, ...]]:
+        found = decide(gate(metrics=paired(worse, better)))
+        return found.verdict, found.warnings
+
+    assert verdict(0) == ("PROMOTE", ())
+    assert verdict(5, 5) == ("PROMOTE", ())
+    name, (warning,) = verdict(10)
+    assert name == "PROMOTE"
+    assert warning == (
+        "The candidate is worse than the baseline: 10 of 240 paired cases failed only with the "
+        "candidate, 0 only with the baseline."
+    )
+    assert verdict(40)[0] == "ROLLBACK"
+    assert "more than 2 points above the baseline's: 40 of 240" in said(gate(metrics=paired(40)))
+
+
+def test_pairs_that_were_lost_prove_nothing() -> None:
+    """Were they left out, a broken check could hide where the candidate is worse."""
+    lost = {"accounts": Accounts(defect=1, refused=0, undelivered=0, unmeasured=30)}
+    whole = gate(metrics=paired(0), policy=STRICT_PAIRS, n=600)
+    torn = gate(metrics=paired(0, 0, 570), policy=STRICT_PAIRS, n=600, candidate=lost)
+    assert named(whole) == "PROMOTE"
+    assert named(torn) == "HOLD"
+    assert decide(torn).tests[1].images == 600
+    against = gate(metrics=paired(40, 0, 210), candidate=lost)
+    assert named(gate(metrics=paired(40, 0, 210))) == "ROLLBACK"
+    assert named(against) == "PROMOTE"  # Thirty lost pairs might have been better ones.
+
+
+def test_a_required_comparison_that_was_not_made_holds() -> None:
+    assert named(gate()) == "PROMOTE"
+    assert said(gate(policy=STRICT_PAIRS)).startswith(
+        "HOLD\nIt is not proven that the candidate's failure rate is less than 2 points above the "
+        "baseline's: no pair was judged."
+    )
+
+
+def test_guarded_limits_need_proof_for_a_rollback_and_others_the_end_of_the_plan() -> None:
+    broken = answer("limits[0]", on_breach="rollback", success=False)
+    policy = Policy(limits=(Limit(measure="latency_p95_s", max=2, on_breach="rollback"),))
+
+    def verdict(**state: Any) -> str:
+        return named(gate(policy=policy, expectations=(answer(), broken), **state))
+
+    # One guard, one paired test: a quarter of alpha each, so log 80.
+    at = math.log(4 / 0.05)
+    assert verdict(guards=(guard(at - 1e-9),)) == "HOLD"
+    assert verdict(guards=(guard(at + 1e-9),)) == "ROLLBACK"
+    assert verdict(guards=(guard(at + 1e-9),), final=False) == "ROLLBACK"
+    assert verdict(guards=(guard(math.nan),)) == "HOLD"
+    assert verdict() == "ROLLBACK"
+    assert verdict(final=False) == "HOLD"
+    # Cut short, the figure rests on however few images there were.
+    assert verdict(stopped="Ctrl-C") == "HOLD"
+    assert verdict(finished_cases=239) == "HOLD"
+    text = said(gate(policy=policy, expectations=(answer(), broken), guards=(guard(9.0),)))
+    assert "limits[0] is as it is; proven over 240 images, however often one looks." in text
+
+
+def test_without_risk_left_nothing_is_promoted_and_bad_builds_are_rolled_back() -> None:
+    critical = Policy(slices=SliceRule(critical=("locale=th",)), paired=PairedRule(required=True))
+    state = {"beta_left": 0.0, "policy": critical, "metrics": paired(0, 0, 5000)}
+    for slices in ((), (piece("locale=th", 0, 500),)):
+        text = said(gate(0, 5000, slices=slices, **state))
+        assert text.startswith("HOLD\nEarlier tests of this build used up the risk of a wrong PRO")
+        assert "would decide" not in text
+        assert "only known" not in text
+        assert named(gate(0, 5000, slices=slices, **(state | {"policy": CALIBRATED}))) == "HOLD"
+    assert named(gate(29, beta_left=0.0)) == "ROLLBACK"
+
+
+def test_less_risk_left_needs_more_images_and_is_told() -> None:
+    assert named(gate(1)) == "PROMOTE"
+    text = said(gate(1, beta_left=0.012))
+    assert text.startswith("HOLD")
+    assert "with 98.8 % confidence it is only known that fewer than 3.6 % fail" in text
+    promoted = said(gate(1, 1000, beta_left=0.012))
+    assert "with 98.8 % confidence fewer than" in promoted
+    for wrong in (-0.01, 0.06, math.nan):
+        with pytest.raises(ValueError, match=r"beta must be 0 to 0\.05"):
+            decide(gate(beta_left=wrong))
+
+
+@pytest.mark.parametrize(("found", "planted"), [(0, 0), (0, 300), (10, 40), (8, 8 * 2)])
+def test_a_check_that_misses_what_was_planted_holds(found: int, planted: int) -> None:
+    checks = (Sensitivity("layout.box", 299, 300), Sensitivity("typography.text", found, planted))
+    text = said(gate(0, 5000, checks=checks))
+    assert text.startswith(f"HOLD\nCheck typography.text is blind: it found {found} of {planted} ")
+    assert "would decide" not in text
+    assert "layout.box" not in text
+    assert named(gate(29, checks=checks)) == "ROLLBACK"
+
+
+def test_every_proof_for_promote_is_about_what_the_checks_can_see() -> None:
+    checks = (Sensitivity("typography.text", 240, 300),)
+    policy = Policy(
+        slices=SliceRule(critical=("locale=th",)), paired=PairedRule(required=True, margin=0.05)
+    )
+
+    def tests(**state: Any) -> list[Any]:
+        slices = (piece("locale=th", 0, 40),)
+        return list(
+            decide(
+                gate(0, 400, slices=slices, policy=policy, metrics=paired(0, 0, 400), **state)
+            ).tests
+        )
+
+    for seeing, plain in zip(tests(checks=checks), tests(), strict=True):
+        assert 0.7 < seeing.below / plain.below < 0.8
+        assert seeing.pass_at > plain.pass_at
+        assert seeing.log_e_pass < plain.log_e_pass
+        assert plain.upper < seeing.upper < 1
+        # Evidence against the candidate is that of flags that are there.
+        assert (seeing.log_e_fail, seeing.fail_at) == (plain.log_e_fail, plain.fail_at)
+    # The end that is told and the proof agree.
+    for n in range(100, 260, 3):
+        headline = decide(gate(0, n, checks=checks)).tests[0]
+        assert headline.passed == (headline.upper <= 0.03)
