@@ -165,6 +165,7 @@ def _links(summary: GateSummary) -> tuple[tuple[str, str], ...]:
 def _footer(summary: GateSummary) -> list[str]:
     parts = [f"Run {mrkdwn(summary.run_id, 120)}"]
     if summary.spend_usd is not None:
-        parts.append(f"Spent ${summary.spend_usd:,.2f}")
+        saved = f", saved {mrkdwn(summary.saved, 120)}" if summary.saved else ""
+        parts.append(f"Spent ${summary.spend_usd:,.2f}{saved}")
     shown = [(word, to) for word, to in _links(summary) if to != summary.run_page or is_web(to)]
     return parts + [link(to, word) for word, to in shown]

@@ -65,6 +65,8 @@ class GateSummary:
     #: ``https://`` address of the report, or its path.
     report: str = ""
     spend_usd: float | None = None
+    #: What an early decision saved, in a few words; empty when the whole plan was run.
+    saved: str = ""
     #: Failure rates, for what users would have felt.
     failure: Rate | None = None
     baseline_failure: Rate | None = None

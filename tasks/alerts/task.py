@@ -72,6 +72,7 @@ def notify(
         asked=asked_of_oncall(verdict, plan, metrics, waiting=waiting),
         report=str(context.folder.path / "report.html"),
         spend_usd=spent_usd(context, plan),
+        saved=saved_of(verdict),
         failure=metrics.candidate.failure_rate,
         baseline_failure=metrics.baseline.failure_rate,
         since=shown_time(began),
@@ -133,6 +134,14 @@ def top_failures(metrics: Metrics) -> tuple[TopFailure, ...]:
     return tuple(TopFailure(s.value, "", s.rate.failures, s.rate.n) for s in rows)
 
 
+def saved_of(verdict: Verdict) -> str:
+    """Return what an early decision saved in a few words, or nothing."""
+    saved = verdict.savings
+    if saved is None:
+        return ""
+    return f"${saved.usd:,.2f} by deciding on {saved.decided:,} of {saved.planned:,} planned cases"
+
+
 def asked_of_oncall(
     verdict: Verdict, plan: RunPlan, metrics: Metrics, *, waiting: bool = False
 ) -> tuple[str, ...]:
@@ -142,7 +151,9 @@ def asked_of_oncall(
     if waiting:
         approve, reject = commands(plan.run_id)
         return (f"nothing is on fire, production is as it was; decide: `{approve}` or `{reject}`",)
-    if min(metrics.candidate.images, metrics.baseline.images) < len(plan.cases):
+    finished = min(metrics.candidate.images, metrics.baseline.images)
+    # What its evidence decided early is a whole run, also when people held it afterwards.
+    if verdict.savings is None and finished < len(plan.cases):
         then = f"mend the cause, then `imagegate run --resume {plan.run_id}`"
     else:
         then = "see why the evidence is not enough, then a new run, perhaps with more --cases"

@@ -35,7 +35,8 @@ def render(summary: GateSummary) -> str:
         decided = f", decided {clean(summary.decided)}" if summary.decided else ""
         lines.append(f"Since   {clean(summary.since)}{decided}")
     if summary.spend_usd is not None:
-        lines.append(f"Spent   ${summary.spend_usd:,.2f}")
+        saved = f", saved {clip(clean(summary.saved), _LINE)}" if summary.saved else ""
+        lines.append(f"Spent   ${summary.spend_usd:,.2f}{saved}")
     lines.append(f"Run     {clean(summary.run_id)}")
     if summary.report:
         lines.append(f"Report  {clean(summary.report)}")

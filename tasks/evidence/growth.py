@@ -84,6 +84,8 @@ def growth(view: ReportView) -> dict[str, Any]:
     return {
         "chart": growth_chart(points, _in_words(view.verdict, points)) if points else Markup(""),
         "looks": looks,
+        "amber": any(p.amber for p in points),
+        "extra": any(p.after_extra for p in points),
         "tests": sorted(first, key=lambda row: row["order"]),
         "more": sorted((row for row in rows if not row["first"]), key=lambda row: row["order"]),
         "decider": _decider(view),
@@ -215,7 +217,7 @@ def _name(view: ReportView, test: SequentialResult) -> str:
     if test.kind == "headline":
         return "Failure rate"
     if test.kind == "paired":
-        return "Worse than the baseline"
+        return "Against the baseline"
     if test.kind == "slice":
         return visible(test.name)
     limits = view.plan.policy.limits
@@ -235,7 +237,7 @@ def _test(view: ReportView, test: SequentialResult) -> dict[str, Any]:
     return {
         "name": _name(view, test),
         "tags": [w for w, said in (("critical", critical), ("looks bad", looks_bad)) if said],
-        "limits": _limits(test),
+        "limits": _limits(view, test),
         "images": f"{test.images:,}",
         "failures": _failures(view, test),
         "interval": _interval(view, test),
@@ -255,7 +257,7 @@ def _test(view: ReportView, test: SequentialResult) -> dict[str, Any]:
     }
 
 
-def _limits(test: SequentialResult) -> str:
+def _limits(view: ReportView, test: SequentialResult) -> str:
     """Return what is to be proven, in short."""
     if test.kind == "guard" or test.limit is None:
         return ""
@@ -266,7 +268,14 @@ def _limits(test: SequentialResult) -> str:
         return above
     if test.kind == "paired":
         return f"{above}, promoted when proven not to be"
-    return f"{above}, promoted below {charts.round_percent(test.below)}"
+    policy = view.plan.policy
+    asked = policy.failure.promote_below
+    if test.kind == "slice":
+        asked = policy.slices.critical_below
+    words = f"{above}, promoted below {charts.round_percent(asked)}"
+    if test.below < asked - 1e-9:
+        words += f" (proven on {charts.percent(test.below)}, since the checks miss some defects)"
+    return words
 
 
 def _failures(view: ReportView, test: SequentialResult) -> str:

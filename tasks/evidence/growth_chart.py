@@ -47,7 +47,8 @@ def growth_chart(points: Sequence[Point], label: str) -> Markup:
         points: The looks in their order; at least one.
         label: The drawing in words, for whoever cannot see it.
     """
-    right = nice_ceiling(1.04 * max(1, *(p.images for p in points)))
+    most = max(1, *(p.images for p in points))
+    right, step = 1.03 * most, max(1.0, nice_ceiling(most / 6))
     proofs = max(1.18, *(1.06 * p.against for p in points), *(1.06 * p.favour for p in points))
     scale = (_MIDDLE - _TOP) / min(_MOST_PROOFS, proofs)
     parts = [
@@ -58,9 +59,9 @@ def growth_chart(points: Sequence[Point], label: str) -> Markup:
     parts += _frame(scale)
     parts += _lines(points, right, scale)
     parts += _marks(points, right, scale)
-    for tick in range(5):
-        value = right * tick / 4
-        anchor = "start" if tick == 0 else "end" if tick == 4 else "middle"
+    for tick in range(int(right / step) + 1):
+        value = step * tick
+        anchor = "start" if tick == 0 else "end" if value > 0.97 * right else "middle"
         words = f"{value:,.0f}" if tick else "0 images"
         parts.append(
             _TEXT.format(kind="tick", x=at(value, right), y=_HEIGHT - 6, anchor=anchor, label=words)

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from tasks.approval.rules import sentence
-from tasks.evidence import appendix, charts, growth, present
+from tasks.evidence import appendix, cards, charts, growth, present
 from tasks.evidence.bundle import digests
 from tasks.evidence.gallery import (
     Selection,
@@ -148,7 +148,7 @@ def _context(view: ReportView, selection: Selection) -> dict[str, Any]:
             view.metrics.candidate.extra_images,
         ),
         "growth": growth.growth(view),
-        "cards": present.cards(view),
+        "cards": cards.cards(view),
         "expectations": present.expectations(view.expectations),
         "accounts": present.accounts(view),
         "slices": present.slices(view),
