@@ -113,6 +113,16 @@ def test_a_bare_summary_is_a_message_too(fake: ModuleType) -> None:
     assert section(message, "*Done:*").endswith("*Asked of you:* nothing")
 
 
+def test_what_was_saved_stands_beside_what_was_spent(summary: GateSummary) -> None:
+    saved = "$26.71 by deciding on 72 of 600 planned cases"
+    early = replace(summary, saved=saved)
+    assert f"Spent $3.50, saved {saved}" in str(body(gate_message(early)))
+    assert f"Spent   $3.50, saved {saved}" in render(early)
+    # No block more than without it.
+    assert len(gate_message(early).blocks) == len(gate_message(summary).blocks)
+    assert "saved" not in str(body(gate_message(summary)))
+
+
 def hostile_summary(text: str, many: int) -> GateSummary:
     return GateSummary(
         verdict="ROLLBACK",
@@ -128,6 +138,7 @@ def hostile_summary(text: str, many: int) -> GateSummary:
         asked=(text,) * many,
         report=text,
         spend_usd=1.0,
+        saved=text,
         since=text,
         decided=text,
         run_page=text,
