@@ -47,6 +47,7 @@ def _mount() -> None:
         cli_metrics,
         cli_operate,
         cli_plan,
+        cli_retests,
         cli_run,
         cli_slack,
         cli_watchdog,
@@ -86,6 +87,7 @@ def _mount() -> None:
     why = "--why 'seen with the brand team'"
     add(gate, "approve", cli_approval.approve, "approve", f"approve RUN {why}")
     add(gate, "reject", cli_approval.reject, f"reject RUN {why}")
+    app.add_typer(cli_retests.retests, name="retests", rich_help_panel=gate)
     add(gate, "history", cli_operate.history)
     add(gate, "report", cli_operate.report)
 

@@ -50,6 +50,8 @@ def dry_run_gate(request: GateRequest, settings: Settings) -> dict[str, Any]:
     """
     from tasks.budget.task import refuse_over_budget
     from tasks.inputs.task import build_plan
+    from tasks.retests import prior_runs
+    from tasks.verdict.retest import remaining_beta, sentence
 
     if request.resume is not None:
         raise ConfigError("--dry-run plans a new run; leave out --resume")
@@ -58,6 +60,7 @@ def dry_run_gate(request: GateRequest, settings: Settings) -> dict[str, Any]:
             state, request.candidate, request.baseline, request.policy, request.catalog
         )
         room = refuse_over_budget(state, settings, selection.product)
+        prior = prior_runs(state, selection.product, selection.candidate.digest)
     plan = build_plan(
         "dry-run",
         selection,
@@ -65,6 +68,15 @@ def dry_run_gate(request: GateRequest, settings: Settings) -> dict[str, Any]:
         cases=request.cases,
         seed=request.seed,
         budget_usd=request.budget_usd,
+        prior=prior,
+    )
+    rule = plan.policy.failure
+    left = remaining_beta(
+        prior,
+        promote_below=rule.promote_below,
+        beta=rule.beta,
+        mode=rule.mode,
+        n_max=len(plan.cases),
     )
     unpriced = [
         m.name for mix in (plan.baseline, plan.candidate) for m in mix.models if m.price is None
@@ -87,6 +99,8 @@ def dry_run_gate(request: GateRequest, settings: Settings) -> dict[str, Any]:
         "hard_limit_left_usd": None if room.left is None else usd(room.left),
         "capped": room.caps(plan.budget_microusd),
         "models_without_price": sorted(set(unpriced)),
+        # Earlier tests of the same mix, and what they left of the risk of a wrong PROMOTE.
+        "tested_before": sentence(prior, rule.beta, left),
         "coverage": plan.coverage,
     }
 
@@ -123,6 +137,7 @@ def render_dry_run(preview: dict[str, Any]) -> str:
             f"(baseline ${cost['baseline']:.2f}, candidate ${cost['candidate']:.2f})"
         ),
         f"budget     ${preview['budget_usd']:.2f}" + capped,
+        *([] if preview["tested_before"] is None else [preview["tested_before"] + "."]),
         "Nothing was spent, frozen or changed.",
     ]
     left = preview["hard_limit_left_usd"]

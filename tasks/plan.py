@@ -46,6 +46,8 @@ class PriorRun(Strict):
     #: Headline images, and those among them that a PROMOTE took for failures.
     images: int
     failures: int
+    #: Images that it was planned with; ``None`` for as many as today's run.
+    planned: int | None = None
 
 
 class RunPlan(Strict):

@@ -8,6 +8,9 @@ What counts as an earlier test: every other run in the ledger that did not end w
 whatever its policy, its inputs and its seed were; and one that did, when production was rolled
 back from the mix after it, whoever did that. A PROMOTE that stands, or that a later mix replaced,
 is none: the build passed. A resumed run is the run that it resumes and never a test before itself.
+
+A person may excuse a run: its failures were no fault of the mix (a provider was ill, a fixed check
+cried wolf). Then it counts for nothing, and who said so and why stays in the ledger.
 """
 
 from __future__ import annotations
@@ -15,10 +18,62 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from tasks.errors import ConfigError, known
 from tasks.plan import PriorRun, RunPlan
-from tasks.records import VerdictName, utc_now
+from tasks.records import Record, VerdictName, utc_now
 from tasks.state import State, within
 from tasks.tables import retests, transitions
+
+
+class Tested(Record):
+    """One line of the ledger."""
+
+    run_id: str
+    candidate_digest: str
+    ended_at: str
+    verdict: str
+    images: int
+    failures: int
+    #: Cases of the headline sample as planned.
+    cases: int
+    excused_at: str | None = None
+    excused_by: str | None = None
+    excused_why: str | None = None
+
+
+def ledger_of(where: State | Connection, product: str, most: int = 50) -> tuple[Tested, ...]:
+    """Return the newest tests of a product, newest first."""
+    columns = [retests.c[name] for name in Tested.model_fields]
+    query = (
+        sa.select(*columns)
+        .where(retests.c.product == product)
+        .order_by(retests.c.ended_at.desc(), retests.c.run_id.desc())
+        .limit(most)
+    )
+    with within(where) as connection:
+        rows = connection.execute(query).mappings().all()
+    return tuple(Tested(**row) for row in rows)
+
+
+def excuse(where: State | Connection, product: str, run_id: str, *, by: str, why: str) -> None:
+    """Let a run count for nothing when its mix is tested again; saying it twice changes nothing.
+
+    Raises:
+        ConfigError: There is no such test, or no reason is given.
+    """
+    if not why.strip():
+        raise ConfigError(f"run {run_id!r} is excused only with a reason; give --why")
+    with within(where) as connection:
+        names = [test.run_id for test in ledger_of(connection, product, 200)]
+        if run_id not in names:
+            raise ConfigError(
+                f"run {run_id!r} is not in the ledger of retests of {product!r} {known(names, 5)}"
+            )
+        connection.execute(
+            sa.update(retests)
+            .where(retests.c.run_id == run_id, retests.c.excused_at.is_(None))
+            .values(excused_at=utc_now(), excused_by=by, excused_why=why.strip())
+        )
 
 
 def prior_runs(
@@ -41,16 +96,19 @@ def prior_runs(
         .where(transitions.c.at >= retests.c.ended_at)
     )
     query = (
-        sa.select(retests.c.run_id, retests.c.images, retests.c.failures)
+        sa.select(retests.c.run_id, retests.c.images, retests.c.failures, retests.c.cases)
         .where(retests.c.product == product, retests.c.candidate_digest == candidate_digest)
-        .where(sa.or_(retests.c.verdict != "PROMOTE", undone))
+        .where(sa.or_(retests.c.verdict != "PROMOTE", undone), retests.c.excused_at.is_(None))
         .order_by(retests.c.ended_at, retests.c.run_id)
     )
     if but is not None:
         query = query.where(retests.c.run_id != but)
     with within(where) as connection:
         rows = connection.execute(query).all()
-    return tuple(PriorRun(run_id=r.run_id, images=r.images, failures=r.failures) for r in rows)
+    return tuple(
+        PriorRun(run_id=r.run_id, images=r.images, failures=r.failures, planned=r.cases)
+        for r in rows
+    )
 
 
 def record(

@@ -118,6 +118,10 @@ retests = sa.Table(
     sa.Column("seed", sa.BigInteger, nullable=False),
     #: The rules that it was judged by.
     sa.Column("policy_digest", sa.String(80), nullable=False),
+    #: A person's word that the run says nothing about the mix, e.g. that a provider was ill.
+    sa.Column("excused_at", sa.String(32)),
+    sa.Column("excused_by", sa.String(200)),
+    sa.Column("excused_why", sa.Text),
 )
 
 #: One row a run that a person has to decide about before production changes.

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from tasks import retests as ledger
-from tasks.errors import StateError
+from tasks.errors import ConfigError, StateError
 from tasks.mix.manifest import ResolvedMix
 from tasks.mix.production import adopt
 from tasks.plan import PriorRun, RunPlan
@@ -63,8 +63,8 @@ def test_runs_of_the_same_mix_and_product_are_earlier_tests_in_their_order(state
     ledger.record(state, plan_of("other-mix", AUTUMN), "HOLD", 240, 6)
     ledger.record(state, plan_of("other-shop", product="cafe"), "HOLD", 240, 6)
     assert set(ledger.prior_runs(state, "shop", SUMMER.digest)) == {
-        PriorRun(run_id="r2", images=240, failures=31),
-        PriorRun(run_id="r1", images=240, failures=6),
+        PriorRun(run_id="r2", images=240, failures=31, planned=1),
+        PriorRun(run_id="r1", images=240, failures=6, planned=1),
     }
     with state.begin() as connection:
         connection.execute(
@@ -131,3 +131,34 @@ def test_a_run_in_a_database_that_is_gone_is_a_state_error(state: State) -> None
         connection.execute(sa.text("DROP TABLE retests"))
     with pytest.raises(StateError, match="retests"):
         ledger.prior_runs(state, "shop", SUMMER.digest)
+
+
+def test_an_excused_run_counts_for_nothing_and_stays_in_the_ledger(state: State) -> None:
+    ledger.record(state, plan_of("one"), "ROLLBACK", 72, 9)
+    ledger.record(state, plan_of("two"), "HOLD", 60, 1)
+    ledger.excuse(state, "shop", "one", by="kim", why=" the provider was ill ")
+    ledger.excuse(state, "shop", "one", by="lee", why="said again, later")
+
+    assert names(ledger.prior_runs(state, "shop", SUMMER.digest)) == ["two"]
+    first = next(t for t in ledger.ledger_of(state, "shop") if t.run_id == "one")
+    assert (first.excused_by, first.excused_why) == ("kim", "the provider was ill")
+    assert (first.images, first.failures, first.verdict) == (72, 9, "ROLLBACK")
+    # A resumed run that comes to its end again stays excused.
+    ledger.record(state, plan_of("one"), "ROLLBACK", 84, 10)
+    assert names(ledger.prior_runs(state, "shop", SUMMER.digest)) == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("product", "run_id", "why", "said"),
+    [
+        ("shop", "three", "x", "not in the ledger of retests of 'shop'"),
+        ("other", "one", "x", "not in the ledger of retests of 'other'"),
+        ("shop", "one", "  ", "give --why"),
+    ],
+)
+def test_what_cannot_be_excused(
+    state: State, product: str, run_id: str, why: str, said: str
+) -> None:
+    ledger.record(state, plan_of("one"), "ROLLBACK", 72, 9)
+    with pytest.raises(ConfigError, match=said):
+        ledger.excuse(state, product, run_id, by="kim", why=why)

@@ -5,6 +5,7 @@ No Prefect here: the command refuses before Prefect is started.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -72,7 +73,7 @@ def refuse_resume_over_budget(
     query = sa.select(sa.func.count()).where(journal.c.run_id == plan.run_id)
     with state.begin() as connection:
         finished = connection.execute(query.select_from(journal)).scalar_one()
-    if finished >= 2 * len(plan.cases):
+    if finished >= 2 * len(plan.cases) or _decided_early(settings, plan.run_id):
         return Room()
     return refuse_over_budget(state, settings, plan.product, now=now)
 
@@ -89,3 +90,12 @@ def _spent(state: State, limits: tuple[HardLimit, ...], now: datetime) -> Mappin
         total = sum(sums.values(), Spent()) if limit.who == ALL else sums.get(limit.who, Spent())
         found[limit] = total.total
     return found
+
+
+def _decided_early(settings: Settings, run_id: str) -> bool:
+    """Tell whether the evidence of a run says that it was decided before the end of its plan."""
+    try:
+        verdict = json.loads((settings.runs / run_id / "verdict.json").read_text(encoding="utf-8"))
+        return bool(verdict["savings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -182,10 +182,11 @@ def fail_error(limit: float, log_fail: float, images: int, rate: float | None = 
 
 
 def spent(promote_below: float, images: int, log_pass: float) -> float:
-    """Return how much of the risk beta a run of ``images`` images used up.
+    """Return how much of the risk beta a plan of ``images`` images uses up.
 
     That is the exact probability of a false PROMOTE, at the boundary rate, by that many images
-    with a look after every one: what a second run of the same build has less.
+    with a look after every one. It is not what a run that ended early has used: why it ended
+    matters, see :mod:`tasks.verdict.retest`.
 
     Raises:
         ValueError: A rate or a count is out of range.

@@ -67,8 +67,8 @@ def remaining_beta(
         promote_below: Failure rate that a PROMOTE proves to be below.
         beta: Risk of all runs together.
         mode: How the evidence becomes a decision.
-        n_max: Planned images; in calibrated mode the earlier runs are taken to have been planned
-            with as many.
+        n_max: Planned images; in calibrated mode earlier runs of which the plan is not known
+            are taken to have been planned with as many.
 
     Returns:
         ``beta`` without earlier tests, never more; 0.0 when less than :data:`FLOOR` is left.
@@ -88,7 +88,8 @@ def remaining_beta(
         if mode == "anytime":
             left *= math.exp(min(0.0, evidence))
         elif run.images:
-            left = min(left, conditional_error(run, promote_below, left, n_max))
+            planned = run.planned or n_max
+            left = min(left, conditional_error(run, promote_below, left, planned))
         if left < FLOOR:
             return 0.0
     return left

@@ -24,7 +24,7 @@ def settings(tmp_path: Path, **scopes: Any) -> Any:
     path = tmp_path / "budgets.yaml"
     value = {"raised_by": {"name": "Dana", "contact": "#r"}, "all": {"month_usd": {"hard": 100}}}
     path.write_text(yaml.safe_dump(value | scopes), encoding="utf-8")
-    return SimpleNamespace(budgets_file=path)
+    return SimpleNamespace(budgets_file=path, runs=tmp_path / "runs")
 
 
 def plan(cases: int = 2) -> Any:
@@ -80,6 +80,15 @@ def test_a_resumed_run_is_refused_while_cases_are_left(state: State, tmp_path: P
     finish(state, ("baseline", "1"), ("baseline", "2"), ("candidate", "1"))
     with pytest.raises(RefusedError):
         refuse_resume_over_budget(state, file, plan(), now=NOW)
+    # Decided by fewer pictures than planned, it needs none either.
+    evidence = file.runs / "a" / "verdict.json"
+    evidence.parent.mkdir(parents=True)
+    evidence.write_text('{"verdict": "HOLD", "savings": null}', encoding="utf-8")
+    with pytest.raises(RefusedError):
+        refuse_resume_over_budget(state, file, plan(), now=NOW)
+    evidence.write_text('{"verdict": "PROMOTE", "savings": {"images": 9}}', encoding="utf-8")
+    assert refuse_resume_over_budget(state, file, plan(), now=NOW).left is None
+    evidence.unlink()
     # With all pictures made it spends nothing: its verdict does not wait for money.
     finish(state, ("candidate", "2"))
     assert refuse_resume_over_budget(state, file, plan(), now=NOW).left is None

@@ -36,6 +36,6 @@ def test_the_task_looks_up_the_earlier_tests_but_not_itself(tmp_path: Path) -> N
     retests.record(state, first.model_copy(update={"run_id": "r1"}), "HOLD", 3, 0)
     context = SimpleNamespace(state=state, run_id="r1", folder=RunFolder(tmp_path / "r1"))
     plan = draw_sample.fn(context, SELECTION, **CHOICES)
-    assert plan.prior == (PriorRun(run_id="r0", images=20, failures=5),)
+    assert plan.prior == (PriorRun(run_id="r0", images=20, failures=5, planned=len(first.cases)),)
     assert context.folder.load_plan() == plan
     state.close()

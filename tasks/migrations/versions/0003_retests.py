@@ -25,6 +25,9 @@ def upgrade() -> None:
         sa.Column("cases", sa.Integer, nullable=False),
         sa.Column("seed", sa.BigInteger, nullable=False),
         sa.Column("policy_digest", sa.String(80), nullable=False),
+        sa.Column("excused_at", sa.String(32)),
+        sa.Column("excused_by", sa.String(200)),
+        sa.Column("excused_why", sa.Text),
         sa.PrimaryKeyConstraint("run_id"),
     )
     op.create_index("ix_retests_candidate_digest", "retests", ["candidate_digest"])
