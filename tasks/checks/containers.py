@@ -9,43 +9,13 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
-from dataclasses import dataclass
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-#: Chunks or segments of one file; each costs time, and no honest file comes near.
-_MAX_SEGMENTS = 100_000
+from tasks.checks.container_base import MAX_SEGMENTS, Damaged, Shape, bounded, shown
+from tasks.checks.container_png import PNG_SIGNATURE, read_png
+
 #: A JPEG marker inside entropy-coded data: not a stuffed zero, not a restart, not a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-#: Samples a pixel by PNG colour type.
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-_ADAM7 = (
-    (0, 0, 8, 8),
-    (4, 0, 8, 8),
-    (0, 4, 4, 8),
-    (2, 0, 4, 4),
-    (0, 2, 2, 4),
-    (1, 0, 2, 2),
-    (0, 1, 1, 2),
-)
-#: Chunks that may stand once at most, and those that must come before the pixels.
-_PNG_SINGLE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"IEND"})
-_PNG_EARLY = frozenset({b"PLTE", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"tRNS"})
-
-
-class Damaged(Exception):  # noqa: N818 - says what the file is
-    """The file is not whole; the message says where."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a container declares about its pictures, before any pixel is decoded."""
-
-    width: int
-    height: int
-    frames: int = 1
 
 
 def sniff(data: bytes) -> str | None:
@@ -103,7 +73,7 @@ def inspect(data: bytes, mime: str, max_pixels: int) -> Shape | None:
         Damaged: The structure is broken, cut short or declares an impossible picture.
     """
     reader = {
-        "image/png": _png,
+        "image/png": read_png,
         "image/jpeg": _jpeg,
         "image/gif": _gif,
         "image/webp": _webp,
@@ -115,145 +85,13 @@ def inspect(data: bytes, mime: str, max_pixels: int) -> Shape | None:
         raise Damaged(f"the file ends inside a structure ({error})") from None
 
 
-def _bounded(width: int, height: int, max_pixels: int, what: str = "picture") -> None:
-    if width < 1 or height < 1:
-        raise Damaged(f"the {what} declares {width}×{height} pixels")
-    if width * height > max_pixels:
-        raise Damaged(
-            f"the {what} declares {width}×{height} pixels, more than the {max_pixels:,} allowed"
-        )
-
-
-# --- PNG ---------------------------------------------------------------------------------------
-
-
-def _png(data: bytes, max_pixels: int) -> Shape:
-    """Walk the chunks (W3C PNG, third edition): order, CRC, one IHDR, IDAT run, IEND, zlib."""
-    at, last = 8, b"the signature"
-    seen: dict[bytes, int] = {}
-    idat: list[memoryview] = []
-    header, declared, first_is_still = b"", None, True
-    while last != b"IEND":
-        body, name, at = _png_chunk(data, at, last)
-        _png_order(name, last, seen)
-        seen[name] = seen.get(name, 0) + 1
-        if sum(seen.values()) > _MAX_SEGMENTS:
-            raise Damaged(f"PNG: more than {_MAX_SEGMENTS:,} chunks")
-        if name == b"IHDR":
-            header = bytes(body)
-            _png_header(header, max_pixels)
-        elif name == b"IDAT":
-            idat.append(body)
-            first_is_still = b"fcTL" not in seen
-        elif name == b"acTL" and declared is None:
-            declared = int.from_bytes(body[:4], "big")
-        elif name == b"fcTL":
-            width, height = struct.unpack_from(">4xII", body)
-            _bounded(width, height, max_pixels, "frame")
-        last = name
-    if at != len(data):
-        raise Damaged(f"PNG: {len(data) - at} bytes after the end chunk")
-    if not idat:
-        raise Damaged("PNG: no pixel data (IDAT)")
-    _png_stream(header, idat)
-    drawn = seen.get(b"fdAT", 0) + (0 if first_is_still else 1)
-    width, height = struct.unpack_from(">II", header)
-    return Shape(width, height, _png_frames(declared, seen.get(b"fcTL", 0), drawn))
-
-
-def _shown(name: bytes) -> str:
-    """Return a chunk's name for a message; anything but printable letters stays escaped."""
-    return repr(name.decode("latin-1"))
-
-
-def _png_chunk(data: bytes, at: int, last: bytes) -> tuple[memoryview, bytes, int]:
-    """Return body and name of the chunk at an offset, and where the next one begins."""
-    if len(data) - at < 12:
-        raise Damaged(f"PNG: cut short after {last.decode('latin-1')}")
-    length, name = struct.unpack_from(">I4s", data, at)
-    end = at + 12 + length
-    if length > 0x7FFF_FFFF or end > len(data):
-        raise Damaged(f"PNG: chunk {_shown(name)} reaches beyond the end of the file")
-    view = memoryview(data)
-    if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-        raise Damaged(f"PNG: wrong checksum (CRC) of chunk {_shown(name)}")
-    return view[at + 8 : end - 4], name, end
-
-
-def _png_order(name: bytes, last: bytes, seen: dict[bytes, int]) -> None:
-    if not seen and name != b"IHDR":
-        raise Damaged(f"PNG: begins with chunk {_shown(name)} instead of IHDR")
-    if name in _PNG_SINGLE and name in seen:
-        raise Damaged(f"PNG: second chunk {_shown(name)}")
-    if name in _PNG_EARLY and b"IDAT" in seen:
-        raise Damaged(f"PNG: chunk {_shown(name)} after the pixels")
-    if name == b"IDAT" and b"IDAT" in seen and last != b"IDAT":
-        raise Damaged("PNG: the pixel chunks (IDAT) do not follow one another")
-    if not name[0] & 0x20 and name not in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
-        raise Damaged(f"PNG: unknown critical chunk {_shown(name)}")
-
-
-def _png_header(header: bytes, max_pixels: int) -> None:
-    if len(header) != 13:
-        raise Damaged(f"PNG: header of {len(header)} bytes instead of 13")
-    width, height, depth, colour, method, filters, interlace = struct.unpack(">IIBBBBB", header)
-    _bounded(width, height, max_pixels)
-    if depth not in _PNG_DEPTHS.get(colour, ()):
-        raise Damaged(f"PNG: colour type {colour} with {depth} bits does not exist")
-    if method or filters or interlace > 1:
-        raise Damaged("PNG: unknown compression, filter or interlace method")
-
-
-def _png_stream(header: bytes, idat: list[memoryview]) -> None:
-    """Inflate to nothing: right length, right Adler checksum, nothing behind the stream."""
-    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
-    bits = depth * _PNG_CHANNELS[colour]
-    passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
-    wanted = 0
-    for x, y, dx, dy in passes:
-        columns, rows = -(-(width - x) // dx), -(-(height - y) // dy)
-        if columns > 0 and rows > 0:
-            wanted += rows * (1 + (columns * bits + 7) // 8)
-    inflater, got = zlib.decompressobj(), 0
-    try:
-        for part in idat:
-            pending: bytes | memoryview = part
-            if inflater.eof and bytes(part).strip(b"\0"):
-                raise Damaged("PNG: more pixel data after the end of the pixel stream")
-            while pending and not inflater.eof:
-                got += len(inflater.decompress(pending, 1 << 20))
-                pending = inflater.unconsumed_tail
-                # A stream far longer than the picture is a bomb; a few spare bytes are not.
-                if got > wanted + 65_536:
-                    raise Damaged("PNG: the pixel data inflates to more than the picture holds")
-    except zlib.error as error:
-        raise Damaged(f"PNG: damaged pixel data ({error})") from None
-    if got < wanted:
-        raise Damaged(f"PNG: pixel data ends after {got:,} of {wanted:,} bytes")
-    if not inflater.eof:
-        raise Damaged("PNG: the pixel stream has no end or no checksum")
-    if inflater.unused_data.strip(b"\0"):  # Zeros are padding of some encoders.
-        raise Damaged("PNG: more pixel data after the end of the pixel stream")
-
-
-def _png_frames(declared: int | None, controls: int, drawn: int) -> int:
-    """Count the frames of an animation; out-of-range counts mean: shown as a still picture."""
-    if declared is None or declared > 0x7FFF_FFFF:
-        return 1
-    if declared == 0:
-        raise Damaged("PNG: an animation of 0 frames")
-    if controls < declared or drawn < controls:
-        raise Damaged(f"PNG: animation of {declared} frames holds {min(controls, drawn)}")
-    return declared
-
-
 # --- JPEG --------------------------------------------------------------------------------------
 
 
 def _jpeg(data: bytes, max_pixels: int) -> Shape:
     """Walk the markers (ITU T.81 annex B) to the end-of-image marker."""
     at, shape, scans = 2, None, 0
-    for _ in range(_MAX_SEGMENTS):
+    for _ in range(MAX_SEGMENTS):
         at = data.find(b"\xff", at)
         while 0 <= at < len(data) and data[at] == 0xFF:
             at += 1
@@ -273,7 +111,7 @@ def _jpeg(data: bytes, max_pixels: int) -> Shape:
         if marker in _SOF:
             height, width = struct.unpack_from(">HH", body, 1)
             # Height 0 is legal: a DNL segment gives it after the first scan.
-            _bounded(width, max(height, 1), max_pixels)
+            bounded(width, max(height, 1), max_pixels)
             shape = Shape(width, max(height, 1))
         elif marker == 0xE1 and body.startswith(b"Exif\x00\x00"):
             _exif(body[6:])
@@ -284,7 +122,7 @@ def _jpeg(data: bytes, max_pixels: int) -> Shape:
                 raise Damaged("JPEG: the pixel data is cut short (no end-of-image marker)")
             at = found.start()
     else:
-        raise Damaged(f"JPEG: more than {_MAX_SEGMENTS:,} segments")
+        raise Damaged(f"JPEG: more than {MAX_SEGMENTS:,} segments")
     if shape is None or not scans:
         raise Damaged("JPEG: no frame or no scan before the end of the image")
     return shape
@@ -316,7 +154,7 @@ def _exif(block: bytes) -> None:
 def _gif(data: bytes, max_pixels: int) -> Shape:
     """Walk the blocks (GIF89a) to the trailer."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    _bounded(width, height, max_pixels, "canvas")
+    bounded(width, height, max_pixels, "canvas")
     at = 13 + (3 * (2 << (flags & 7)) if flags & 0x80 else 0)
     frames = 0
     while True:
@@ -329,7 +167,7 @@ def _gif(data: bytes, max_pixels: int) -> Shape:
             at = _gif_blocks(data, at + 2)
         elif kind == 0x2C:
             x, y, w, h, local = struct.unpack_from("<HHHHB", data, at + 1)
-            _bounded(x + w, y + h, max_pixels, "frame")
+            bounded(x + w, y + h, max_pixels, "frame")
             at += 10 + (3 * (2 << (local & 7)) if local & 0x80 else 0)
             at = _gif_blocks(data, at + 1)
             frames += 1
@@ -367,19 +205,19 @@ def _webp(data: bytes, max_pixels: int) -> Shape:
         name, length = struct.unpack_from("<4sI", data, at)
         body, end = at + 8, at + 8 + length
         if end > declared:
-            raise Damaged(f"WebP: chunk {_shown(name)} reaches beyond the end of the file")
+            raise Damaged(f"WebP: chunk {shown(name)} reaches beyond the end of the file")
         if name == b"VP8X":
             size = (1 + _u24(data, body + 4), 1 + _u24(data, body + 7))
         elif name == b"ANMF":
             frames += 1
-            _bounded(1 + _u24(data, body + 6), 1 + _u24(data, body + 9), max_pixels, "frame")
+            bounded(1 + _u24(data, body + 6), 1 + _u24(data, body + 9), max_pixels, "frame")
         elif name in (b"VP8 ", b"VP8L"):
             images += 1
             size = size or _webp_bitstream(data, name, body)
         at = end + (length & 1)
     if size is None or not (frames or images):
         raise Damaged("WebP: no picture in the container")
-    _bounded(*size, max_pixels, "canvas")
+    bounded(*size, max_pixels, "canvas")
     return Shape(*size, frames=max(frames, 1))
 
 
@@ -432,7 +270,7 @@ def _isobmff(data: bytes, max_pixels: int) -> Shape | None:
         elif length == 0:
             length = len(data) - at
         if length < 8 or at + length > len(data):
-            raise Damaged(f"AVIF: box {_shown(name)} reaches beyond the end of the file")
+            raise Damaged(f"AVIF: box {shown(name)} reaches beyond the end of the file")
         names.add(name)
         at += length
     if not {b"ftyp", b"mdat"} <= names and b"idat" not in data[:65_536]:

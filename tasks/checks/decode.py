@@ -21,11 +21,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.checks import containers
 from tasks.checks.base import Expected, Picture
+from tasks.checks.container_base import Damaged
 from tasks.errors import ConfigError
 from tasks.records import Finding
 
-VERSION = "1"
-FILE, MIME = "decode.file", "decode.mime"
+VERSION = "2"
+FILE, MIME, STILL = "decode.file", "decode.mime", "decode.still"
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
@@ -37,6 +38,7 @@ MAX_ANIMATION_PIXELS = 256_000_000
 _UNSAFE = frozenset({"EPS", "WMF", "GRIB", "HDF5", "BUFR", "MPEG", "FPX", "MIC"})
 #: Formats whose further pictures belong to what is shown; others hold thumbnails or layers there.
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "TIFF", "AVIF", "MPO"})
+_MOVING = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
 _ALIASES = {
     "image/jpg": "image/jpeg",
     "image/pjpeg": "image/jpeg",
@@ -98,22 +100,30 @@ def decode(data: bytes, expected: Expected) -> Decoded:
         expected: Its ``declared_mime`` is compared with the content.
 
     Returns:
-        The picture as displayed, with the findings ``decode.file`` and ``decode.mime``. Never
-        raises for what the bytes hold.
+        The picture as displayed, with the findings ``decode.file``, ``decode.mime`` and
+        ``decode.still``. Never raises for what the bytes hold.
     """
     mime = containers.sniff(data)
     try:
         with _strict_warnings():
-            picture, note = _open(data, mime)
-    except containers.Damaged as error:
-        return Decoded(None, (_file(False, str(error)), _mime(mime, expected.declared_mime)))
+            picture, frames, note = _open(data, mime)
+    except Damaged as error:
+        return _refused(str(error), mime, expected)
     except _DAMAGE as error:
         what = str(error).replace("<_io.BytesIO object", "<bytes")[:200] or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             text = containers.looks_like_text(data)
             what = f"not a supported image: the body is {text}" if text else "not a supported image"
-        return Decoded(None, (_file(False, what), _mime(mime, expected.declared_mime)))
-    return Decoded(picture, (_file(True, note), _mime(picture.mime, expected.declared_mime)))
+        return _refused(what, mime, expected)
+    declared = _mime(picture.mime, expected.declared_mime)
+    return Decoded(picture, (_file(True, note), declared, _still(frames, expected)))
+
+
+def _refused(why: str, mime: str | None, expected: Expected) -> Decoded:
+    return Decoded(
+        None,
+        (_file(False, why), _mime(mime, expected.declared_mime), _still(None, expected)),
+    )
 
 
 def _file(good: bool, message: str) -> Finding:
@@ -142,6 +152,26 @@ def _mime(found: str | None, declared: str | None) -> Finding:
     )
 
 
+def _still(frames: int | None, expected: Expected) -> Finding:
+    """Judge an animation: a fault where a picture was asked for, and nobody asks for a film here.
+
+    Where no request is known, an animated file may be what it should be.
+    """
+    asked = (expected.prompt, expected.subtask, expected.brand, expected.width, expected.height)
+    if frames is None or not any(asked):
+        why = "no request is known" if frames is not None else "the file does not decode"
+        return Finding(check=STILL, version=VERSION, verdict="skip", message=why)
+    return Finding(
+        check=STILL,
+        version=VERSION,
+        verdict="pass" if frames == 1 else "fail",
+        score=float(frames),
+        limit=1.0,
+        higher_is_better=False,
+        message="" if frames == 1 else f"an animation of {frames} frames instead of a still",
+    )
+
+
 @contextmanager
 def _strict_warnings() -> Iterator[None]:
     """Turn what Pillow merely warns of into failures of the file."""
@@ -155,16 +185,16 @@ def _strict_warnings() -> Iterator[None]:
         yield
 
 
-def _open(data: bytes, mime: str | None) -> tuple[Picture, str]:
-    """Return the first frame and a note; all frames were decoded.
+def _open(data: bytes, mime: str | None) -> tuple[Picture, int, str]:
+    """Return the first frame, the number of frames and a note; all frames were decoded.
 
     Raises:
-        containers.Damaged: A limit or a rule of the container is broken.
+        Damaged: A limit or a rule of the container is broken.
     """
     if len(data) > MAX_BYTES:
-        raise containers.Damaged(f"{len(data):,} bytes, more than the {MAX_BYTES:,} allowed")
+        raise Damaged(f"{len(data):,} bytes, more than the {MAX_BYTES:,} allowed")
     if not data:
-        raise containers.Damaged("not a supported image: the body is empty")
+        raise Damaged("not a supported image: the body is empty")
     shape = containers.inspect(data, mime, MAX_PIXELS) if mime else None
     if shape is not None:
         _frames_allowed(shape.frames, shape.width * shape.height)
@@ -185,22 +215,24 @@ def _open(data: bytes, mime: str | None) -> tuple[Picture, str]:
             getattr(image, "n_frames")  # noqa: B009 - reads the layer directory
         rgb = to_rgb(image)
         note = _further_frames(image, kind, frames)
+        # Pages, thumbnails and exposures are no animation: they do not move when shown.
+        moving = frames if kind in _MOVING else 1
     offset = containers.webp_opaque_palette(data)
     if offset is not None:
         _palette_in_range(data, offset)
-    return Picture(rgb=rgb, data=data, mime=shown), note
+    return Picture(rgb=rgb, data=data, mime=shown), moving, note
 
 
 def _size_allowed(image: Image.Image) -> None:
     if image.width < 1 or image.height < 1 or image.width * image.height > MAX_PIXELS:
-        raise containers.Damaged(
+        raise Damaged(
             f"{image.width}×{image.height} pixels; between 1 and {MAX_PIXELS:,} are allowed"
         )
 
 
 def _frames_allowed(frames: int, pixels: int) -> None:
     if frames > MAX_FRAMES or frames * pixels > MAX_ANIMATION_PIXELS:
-        raise containers.Damaged(
+        raise Damaged(
             f"{frames:,} frames of {pixels:,} pixels; {MAX_FRAMES:,} frames and "
             f"{MAX_ANIMATION_PIXELS:,} pixels together are allowed"
         )
@@ -230,7 +262,7 @@ def _palette_in_range(data: bytes, offset: int) -> None:
         image.load()
         lowest = 255 if image.mode != "RGBA" else int(np.asarray(image)[:, :, 3].min())
     if lowest != 255:
-        raise containers.Damaged("WebP: pixels point beyond the palette")
+        raise Damaged("WebP: pixels point beyond the palette")
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:

@@ -50,7 +50,7 @@ def test_flipped_bits_never_crash(data: st.DataObject, kind: str) -> None:
         place = data.draw(st.integers(0, len(broken) - 1))
         broken[place] ^= data.draw(st.integers(1, 255))
     found = decode(bytes(broken), Expected(declared_mime="image/png"))
-    assert {f.check for f in found.findings} == {"decode.file", "decode.mime"}
+    assert {f.check for f in found.findings} == {"decode.file", "decode.mime", "decode.still"}
     assert (found.picture is None) == (found.findings[0].verdict == "fail")
 
 
@@ -151,6 +151,23 @@ def test_every_frame_is_decoded_and_the_first_judged() -> None:
     assert "animation of 3 frames" in found.findings[0].message
     assert found.picture is not None
     assert np.array_equal(found.picture.rgb, np.asarray(frames[0]))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_an_animation_fails_where_a_picture_was_asked_for(kind: str) -> None:
+    frames = [scene(60, 50, seed) for seed in (1, 2, 3)]
+    moving = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    found = decode(moving, Expected(prompt="a kite")).findings[2]
+    assert (found.check, found.verdict, found.score) == ("decode.still", "fail", 3)
+    assert decode(moving, Expected()).findings[2].verdict == "skip"
+    still = decode(encoded(frames[0], kind), Expected(prompt="a kite")).findings[2]
+    assert still.verdict == "pass"
+
+
+def test_pages_of_a_tiff_are_no_animation() -> None:
+    frames = [scene(60, 50, seed) for seed in (1, 2)]
+    pages = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    assert decode(pages, Expected(prompt="a kite")).findings[2].verdict == "pass"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from tasks.records import Case, Finding, Generation, ImageReport
 from tests.checks.drawing import encoded, poster, scene
 
 NAMES = {
-    "decode.file", "decode.mime", "geometry.size", "geometry.aspect", "typography.text",
+    "decode.file", "decode.mime", "decode.still",
+    "geometry.size", "geometry.aspect", "typography.text",
     "colour.cast", "colour.palette", "composition.blank", "composition.logo", "safety.refusal",
 }  # fmt: skip
 

@@ -1,0 +1,140 @@
+"""Is a PNG file whole? Its chunks, their order and checksums, and the pixel stream to its end."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from tasks.checks.container_base import MAX_SEGMENTS, Damaged, Shape, bounded, shown
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Samples a pixel by PNG colour type.
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+#: Chunks that may stand once at most, and those that must come before the pixels.
+_PNG_SINGLE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"IEND"})
+_PNG_EARLY = frozenset({b"PLTE", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"tRNS"})
+
+
+def read_png(data: bytes, max_pixels: int) -> Shape:
+    """Walk the chunks (W3C PNG, third edition): order, CRC, one IHDR, IDAT run, IEND, zlib."""
+    at, last = 8, b"the signature"
+    seen: dict[bytes, int] = {}
+    idat: list[memoryview] = []
+    header, declared, first_is_still = b"", None, True
+    while last != b"IEND":
+        body, name, at = _png_chunk(data, at, last)
+        _png_order(name, last, seen)
+        seen[name] = seen.get(name, 0) + 1
+        if sum(seen.values()) > MAX_SEGMENTS:
+            raise Damaged(f"PNG: more than {MAX_SEGMENTS:,} chunks")
+        if name == b"IHDR":
+            header = bytes(body)
+            _png_header(header, max_pixels)
+        elif name == b"IDAT":
+            idat.append(body)
+            first_is_still = b"fcTL" not in seen
+        elif name == b"acTL" and declared is None:
+            declared = int.from_bytes(body[:4], "big")
+        elif name == b"fcTL":
+            width, height = struct.unpack_from(">4xII", body)
+            bounded(width, height, max_pixels, "frame")
+        last = name
+    if at != len(data):
+        raise Damaged(f"PNG: {len(data) - at} bytes after the end chunk")
+    if not idat:
+        raise Damaged("PNG: no pixel data (IDAT)")
+    _png_stream(header, idat)
+    drawn = seen.get(b"fdAT", 0) + (0 if first_is_still else 1)
+    width, height = struct.unpack_from(">II", header)
+    return Shape(width, height, _png_frames(declared, seen.get(b"fcTL", 0), drawn))
+
+
+def _png_chunk(data: bytes, at: int, last: bytes) -> tuple[memoryview, bytes, int]:
+    """Return body and name of the chunk at an offset, and where the next one begins."""
+    if len(data) - at < 12:
+        raise Damaged(f"PNG: cut short after {last.decode('latin-1')}")
+    length, name = struct.unpack_from(">I4s", data, at)
+    end = at + 12 + length
+    if length > 0x7FFF_FFFF or end > len(data):
+        raise Damaged(f"PNG: chunk {shown(name)} reaches beyond the end of the file")
+    view = memoryview(data)
+    if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+        raise Damaged(f"PNG: wrong checksum (CRC) of chunk {shown(name)}")
+    return view[at + 8 : end - 4], name, end
+
+
+def _png_order(name: bytes, last: bytes, seen: dict[bytes, int]) -> None:
+    if not seen and name != b"IHDR":
+        raise Damaged(f"PNG: begins with chunk {shown(name)} instead of IHDR")
+    if name in _PNG_SINGLE and name in seen:
+        raise Damaged(f"PNG: second chunk {shown(name)}")
+    if name in _PNG_EARLY and b"IDAT" in seen:
+        raise Damaged(f"PNG: chunk {shown(name)} after the pixels")
+    if name == b"IDAT" and b"IDAT" in seen and last != b"IDAT":
+        raise Damaged("PNG: the pixel chunks (IDAT) do not follow one another")
+    if not name[0] & 0x20 and name not in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
+        raise Damaged(f"PNG: unknown critical chunk {shown(name)}")
+
+
+def _png_header(header: bytes, max_pixels: int) -> None:
+    if len(header) != 13:
+        raise Damaged(f"PNG: header of {len(header)} bytes instead of 13")
+    width, height, depth, colour, method, filters, interlace = struct.unpack(">IIBBBBB", header)
+    bounded(width, height, max_pixels)
+    if depth not in _PNG_DEPTHS.get(colour, ()):
+        raise Damaged(f"PNG: colour type {colour} with {depth} bits does not exist")
+    if method or filters or interlace > 1:
+        raise Damaged("PNG: unknown compression, filter or interlace method")
+
+
+def _png_stream(header: bytes, idat: list[memoryview]) -> None:
+    """Inflate to nothing: right length, right Adler checksum, nothing behind the stream."""
+    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
+    bits = depth * _PNG_CHANNELS[colour]
+    passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
+    wanted = 0
+    for x, y, dx, dy in passes:
+        columns, rows = -(-(width - x) // dx), -(-(height - y) // dy)
+        if columns > 0 and rows > 0:
+            wanted += rows * (1 + (columns * bits + 7) // 8)
+    inflater, got = zlib.decompressobj(), 0
+    try:
+        for part in idat:
+            pending: bytes | memoryview = part
+            if inflater.eof and bytes(part).strip(b"\0"):
+                raise Damaged("PNG: more pixel data after the end of the pixel stream")
+            while pending and not inflater.eof:
+                got += len(inflater.decompress(pending, 1 << 20))
+                pending = inflater.unconsumed_tail
+                # A stream far longer than the picture is a bomb; a few spare bytes are not.
+                if got > wanted + 65_536:
+                    raise Damaged("PNG: the pixel data inflates to more than the picture holds")
+    except zlib.error as error:
+        raise Damaged(f"PNG: damaged pixel data ({error})") from None
+    if got < wanted:
+        raise Damaged(f"PNG: pixel data ends after {got:,} of {wanted:,} bytes")
+    if not inflater.eof:
+        raise Damaged("PNG: the pixel stream has no end or no checksum")
+    if inflater.unused_data.strip(b"\0"):  # Zeros are padding of some encoders.
+        raise Damaged("PNG: more pixel data after the end of the pixel stream")
+
+
+def _png_frames(declared: int | None, controls: int, drawn: int) -> int:
+    """Count the frames of an animation; out-of-range counts mean: shown as a still picture."""
+    if declared is None or declared > 0x7FFF_FFFF:
+        return 1
+    if declared == 0:
+        raise Damaged("PNG: an animation of 0 frames")
+    if controls < declared or drawn < controls:
+        raise Damaged(f"PNG: animation of {declared} frames holds {min(controls, drawn)}")
+    return declared
