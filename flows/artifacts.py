@@ -14,6 +14,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from tasks.evidence.growth import decided_words, saved_words
 from tasks.evidence.summary import markdown_summary, metrics_rows
 from tasks.evidence.view import ReportView
 
@@ -49,11 +50,17 @@ class ProgressArtifact:
 def publish_artifacts(view: ReportView, report: Path) -> None:
     """Give Prefect the summary, the figures before → after and the link to the report."""
     run_id = view.plan.run_id
+    saved = saved_words(view.verdict.savings)
+    if saved:
+        # Cases that were not needed would leave the bar where it stopped, for good.
+        create_progress_artifact(
+            progress=100.0, key=artifact_key("progress", run_id), description=saved
+        )
     create_markdown_artifact(
         markdown_summary(view),
         key=artifact_key("summary", run_id),
         description=f"{view.verdict.verdict}: {view.plan.candidate.mix.name} for "
-        f"{view.plan.product}; why, before → after, worst slices, what was done",
+        f"{view.plan.product}; {_cases(view)}; why, before → after, worst slices, what was done",
     )
     create_table_artifact(
         metrics_rows(view),
@@ -67,3 +74,9 @@ def publish_artifacts(view: ReportView, report: Path) -> None:
         key=artifact_key("report", run_id),
         description="The whole report: every failed picture, every slice; opens offline",
     )
+
+
+def _cases(view: ReportView) -> str:
+    """Return how many cases the verdict rests on."""
+    images = view.metrics.candidate.images
+    return decided_words(view.verdict, images, len(view.plan.cases))

@@ -56,15 +56,16 @@ def growth_chart(points: Sequence[Point], label: str) -> Markup:
             '<svg class="chart growth" width="100%" height="{h}" role="img" aria-label="{a}">'
         ).format(h=_HEIGHT, a=label)
     ]
-    parts += _frame(scale)
+    parts += _rules(scale)
     parts += _lines(points, right, scale)
+    parts += _words(scale)
     parts += _marks(points, right, scale)
     for tick in range(int(right / step) + 1):
         value = step * tick
         anchor = "start" if tick == 0 else "end" if value > 0.97 * right else "middle"
-        words = f"{value:,.0f}" if tick else "0 images"
+        shown = f"{value:,.0f}" if tick else "0 images"
         parts.append(
-            _TEXT.format(kind="tick", x=at(value, right), y=_HEIGHT - 6, anchor=anchor, label=words)
+            _TEXT.format(kind="tick", x=at(value, right), y=_HEIGHT - 6, anchor=anchor, label=shown)
         )
     parts.append(Markup("</svg>"))
     return Markup("").join(parts)
@@ -76,29 +77,26 @@ def _y(share: float, scale: float, *, down: bool) -> float:
     return _MIDDLE + reach if down else _MIDDLE - reach
 
 
-def _frame(scale: float) -> Iterable[Markup]:
-    """Yield the middle, the lines of half a proof and of a whole one, and what they mean."""
-    line = Markup('<line class="{kind}" x1="0" x2="100%" y1="{y}" y2="{y}"/>')
-    yield line.format(kind="grid zero", y=f"{_MIDDLE:.1f}")
-    for down, kind, proof, half in (
-        (False, "fail", "Proof complete: roll back", "half the proof"),
-        (True, "pass", "Proof complete: promote", "half the proof"),
-    ):
-        y = _y(1, scale, down=down)
-        yield line.format(kind=f"limit {kind}", y=f"{y:.1f}")
-        yield _TEXT.format(
-            kind=f"proof {kind}",
-            x="0%",
-            y=f"{y + 15 if down else y - 6:.1f}",
-            anchor="start",
-            label=proof,
-        )
-        y = _y(0.5, scale, down=down)
-        yield line.format(kind="grid", y=f"{y:.1f}")
-        yield _TEXT.format(kind="tick", x="0%", y=f"{y - 4:.1f}", anchor="start", label=half)
-    yield _TEXT.format(
-        kind="tick", x="0%", y=f"{_MIDDLE - 4:.1f}", anchor="start", label="nothing is known"
-    )
+def _rules(scale: float) -> Iterable[Markup]:
+    """Yield the middle, the lines of half a proof and of a whole one."""
+    line = Markup('<line class="{kind}" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
+    yield line.format(kind="grid zero", y=_MIDDLE)
+    for down, kind in ((False, "fail"), (True, "pass")):
+        yield line.format(kind=f"limit {kind}", y=_y(1, scale, down=down))
+        yield line.format(kind="grid", y=_y(0.5, scale, down=down))
+
+
+def _words(scale: float) -> Iterable[Markup]:
+    """Yield what the rules mean; drawn above the lines, which would run through them."""
+
+    def text(kind: str, y: float, label: str) -> Markup:
+        return _TEXT.format(kind=kind, x="0%", y=f"{y:.1f}", anchor="start", label=label)
+
+    yield text("tick", _MIDDLE - 4, "nothing is known")
+    for down in (False, True):
+        yield text("tick", _y(0.5, scale, down=down) - 4, "half the proof")
+    yield text("proof fail", _y(1, scale, down=False) - 6, "Proof complete: roll back")
+    yield text("proof pass", _y(1, scale, down=True) + 15, "Proof complete: promote")
 
 
 def _lines(points: Sequence[Point], right: float, scale: float) -> Iterable[Markup]:

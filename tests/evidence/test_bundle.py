@@ -11,6 +11,9 @@ import pandas as pd
 import pytest
 from pydantic import SecretStr
 
+from flows.ci import facts_of
+from flows.request import GateRequest
+from flows.results import build_result
 from tasks.errors import EvidenceError
 from tasks.evidence.bundle import (
     MANIFEST,
@@ -21,6 +24,7 @@ from tasks.evidence.bundle import (
     verify_seal,
     write_bundle,
 )
+from tasks.evidence.ci_cases import ci_cases
 from tasks.evidence.view import ReportView
 from tasks.images import ImageStore
 from tasks.metrics.tables import (
@@ -34,6 +38,7 @@ from tasks.mix.catalog import load_catalog
 from tasks.mix.manifest import Mix, load_mix
 from tasks.plan import RunFolder
 from tasks.policy import load_policy
+from tasks.records import Look, Savings, SequentialResult, Verdict
 from tasks.settings import Settings, load_settings
 
 KEY = "sk-live-0123456789abcdef"
@@ -346,3 +351,34 @@ def test_a_missing_table_is_an_error(folder: RunFolder) -> None:
     folder.write("tables/outcomes.parquet", b"PAR1 but not really")
     with pytest.raises(EvidenceError, match="outcomes"):
         read_table(folder, "outcomes")
+
+
+def test_ci_reads_what_the_decision_rested_on(folder: RunFolder, builders: ModuleType) -> None:
+    kept = Verdict(
+        verdict="ROLLBACK",
+        reasons=("bad",),
+        tests=(SequentialResult(name="failure_rate", kind="headline", images=30, failed=True),),
+        looks=(
+            Look(shards=1, images=30, failures=9, log_e_fail=9, log_e_pass=-9, verdict="ROLLBACK"),
+        ),
+        savings=Savings(planned=600, decided=30, used=54, images=1092, usd=30.0),
+    )
+    view = builders.a_view(cases=30, verdict=kept)
+    folder.write_plan(view.plan)
+    write(folder, view)
+    result = build_result(
+        view.plan,
+        view.metrics,
+        kept,
+        production="spring",
+        actions=(),
+        evidence=folder.path,
+        report=folder.path / "report.html",
+        seconds=1.0,
+        spend_usd=2.0,
+    )
+    assert (result.savings, result.looks, result.incomplete) == (kept.savings, 1, False)
+    facts = facts_of(GateRequest(), result, load_settings({}))
+    assert facts.verdict == kept
+    (headline,) = [case for case in ci_cases(facts) if case.name == "failure rate"]
+    assert headline.outcome == "failure"
