@@ -12,6 +12,7 @@ count in the slices, and in what the run paid.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -76,11 +77,12 @@ def compute_metrics(
     slices: list[Slice] = []
     failures: list[CheckSlice] = []
     for arm in reversed(ARMS):
+        own = [outcome for outcome in outcomes if outcome.arm == arm]
         for dimension in DIMENSIONS:
-            rows = _by(arms[arm], dimension)
-            slices += _slices(arm, dimension, rows)
-            failures += _check_slices(arm, dimension, rows)
-        slices += _checks(arm, arms[arm][~arms[arm]["extra"]])
+            groups = _by(own, dimension, extra)
+            slices += _slices(arm, dimension, groups)
+            failures += _check_slices(arm, dimension, groups)
+        slices += _checks(arm, [outcome for outcome in own if not extra.get(outcome.case_id)])
     return Metrics(
         candidate=candidate,
         baseline=baseline,
@@ -110,9 +112,6 @@ def _outcomes(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> pd.DataFram
             f"{int(twice.sum())} outcomes are there twice, e.g. case {name!r} of the {arm}; "
             "every case must be counted once"
         )
-    # As lists, to be counted name by name; the table holds them as text.
-    frame["reasons"] = pd.Series([o.reasons for o in outcomes], dtype="object")
-    frame["judged"] = pd.Series([o.judged for o in outcomes], dtype="object")
     frame["unmeasured"] = frame["outcome"] == "unmeasured"
     frame["asks_text"] = pd.Series([asks_text[name] for name in names], dtype="bool")
     return frame
@@ -173,75 +172,71 @@ def _percentile(values: pd.Series[float], percent: float) -> float | None:
     return float(np.percentile(known, percent))
 
 
-def _by(rows: pd.DataFrame, dimension: str) -> pd.DataFrame:
-    """Return the rows with a column ``value``; a route of two models counts for both."""
-    if dimension != "model":
-        valued = rows.assign(value=rows[dimension])
-    else:
-        models = rows["model"].str.split(MODEL_SEPARATOR, regex=False)
-        valued = rows.assign(value=models).explode("value")
-    # An extra case was drawn because its slice looked bad; the others it is in must not pay.
-    here = dimension + "=" + valued["value"].astype("str")
-    return valued[~valued["extra"] | (valued["for_slice"] == here)]
+def _by(
+    outcomes: Sequence[Outcome], dimension: str, extra: Mapping[str, str]
+) -> dict[str, list[Outcome]]:
+    """Return the outcomes by value, sorted; a route of two models counts for both.
+
+    By plain counting: there is a look at the figures after every shard, and a data frame takes
+    longer over some hundred rows than all the rest of a look.
+    """
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        values = [str(getattr(outcome, dimension))]
+        if dimension == "model":
+            values = list(dict.fromkeys(outcome.model.split(MODEL_SEPARATOR)))
+        drawn_for = extra.get(outcome.case_id)
+        for value in values:
+            # An extra case was drawn because its slice looked bad; the others it is in must not
+            # pay for that.
+            if not drawn_for or drawn_for == f"{dimension}={value}":
+                groups.setdefault(value, []).append(outcome)
+    return dict(sorted(groups.items()))
 
 
-def _slices(arm: Arm, dimension: str, rows: pd.DataFrame) -> Iterable[Slice]:
+def _slices(arm: Arm, dimension: str, groups: Mapping[str, Sequence[Outcome]]) -> Iterable[Slice]:
     """Return the failure rate of every value of a dimension."""
-    counts = rows.groupby("value", sort=True).agg(
-        n=("failed", "size"), failures=("failed", "sum"), unmeasured=("unmeasured", "sum")
-    )
-    for value, n, failures, unmeasured in counts.itertuples():
-        yield Slice(
-            arm=arm,
-            dimension=dimension,
-            value=str(value),
-            rate=rate(int(failures), int(n), unmeasured=int(unmeasured)),
-        )
+    for value, rows in groups.items():
+        unmeasured = sum(1 for o in rows if o.outcome == "unmeasured")
+        counted = rate(sum(1 for o in rows if o.failed), len(rows), unmeasured=unmeasured)
+        yield Slice(arm=arm, dimension=dimension, value=value, rate=counted)
 
 
-def _checks(arm: Arm, rows: pd.DataFrame) -> Iterable[Slice]:
+def _checks(arm: Arm, rows: Sequence[Outcome]) -> Iterable[Slice]:
     """Return the failure rate of every check among the images it judged."""
-    counted = _check_counts(rows.assign(value=""))
-    for (_, check), (n, failures) in counted.items():
+    for check, (n, failures) in _check_counts(rows).items():
         yield Slice(arm=arm, dimension="check", value=check, rate=rate(failures, n))
 
 
-def _check_slices(arm: Arm, dimension: str, rows: pd.DataFrame) -> Iterable[CheckSlice]:
+def _check_slices(
+    arm: Arm, dimension: str, groups: Mapping[str, Sequence[Outcome]]
+) -> Iterable[CheckSlice]:
     """Return the checks that failed, by value of the dimension."""
-    for (value, check), (n, failures) in _check_counts(rows).items():
-        if failures:
-            yield CheckSlice(
-                arm=arm,
-                dimension=dimension,
-                value=value,
-                check=check,
-                rate=rate(failures, n),
-            )
+    for value, rows in groups.items():
+        for check, (n, failures) in _check_counts(rows).items():
+            if failures:
+                yield CheckSlice(
+                    arm=arm,
+                    dimension=dimension,
+                    value=value,
+                    check=check,
+                    rate=rate(failures, n),
+                )
 
 
-def _check_counts(rows: pd.DataFrame) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return images judged and failures, by value and check.
+def _check_counts(rows: Sequence[Outcome]) -> dict[str, tuple[int, int]]:
+    """Return images judged and failures, by check, sorted.
 
     Delivery and refusal are judged on every case, so a reason that no check gave counts over all.
     """
-    sizes = rows.groupby("value").size()
-    judged = _pairs(rows, "judged")
-    failed = _pairs(rows, "reasons")
-    counted = {}
-    for key in sorted(judged.keys() | failed.keys()):
-        value, check = key
-        everywhere = check == REFUSAL or key not in judged
-        counted[key] = (int(sizes[value]) if everywhere else judged[key], failed.get(key, 0))
-    return counted
-
-
-def _pairs(rows: pd.DataFrame, column: str) -> dict[tuple[str, str], int]:
-    """Return how often each name of a list column occurs, by value."""
-    exploded = rows[["value", column]].explode(column).dropna()
-    counts = exploded.groupby(["value", column], as_index=False).size()
+    judged = Counter(name for outcome in rows for name in outcome.judged)
+    failed = Counter(name for outcome in rows for name in outcome.reasons)
     return {
-        (str(value), str(name)): int(n)
-        for value, name, n in zip(counts["value"], counts[column], counts["size"], strict=True)
+        check: (
+            len(rows) if check == REFUSAL or check not in judged else judged[check],
+            failed[check],
+        )
+        for check in sorted(judged.keys() | failed.keys())
     }
 
 
