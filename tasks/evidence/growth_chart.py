@@ -63,7 +63,7 @@ def growth_chart(points: Sequence[Point], label: str) -> Markup:
     for tick in range(int(right / step) + 1):
         value = step * tick
         anchor = "start" if tick == 0 else "end" if value > 0.97 * right else "middle"
-        shown = f"{value:,.0f}" if tick else "0 images"
+        shown = f"{value:,.0f}"
         parts.append(
             _TEXT.format(kind="tick", x=at(value, right), y=_HEIGHT - 6, anchor=anchor, label=shown)
         )
@@ -92,7 +92,7 @@ def _words(scale: float) -> Iterable[Markup]:
     def text(kind: str, y: float, label: str) -> Markup:
         return _TEXT.format(kind=kind, x="0%", y=f"{y:.1f}", anchor="start", label=label)
 
-    yield text("tick", _MIDDLE - 4, "nothing is known")
+    yield text("tick", _MIDDLE - 7, "nothing is known")
     for down in (False, True):
         yield text("tick", _y(0.5, scale, down=down) - 4, "half the proof")
     yield text("proof fail", _y(1, scale, down=False) - 6, "Proof complete: roll back")
