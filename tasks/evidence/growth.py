@@ -23,7 +23,8 @@ NONE = "–"
 #: What an interval of the report means, in one sentence.
 INTERVALS = (
     "Every interval is a 95 % confidence sequence: it holds at every look at once, so it holds "
-    "although the run ended just when its evidence was strong enough."
+    "although the run ended just when its evidence was strong enough. A proof needs one end only, "
+    "at a risk of its own, so it can be complete while the interval still touches the limit."
 )
 
 
