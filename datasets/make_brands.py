@@ -99,29 +99,41 @@ def ray(centre: Point, angle: float, inner: float, outer: float) -> list[Point]:
     ]
 
 
+#: Rules that the three brands share. Lengths are fractions of the picture.
+LOGO = {"file": "logo.png", "place_tolerance": 0.05, "size_tolerance": 0.2}
+LAYOUT = {
+    "subject": {"left": 0.02, "top": 0.02, "right": 0.98, "bottom": 0.98},
+    "cut_off": False,
+    "margin": 0.02,
+    "blank": 0.35,
+}
+
 BRANDS: dict[str, tuple[Callable[[int], Image.Image], dict[str, Any]]] = {
     "northwind": (
         draw_northwind,
         {
             "palette": ["#0B3C6F", "#F26B21", "#7FB7E6", "#FFFFFF"],
-            "logo": {"file": "logo.png", "position": "top-left", "width": 0.18},
+            "logo": {"position": "top-left", "width": 0.18, **LOGO},
             "safe_area": {"left": 0.05, "top": 0.05, "right": 0.95, "bottom": 0.95},
+            "layout": LAYOUT,
         },
     ),
     "solstice": (
         draw_solstice,
         {
             "palette": ["#5B1A6B", "#F7B500", "#E4572E", "#FFF4DC"],
-            "logo": {"file": "logo.png", "position": "bottom-right", "width": 0.22},
+            "logo": {"position": "bottom-right", "width": 0.22, **LOGO},
             "safe_area": {"left": 0.05, "top": 0.05, "right": 0.95, "bottom": 0.95},
+            "layout": LAYOUT,
         },
     ),
     "fernhollow": (
         draw_fernhollow,
         {
             "palette": ["#1F6B3A", "#B9D98C", "#F4EBD6", "#C2452D"],
-            "logo": {"file": "logo.png", "position": "top-right", "width": 0.18},
+            "logo": {"position": "top-right", "width": 0.18, **LOGO},
             "safe_area": {"left": 0.06, "top": 0.06, "right": 0.94, "bottom": 0.94},
+            "layout": LAYOUT,
         },
     ),
 }

@@ -1,4 +1,4 @@
-"""Brand kits: palette, logo and safe area that the pictures of a brand keep to.
+"""Brand kits: palette, logo and layout rules that the pictures of a brand keep to.
 
 A kit is the folder ``datasets/brands/<name>`` with ``brand.json`` and the logo as PNG. Lengths
 are fractions of the picture, so that one kit serves every size.
@@ -21,15 +21,24 @@ _NAME = re.compile(r"[a-z0-9-]+\Z")
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 Colour = Annotated[str, Field(pattern=r"^#[0-9A-F]{6}$")]
+_FILE = r"^[a-z0-9][a-z0-9_-]*\.png$"
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
 
 class Logo(Strict):
     """The logo, the corner it belongs to and its width as a fraction of the picture's width."""
 
-    file: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*\.png$")
+    file: str = Field(pattern=_FILE)
     position: Corner
     width: float = Field(gt=0.02, le=0.6)
+    #: How far its middle may be from its place, as a fraction of the picture's width; without it
+    #: any place in its corner of the safe area will do.
+    place_tolerance: float | None = Field(default=None, gt=0, le=0.5)
+    #: How much wider or narrower it may be, as a fraction of its width; without it any size that
+    #: is found will do.
+    size_tolerance: float | None = Field(default=None, gt=0, le=0.5)
+    #: Files of the same shape in other colours that may stand in its place, e.g. all white.
+    recolours: tuple[Annotated[str, Field(pattern=_FILE)], ...] = Field(default=(), max_length=8)
 
 
 class SafeArea(Strict):
@@ -47,14 +56,30 @@ class SafeArea(Strict):
         return self
 
 
+class Layout(Strict):
+    """How pictures of the brand are laid out; a rule that is left out is not asked for."""
+
+    #: Where the subject stays, where one stands out.
+    subject: SafeArea | None = None
+    #: Whether the frame may cut the subject off.
+    cut_off: bool = True
+    #: Least distance of text from the edges, as a fraction of the shorter side.
+    margin: float | None = Field(default=None, gt=0, lt=0.4)
+    #: Largest plain rectangle, as a fraction of the picture.
+    blank: float | None = Field(default=None, gt=0, lt=1)
+    #: Whether a border around the picture belongs to the design.
+    border: bool = False
+
+
 class BrandKit(Strict):
-    """Palette, logo and safe area of one brand."""
+    """Palette, logo, safe area and layout of one brand."""
 
     schema_version: Literal[1]
     name: str = Field(pattern=r"^[a-z0-9-]+$", max_length=64)
     palette: tuple[Colour, ...] = Field(min_length=2, max_length=12)
     logo: Logo
     safe_area: SafeArea
+    layout: Layout = Layout()
 
     @model_validator(mode="after")
     def _fits(self) -> BrandKit:
@@ -120,13 +145,19 @@ def load_brand(name: str, datasets: Path) -> BrandKit:
     kit = parse_strict(BrandKit, value, file)
     if kit.name != name:
         raise ConfigError(f"{file}: field 'name': must be the folder's name {name!r}")
-    _check_logo(logo_file(kit, datasets))
+    for path in (logo_file(kit, datasets), *recolour_files(kit, datasets)):
+        _check_logo(path)
     return kit
 
 
 def logo_file(kit: BrandKit, datasets: Path) -> Path:
     """Return the path of the kit's logo."""
     return datasets / "brands" / kit.name / kit.logo.file
+
+
+def recolour_files(kit: BrandKit, datasets: Path) -> tuple[Path, ...]:
+    """Return the paths of the logo's other colours."""
+    return tuple(datasets / "brands" / kit.name / file for file in kit.logo.recolours)
 
 
 def _check_logo(path: Path) -> None:

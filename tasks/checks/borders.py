@@ -1,0 +1,250 @@
+"""Bars that nobody asked for: letterboxing, a frame around the picture, a strip left undrawn.
+
+A bar is told from a plain ground by what lies behind it: along its whole inner edge the picture
+begins at once, and it is a picture and not another plain band. A thing on a white ground begins
+in one place and widens; a flag or a stripe has another plain colour behind its edge.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.checks.base import Expected, Picture, Pixels
+from tasks.checks.blank import MIN_SIDE
+from tasks.checks.logo import brand_logo
+from tasks.records import Finding, Region
+from tasks.settings import DATASETS
+
+#: Levels that a pixel of a bar may differ from its colour (JPEG rings near the edge), and levels
+#: from which a pixel is no part of it any more.
+_SAME, _OTHER = 10, 24
+#: Share of the pixels of a line that must be of one colour.
+_WHOLE = 0.985
+#: Bars are looked for in this share of the picture at each side.
+_REACH = 0.45
+#: About so many pixels of each line are looked at.
+_SAMPLES = 256
+_BLACK, _WHITE = 28, 236
+_SIDES = ("top", "bottom", "left", "right")
+#: Words of a request after which a border is no accident.
+_ASKED = re.compile(
+    r"\b(?:border|frame|framed|letterbox\w*|black bars|cinemascope|polaroid|pass?e-?partout|"
+    r"postcard|stamp|film ?strip|photo ?booth|instant photo|comic|storyboard|contact sheet|matte|"
+    r"margin|rahmen|rand|cadre|bordure|marco|borde|bordo|cornice)s?\b",
+    re.IGNORECASE,
+)
+
+
+class Bar(NamedTuple):
+    """A plain strip along one side."""
+
+    #: Thickness in pixels, and as a share of the picture in that direction.
+    depth: int
+    share: float
+    colour: tuple[int, int, int]
+    #: Share of the line behind it that is another colour, at the weaker of two lines.
+    filled: float
+    #: Median spread of lines behind it, in levels: plain bands have none.
+    varied: float
+    #: Largest difference of its pixels from its colour.
+    spread: int
+    #: Share of the rest of the picture that has the colour right behind the bar, and share of its
+    #: lines that show more than one colour: a plain page with something on it has both.
+    ground: float
+    busy: float
+
+
+def bars(rgb: Pixels) -> dict[str, Bar]:
+    """Return the plain strips along the sides, by side; sides without one are left out.
+
+    Strips beyond :data:`_REACH` are no bars but a ground: nothing is returned for them.
+    """
+    height, width = rgb.shape[:2]
+    rows, columns = max(1, width // _SAMPLES), max(1, height // _SAMPLES)
+    down = rgb[:, ::rows]
+    across = np.swapaxes(rgb[::columns], 0, 1)
+    found = {
+        "top": _bar(down),
+        "bottom": _bar(down[::-1]),
+        "left": _bar(across),
+        "right": _bar(across[::-1]),
+    }
+    return {side: bar for side, bar in found.items() if bar is not None}
+
+
+def _bar(lines: Pixels) -> Bar | None:
+    """Return the plain strip that the first lines form; ``None`` when there is none."""
+    length = lines.shape[0]
+    least, reach = max(3, round(0.004 * length)), int(_REACH * length)
+    # What lies at the ends of a line may be the bar of another side: the middle decides.
+    inner = lines[:, lines.shape[1] // 16 : lines.shape[1] - lines.shape[1] // 16]
+    colour = np.median(inner[0], axis=0).astype(np.int16)
+    if not _whole(inner[:least], colour).all():
+        return None  # As nearly all pictures: nothing more is looked at.
+    whole = _whole(inner[: reach + 1], colour)
+    depth = len(whole) if whole.all() else int(whole.argmin())
+    # One line may be half bar, half picture; what counts begins behind it.
+    rest = inner[depth + 1 : length - depth]
+    near = max(4, length // 16)
+    if depth > reach or len(rest) < 2 * near:
+        return None
+    after = np.abs(rest[: 1 + max(1, length // 100)].astype(np.int16) - colour).max(axis=2)
+    spreads = rest[:: max(1, len(rest) // 128)].std(axis=1).max(axis=1)
+    behind = np.median(rest[:near], axis=(0, 1)).astype(np.int16)
+    like = np.abs(rest[::4].astype(np.int16) - behind).max(axis=2) <= 2 * _SAME
+    own = np.abs(inner[: depth - 1].astype(np.int16) - colour)
+    return Bar(
+        depth=depth,
+        share=depth / length,
+        colour=_colour(colour),
+        filled=float((after > _OTHER).mean(axis=1).min()),
+        varied=float(np.median(rest[:near].std(axis=1).max(axis=1))),
+        spread=int(own.max()),
+        ground=float(like.mean()),
+        busy=float((spreads >= 10).mean()),
+    )
+
+
+def _whole(lines: Pixels, colour: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """Say of each line whether it is of one colour."""
+    far = np.abs(lines.astype(np.int16) - colour).max(axis=2)
+    return np.asarray((far <= _SAME).mean(axis=1) >= _WHOLE, dtype=np.bool_)
+
+
+def _colour(values: NDArray[np.int16]) -> tuple[int, int, int]:
+    return int(values[0]), int(values[1]), int(values[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Borders:
+    """No bars or frame around the picture, where a shape was asked for and no border was."""
+
+    #: Thickest bar that is let pass, as a share of the side: less is a rounded edge.
+    limit: float = 0.012
+    #: Share of the line behind a bar that must be picture: for the clearer and the weaker of two
+    #: opposite bars, for a frame of four, and for a bar that is alone.
+    pair: float = 0.6
+    weaker: float = 0.25
+    frame: float = 0.9
+    alone: float = 0.96
+    #: Least thickness of a bar that is alone, and spread behind it that shows a picture.
+    single: float = 0.02
+    varied: float = 6.0
+    datasets: Path = DATASETS
+    name: str = "geometry.borders"
+    version: str = "1"
+    higher_is_better: bool = False
+
+    def run(self, picture: Picture, expected: Expected) -> Finding:
+        """Score: thickness of the bars on the worse axis as a share of that side; 0 for none."""
+        why = self._not_judged(picture, expected)
+        if why:
+            return Finding(
+                check=self.name,
+                version=self.version,
+                verdict="skip",
+                higher_is_better=False,
+                message=why,
+            )
+        found = self.find(picture.rgb)
+        score = max(
+            sum(bar.share for side, bar in found.items() if side in axis)
+            for axis in (("top", "bottom"), ("left", "right"))
+        )
+        good = score <= self.limit
+        height, width = picture.rgb.shape[:2]
+        return Finding(
+            check=self.name,
+            version=self.version,
+            verdict="pass" if good else "fail",
+            score=round(score, 4),
+            limit=self.limit,
+            higher_is_better=False,
+            message="" if good else _described(found),
+            region=None if good else _inside(found, width, height),
+        )
+
+    def _not_judged(self, picture: Picture, expected: Expected) -> str:
+        """Return why nothing can be said, or nothing."""
+        if not (expected.width or expected.height or expected.aspect):
+            return "no shape asked for"
+        if min(picture.rgb.shape[:2]) < MIN_SIDE:
+            return "too small to judge"
+        if expected.brand and brand_logo(expected.brand, self.datasets)[0].layout.border:
+            return "borders belong to the brand's design"
+        asked = _ASKED.search(expected.prompt or "")
+        return f"the request speaks of {asked[0]!r}" if asked else ""
+
+    def find(self, rgb: Pixels) -> dict[str, Bar]:
+        """Return the bars that are no part of the picture, by side."""
+        every = bars(rgb)
+        seen = {s: b for s, b in every.items() if b.varied >= self.varied}
+        framed = {s: b for s, b in seen.items() if b.filled >= self.frame}
+        if len(framed) == 4 and _one_colour(framed.values()):
+            return framed
+        found: dict[str, Bar] = {}
+        for one, two in (("top", "bottom"), ("left", "right")):
+            pair = [every[s] for s in (one, two) if s in every and _neutral(every[s].colour)]
+            if len(pair) == 2 and _one_colour(pair) and self._is_pair(*pair):
+                found |= {one: every[one], two: every[two]}
+        if found:
+            return found
+        return {
+            side: bar
+            for side, bar in seen.items()
+            if bar.filled >= self.alone
+            and bar.share >= self.single
+            and bar.spread <= 2
+            and _neutral(bar.colour)
+        }
+
+    def _is_pair(self, one: Bar, two: Bar) -> bool:
+        """Say whether two opposite strips are as thick as each other and end as bars end."""
+        thin, thick = sorted((one.depth, two.depth))
+        low, high = sorted((one.filled, two.filled))
+        if min(one.varied, two.varied) >= self.varied:
+            return thin >= 0.6 * thick - 2 and high >= self.pair and low >= self.weaker
+        # Behind the edge lies a plain colour. In a flag or between stripes nothing else is there,
+        # or the colour is a stripe and not the ground: bars lie around a page with something on it.
+        extreme = max(one.colour) <= 12 or min(one.colour) >= 250
+        page = min(one.ground, two.ground) >= 0.25 and min(one.busy, two.busy) >= 0.1
+        even = thin >= 0.97 * thick - 2 and max(one.spread, two.spread) <= 6
+        return extreme and page and even and low >= self.frame
+
+
+def _neutral(colour: tuple[int, int, int]) -> bool:
+    """Say whether a colour is one that bars have: black, white or grey."""
+    low, high = min(colour), max(colour)
+    return high - low <= 8 or high <= _BLACK or low >= _WHITE
+
+
+def _one_colour(found: Iterable[Bar]) -> bool:
+    colours = np.array([bar.colour for bar in found])
+    return bool((colours.max(axis=0) - colours.min(axis=0)).max() <= 2 * _SAME)
+
+
+def _described(found: dict[str, Bar]) -> str:
+    colour = next(iter(found.values())).colour
+    grey = "#{:02X}{:02X}{:02X}".format(*colour)
+    kind = "white" if min(colour) >= _WHITE else "black" if max(colour) <= _BLACK else grey
+    sizes = ", ".join(f"{side} {bar.depth} px" for side, bar in found.items())
+    what = "a frame around the picture" if len(found) == 4 else "bars beside the picture"
+    return f"{what} that nobody asked for: {kind}, {sizes}"
+
+
+def _inside(found: dict[str, Bar], width: int, height: int) -> Region:
+    """Return the part of the picture between the bars."""
+    depth = {side: found[side].depth if side in found else 0 for side in _SIDES}
+    return Region(
+        x=depth["left"],
+        y=depth["top"],
+        width=max(1, width - depth["left"] - depth["right"]),
+        height=max(1, height - depth["top"] - depth["bottom"]),
+    )
