@@ -1,0 +1,340 @@
+"""Planted defects: what the checks see of what is known to be wrong, and say of what is good.
+
+Good pictures get one defect each, at a strength that a person would not accept, and the check
+that is made for it must say ``fail``. The good pictures themselves go through every check. Both
+counts, exact and per check, are what the gate may believe of its own eyes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from tasks.checks import (
+    duplicates,
+    planted_brand,
+    planted_files,
+    planted_pixels,
+    planted_text,
+)
+from tasks.checks.base import Expected, Picture
+from tasks.checks.decode import FILE, MIME, decode
+from tasks.checks.planted_base import Defect, Good, Planted
+from tasks.checks.suite import CHECKS
+from tasks.providers.embedded.draws import generator
+from tasks.records import CheckVerdict
+
+#: Changes whenever other pictures are planted, or in another way.
+VERSION = "1"
+
+#: Every kind of defect; a new check brings its own in a module ``planted_*`` and joins it here.
+DEFECTS: tuple[Defect, ...] = (
+    *planted_files.DEFECTS,
+    *planted_pixels.DEFECTS,
+    *planted_text.DEFECTS,
+    *planted_brand.DEFECTS,
+)
+
+
+def check_names() -> tuple[str, ...]:
+    """Return every check of the suite, those of the file and of the whole run included."""
+    return (FILE, MIME, *(check.name for check in CHECKS), duplicates.CHECK)
+
+
+def defects_of(checks: Collection[str]) -> tuple[Defect, ...]:
+    """Return the defects that are planted for these checks."""
+    return tuple(defect for defect in DEFECTS if defect.check in checks)
+
+
+@dataclass(frozen=True)
+class DefectHealth:
+    """What a check made of one kind of defect at one strength."""
+
+    name: str
+    check: str
+    strength: float
+    found: int = 0
+    planted: int = 0
+    #: Of the planted: the check broke or said that it cannot judge. Not found.
+    unjudged: int = 0
+    #: CPU seconds of the check itself, over all planted.
+    seconds: float = 0.0
+    #: Pictures in which the defect was missed, the first few.
+    missed: tuple[str, ...] = ()
+
+    def plus(self, other: DefectHealth) -> DefectHealth:
+        """Return both counts together."""
+        return replace(
+            self,
+            found=self.found + other.found,
+            planted=self.planted + other.planted,
+            unjudged=self.unjudged + other.unjudged,
+            seconds=self.seconds + other.seconds,
+            missed=(*self.missed, *other.missed)[:8],
+        )
+
+
+@dataclass(frozen=True)
+class CleanHealth:
+    """What a check made of good pictures; those it does not apply to are not counted."""
+
+    check: str
+    alarms: int = 0
+    clean: int = 0
+    faults: int = 0
+    seconds: float = 0.0
+    #: Pictures that were called bad, and why, the first few.
+    accused: tuple[str, ...] = ()
+
+    def plus(self, other: CleanHealth) -> CleanHealth:
+        """Return both counts together."""
+        return replace(
+            self,
+            alarms=self.alarms + other.alarms,
+            clean=self.clean + other.clean,
+            faults=self.faults + other.faults,
+            seconds=self.seconds + other.seconds,
+            accused=(*self.accused, *other.accused)[:8],
+        )
+
+
+@dataclass(frozen=True)
+class CheckHealth:
+    """Everything about one check."""
+
+    check: str
+    clean: CleanHealth
+    defects: tuple[DefectHealth, ...] = ()
+
+    @property
+    def found(self) -> int:
+        """Planted defects that the check found, all kinds together."""
+        return sum(defect.found for defect in self.defects)
+
+    @property
+    def planted(self) -> int:
+        """Planted defects, all kinds together."""
+        return sum(defect.planted for defect in self.defects)
+
+    def plus(self, other: CheckHealth) -> CheckHealth:
+        """Return both measurements together, kind by kind.
+
+        Raises:
+            ValueError: They are not of the same check, kinds and strengths.
+        """
+        mine, theirs = ([(d.name, d.strength) for d in h.defects] for h in (self, other))
+        if self.check != other.check or mine != theirs:
+            raise ValueError(f"{self.check!r} was measured in another way than {other.check!r}")
+        pairs = zip(self.defects, other.defects, strict=True)
+        return replace(
+            self,
+            clean=self.clean.plus(other.clean),
+            defects=tuple(one.plus(two) for one, two in pairs),
+        )
+
+
+def judge(name: str, shown: Planted) -> CheckVerdict:
+    """Return what one check says of a picture; a picture that does not decode is a ``skip``.
+
+    The picture goes the whole way, as the suite sends it. A check that breaks is a ``fault``.
+
+    Raises:
+        KeyError: No such check.
+    """
+    if name == duplicates.CHECK:
+        return _repeats(shown)
+    decoded = decode(shown.data, shown.expected)
+    if name in (FILE, MIME):
+        return next(f.verdict for f in decoded.findings if f.check == name)
+    if decoded.picture is None:
+        return "skip"
+    files = {role: decode(file, Expected()).picture for role, file in shown.references.items()}
+    references = {role: None if one is None else one.rgb for role, one in files.items()}
+    check = next((check for check in CHECKS if check.name == name), None)
+    if check is None:
+        raise KeyError(name)
+    try:
+        return check.run(replace(decoded.picture, references=references), shown.expected).verdict
+    except Exception:  # noqa: BLE001 - a broken check is counted, not raised
+        return "fault"
+
+
+def _repeats(shown: Planted) -> CheckVerdict:
+    """Ask for near-duplicates among the pictures that came before and this one."""
+    files = (*shown.earlier, shown.data)
+    pictures = [decode(file, Expected()).picture for file in files]
+    if any(picture is None for picture in pictures):
+        return "skip"
+    marks = [duplicates.fingerprint(p.rgb) for p in pictures if p is not None]
+    items = [(str(n), f"prompt {n}", mark) for n, mark in enumerate(marks)]
+    found = duplicates.find_duplicates(items).get(str(len(files) - 1))
+    return "skip" if found is None else found.verdict
+
+
+def plant(
+    defect: Defect,
+    goods: Iterable[Good],
+    *,
+    strength: float | None = None,
+    seed: int = 0,
+    most: int | None = None,
+) -> DefectHealth:
+    """Plant one kind of defect in good pictures and count what its check finds.
+
+    Args:
+        defect: The kind.
+        goods: Good pictures; those in which the defect cannot show are passed over.
+        strength: Other than the defect's default.
+        seed: Same seed, same defects.
+        most: Stop after this many planted.
+    """
+    strength = defect.strength if strength is None else strength
+    health = DefectHealth(defect.name, defect.check, strength)
+    for good in goods:
+        if most is not None and health.planted >= most:
+            break
+        if not good.speaks_of(defect.check):
+            continue
+        shown = defect.plant(good, strength, generator(seed, defect.name, good.name))
+        if shown is None or not _applies(defect.check, good):
+            continue
+        started = time.process_time()
+        verdict = judge(defect.check, shown)
+        health = health.plus(
+            DefectHealth(
+                defect.name,
+                defect.check,
+                strength,
+                found=verdict == "fail",
+                planted=1,
+                unjudged=verdict in ("skip", "fault"),
+                seconds=time.process_time() - started,
+                missed=() if verdict == "fail" else (f"{good.name}: {verdict}",),
+            )
+        )
+    return health
+
+
+def _applies(name: str, good: Good) -> bool:
+    """Say whether a check judges the picture as it is; a defect cannot show where it does not."""
+    if name == duplicates.CHECK:
+        return True  # About two pictures.
+    if name not in good.verdicts:
+        good.verdicts[name] = judge(name, Planted(good.data, good.expected, good.references))
+    return good.verdicts[name] != "skip"
+
+
+def look_at_good(goods: Iterable[Good], checks: Collection[str]) -> tuple[CleanHealth, ...]:
+    """Count what the checks say of good pictures.
+
+    Args:
+        goods: The pictures.
+        checks: Names of the checks; the answer has them in the order of the suite.
+    """
+    names = [name for name in check_names() if name in checks]
+    found = {name: CleanHealth(name) for name in names}
+    marks: list[tuple[str, str, str | None]] = []
+    for good in goods:
+        decoded = decode(good.data, good.expected)
+        for finding in decoded.findings:
+            if finding.check in found and good.speaks_of(finding.check):
+                good.verdicts[finding.check] = finding.verdict
+                found[finding.check] = found[finding.check].plus(
+                    _clean(finding.check, finding.verdict, good, finding.message, 0.0)
+                )
+        if decoded.picture is None:
+            continue
+        picture = _with_references(decoded.picture, good)
+        for check in CHECKS:
+            if check.name not in found or not good.speaks_of(check.name):
+                continue
+            started = time.process_time()
+            try:
+                finding = check.run(picture, good.expected)
+                verdict, why = finding.verdict, finding.message
+            except Exception as error:  # noqa: BLE001 - a broken check is counted, not raised
+                verdict, why = "fault", f"{type(error).__name__}: {error}"
+            spent = time.process_time() - started
+            good.verdicts[check.name] = verdict
+            found[check.name] = found[check.name].plus(
+                _clean(check.name, verdict, good, why, spent)
+            )
+        if good.speaks_of(duplicates.CHECK):
+            marks.append((good.name, good.name, duplicates.fingerprint(picture.rgb)))
+    if duplicates.CHECK in found:
+        for name, repeat in duplicates.find_duplicates(marks).items():
+            found[duplicates.CHECK] = found[duplicates.CHECK].plus(
+                CleanHealth(
+                    duplicates.CHECK,
+                    alarms=repeat.verdict == "fail",
+                    clean=1,
+                    accused=(f"{name}: {repeat.message}",) if repeat.verdict == "fail" else (),
+                )
+            )
+    return tuple(found[name] for name in names)
+
+
+def _with_references(picture: Picture, good: Good) -> Picture:
+    files = {role: decode(file, Expected()).picture for role, file in good.references.items()}
+    pixels = {role: None if one is None else one.rgb for role, one in files.items()}
+    return replace(picture, references=pixels)
+
+
+def _clean(name: str, verdict: CheckVerdict, good: Good, why: str, spent: float) -> CleanHealth:
+    if verdict == "skip":
+        return CleanHealth(name)
+    return CleanHealth(
+        name,
+        alarms=verdict == "fail",
+        clean=1,
+        faults=verdict == "fault",
+        seconds=spent,
+        accused=(f"{good.name}: {why}",) if verdict in ("fail", "fault") else (),
+    )
+
+
+def measure(
+    goods: Sequence[Good],
+    checks: Collection[str] | None = None,
+    *,
+    strength: float | None = None,
+    seed: int = 0,
+    every_kind: bool = True,
+) -> tuple[CheckHealth, ...]:
+    """Measure checks on pictures that are known to be good.
+
+    Args:
+        goods: The good pictures.
+        checks: Names of the checks; all of the suite by default.
+        strength: One strength for all defects instead of their own defaults.
+        seed: Same seed, same defects.
+        every_kind: Plant every kind of defect in every picture; otherwise one for each check, by
+            the draw: for a quick look.
+
+    Returns:
+        One entry for each check in the order of the suite, also where nothing could be planted.
+    """
+    names = [name for name in check_names() if checks is None or name in checks]
+    clean = look_at_good(goods, names)
+    return tuple(
+        CheckHealth(name, seen, _planted(name, goods, strength, seed, every_kind))
+        for name, seen in zip(names, clean, strict=True)
+    )
+
+
+def _planted(
+    name: str, goods: Sequence[Good], strength: float | None, seed: int, every_kind: bool
+) -> tuple[DefectHealth, ...]:
+    kinds = defects_of([name])
+    lots = [list(goods) for _ in kinds]
+    if not every_kind and kinds:
+        drawn = [generator(seed, name, good.name).integers(len(kinds)) for good in goods]
+        lots = [
+            [good for good, kind in zip(goods, drawn, strict=True) if kind == number]
+            for number in range(len(kinds))
+        ]
+    return tuple(
+        plant(kind, lot, strength=strength, seed=seed)
+        for kind, lot in zip(kinds, lots, strict=True)
+    )
