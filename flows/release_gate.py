@@ -191,10 +191,9 @@ def act(
             promoted = promote(context, plan, why, return_state=True)
             return verdict, (production_sentence(promoted.result()),)
         except (EvidenceError, FrozenError, FencedError) as error:
-            verdict = Verdict(
-                verdict="HOLD",
-                reasons=(f"The figures allow a promotion, but {error}", *verdict.reasons),
-                warnings=verdict.warnings,
+            why = f"The figures allow a promotion, but {error}"
+            verdict = verdict.model_copy(
+                update={"verdict": "HOLD", "reasons": (why, *verdict.reasons)}
             )
     serves = production_mix(context.state, plan.product).mix.name
     return verdict, (f"Production of {plan.product} stays {serves}, and frozen.",)

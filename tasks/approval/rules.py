@@ -291,16 +291,14 @@ def decided(verdict: Verdict, approval: Approval) -> Verdict:
         )
     if verdict.verdict == "HOLD":
         against = verdict.reasons[0] if verdict.reasons else "The machine holds."
-        return Verdict(
-            verdict="PROMOTE",
-            reasons=(f"{_upper(said)}; although the machine holds: {against}", *verdict.reasons),
-            warnings=verdict.warnings,
-        )
+        why = f"{_upper(said)}; although the machine holds: {against}"
+        return verdict.model_copy(update={"verdict": "PROMOTE", "reasons": (why, *verdict.reasons)})
     return verdict.model_copy(update={"reasons": (*verdict.reasons, _upper(said))})
 
 
 def _held(why: str, verdict: Verdict) -> Verdict:
-    return Verdict(verdict="HOLD", reasons=(why, *verdict.reasons), warnings=verdict.warnings)
+    # The proofs and what was saved stay with it: only what follows from them changes.
+    return verdict.model_copy(update={"verdict": "HOLD", "reasons": (why, *verdict.reasons)})
 
 
 def _upper(text: str) -> str:

@@ -12,18 +12,14 @@ import math
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.verdict.sequential import (
-    Bets,
-    Decision,
-    bounded_fail_bets,
-    bounded_pass_bets,
-    log_e_counts,
-)
+from tasks.verdict.betting import log_factors, log_mixture
+from tasks.verdict.sequential import Bets, Decision, bounded_fail_bets, bounded_pass_bets
 
 Side = Literal["pass", "fail"]
 _HALVINGS = 42
@@ -101,6 +97,7 @@ def count_pairs(
     )
 
 
+@lru_cache(maxsize=256)
 def _bets(margin: float, side: Side) -> Bets:
     """Return the bets against one margin."""
     if not -1 < margin < 1:
@@ -128,9 +125,17 @@ def paired_log_e(
     counts = PairedCounts(pairs, worse, better)
     if side not in ("pass", "fail"):
         raise ValueError(f"side {side!r} is unknown (known: pass, fail)")
-    return log_e_counts(
-        _bets(margin, side), (-1.0, 0.0, 1.0), (better, counts.pairs - worse - better, worse)
-    )
+    bets, logs = _factors(margin, side)
+    same = counts.pairs - counts.worse - counts.better
+    # The three factors are all finite: no bet of the grid ever stakes everything.
+    return float(log_mixture(bets, np.array([counts.better, same, counts.worse]) @ logs))
+
+
+@lru_cache(maxsize=256)
+def _factors(margin: float, side: Side) -> tuple[Bets, NDArray[np.float64]]:
+    """Return the bets and the logarithms of what -1, 0 and 1 do to each, shape (3, K)."""
+    bets = _bets(margin, side)
+    return bets, log_factors(bets, np.array([-1.0, 0.0, 1.0]))
 
 
 @dataclass(frozen=True)
@@ -237,7 +242,7 @@ class PairedTest:
         new = np.asarray(differences)
         if new.ndim == 1 and new.size == 0:
             return self.decision
-        if new.ndim != 1 or new.dtype.kind not in "iu" or not np.isin(new, (-1, 0, 1)).all():
+        if new.ndim != 1 or new.dtype.kind not in "iu" or not ((new >= -1) & (new <= 1)).all():
             raise ValueError(
                 "differences must be a sequence of whole numbers -1, 0 or 1; got "
                 f"{reprlib.repr(differences)}"

@@ -7,6 +7,8 @@ against two thresholds and the forecast of the images that are still needed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -50,6 +52,8 @@ Decision = Literal["PROMOTE", "ROLLBACK"]
 Mode = Literal["anytime", "calibrated"]
 Ints = NDArray[np.int64]
 
+#: Up to so many failures a test looks its decision up instead of working the evidence out.
+TABULATED = 4096
 #: A forecast beyond this many images is none: nobody draws them for one gate.
 FORESEEABLE = 1_000_000
 
@@ -127,11 +131,29 @@ class FailureTest:
         self.failures += new_failures
         self.images += new_images
         if new_images and self.decision is None and not self._over:
-            if self.log_e_fail >= self.fail_at:
+            if self._fails():
                 self.decision = "ROLLBACK"
-            elif self.log_e_pass >= self.pass_at:
+            elif self._passes():
                 self.decision = "PROMOTE"
         return self.decision
+
+    def _fails(self) -> bool:
+        if self.failures < TABULATED and self.images < FORESEEABLE:
+            return self.images <= _turns(_fail_turns, self._fail_key, self.failures)
+        return self.log_e_fail >= self.fail_at
+
+    def _passes(self) -> bool:
+        if self.failures < TABULATED and self.images < FORESEEABLE:
+            return self.images >= _turns(_pass_turns, self._pass_key, self.failures)
+        return self.log_e_pass >= self.pass_at
+
+    @property
+    def _fail_key(self) -> tuple[float, float]:
+        return self.limit, self.fail_at
+
+    @property
+    def _pass_key(self) -> tuple[float, float]:
+        return self.promote_below, self.pass_at
 
     @property
     def _over(self) -> bool:
@@ -277,3 +299,23 @@ def _grows(bets: Bets, rate: float) -> bool:
     with np.errstate(divide="ignore"):
         bad = np.log1p(bets.lambdas * (1 - bets.mean))
     return bool(np.max((1 - rate) * good + rate * bad) > 0)
+
+
+def _turns(table: Callable[[float, float, int], Ints], key: tuple[float, float], at: int) -> int:
+    """Return the entry of a table that grows by doubling, so that short runs pay for short ones."""
+    size = 64
+    while size <= at:
+        size *= 2
+    return int(table(*key, size)[at])
+
+
+@lru_cache(maxsize=64)
+def _pass_turns(below: float, log_threshold: float, size: int) -> Ints:
+    """Return the fewest images that PASS, by failures from 0 to ``size`` - 1."""
+    return first_pass(pass_bets(below), log_threshold, np.arange(size, dtype=np.int64), FORESEEABLE)
+
+
+@lru_cache(maxsize=64)
+def _fail_turns(limit: float, log_threshold: float, size: int) -> Ints:
+    """Return the most images that FAIL, by failures from 0 to ``size`` - 1."""
+    return last_fail(fail_bets(limit), log_threshold, np.arange(size, dtype=np.int64), FORESEEABLE)
