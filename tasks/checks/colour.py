@@ -4,76 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.checks import icc
 from tasks.checks.base import Expected, Picture
 from tasks.checks.blank import MIN_SIDE, reduced
+from tasks.checks.colour_reference import change, overlay, reference
+from tasks.checks.colour_space import SIDE, ciede2000, colour_bins, lab
+from tasks.checks.colour_words import asks_for_colour, asks_for_light
 from tasks.checks.logo import Logo, brand_logo, logo_pixels
 from tasks.records import Finding, Region
 from tasks.settings import DATASETS
-
-Floats = NDArray[np.float64]
-
-#: Long side at which colours are looked at.
-_SIDE = 256
-
-
-def lab(rgb: NDArray[np.uint8]) -> Floats:
-    """Return CIE L*a*b* (D65) of RGB pixels, any shape ending in 3."""
-    flat = np.ascontiguousarray(rgb.reshape(-1, 1, 3), dtype=np.float32) / 255
-    out = cv2.cvtColor(flat, cv2.COLOR_RGB2LAB)
-    return np.asarray(out, dtype=np.float64).reshape(rgb.shape)
-
-
-def ciede2000(one: Floats, two: Floats) -> Floats:
-    """Return the CIEDE2000 difference of two arrays of L*a*b* colours, broadcast together.
-
-    Sharma, Wu and Dalal, Color Research and Application 30 (2005), equations 2 to 22.
-    """
-    l1, a1, b1 = np.moveaxis(one, -1, 0)
-    l2, a2, b2 = np.moveaxis(two, -1, 0)
-    mean_c = (np.hypot(a1, b1) + np.hypot(a2, b2)) / 2
-    g = 0.5 * (1 - np.sqrt(mean_c**7 / (mean_c**7 + 25.0**7)))
-    ap1, ap2 = (1 + g) * a1, (1 + g) * a2
-    c1, c2 = np.hypot(ap1, b1), np.hypot(ap2, b2)
-    h1, h2 = np.degrees(np.arctan2(b1, ap1)) % 360, np.degrees(np.arctan2(b2, ap2)) % 360
-    grey = c1 * c2 == 0
-    dh = np.where(grey, 0.0, (h2 - h1 + 180) % 360 - 180)
-    dl, dc = l2 - l1, c2 - c1
-    dbig = 2 * np.sqrt(c1 * c2) * np.sin(np.radians(dh) / 2)
-    ml, mc = (l1 + l2) / 2, (c1 + c2) / 2
-    far = np.abs(h1 - h2) > 180
-    mh = np.where(far, (h1 + h2 + 360) / 2 % 360, (h1 + h2) / 2)
-    mh = np.where(grey, h1 + h2, mh)
-    t = (
-        1
-        - 0.17 * np.cos(np.radians(mh - 30))
-        + 0.24 * np.cos(np.radians(2 * mh))
-        + 0.32 * np.cos(np.radians(3 * mh + 6))
-        - 0.20 * np.cos(np.radians(4 * mh - 63))
-    )
-    sl = 1 + 0.015 * (ml - 50) ** 2 / np.sqrt(20 + (ml - 50) ** 2)
-    sc, sh = 1 + 0.045 * mc, 1 + 0.015 * mc * t
-    turn = np.radians(60 * np.exp(-(((mh - 275) / 25) ** 2)))
-    rt = -2 * np.sqrt(mc**7 / (mc**7 + 25.0**7)) * np.sin(turn)
-    return np.asarray(
-        np.sqrt((dl / sl) ** 2 + (dc / sc) ** 2 + (dbig / sh) ** 2 + rt * (dc / sc) * (dbig / sh)),
-        dtype=np.float64,
-    )
-
-
-def colour_bins(rgb: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """Return the colours of a reduced picture in bins of 5 bits a channel, and their shares."""
-    small = reduced(rgb, _SIDE).reshape(-1, 3)
-    codes = (small >> 3).astype(np.int32) @ np.array([1024, 32, 1], dtype=np.int32)
-    counts = np.bincount(codes, minlength=32_768)
-    used = np.flatnonzero(counts)
-    sums = [np.bincount(codes, weights=small[:, c], minlength=32_768)[used] for c in range(3)]
-    mean = np.stack(sums, axis=1) / counts[used, None]
-    return mean, counts[used] / len(small)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +26,6 @@ class Light:
 
     #: Level that the weakest channel ever reaches, as a share of the strongest one's.
     ceiling: float
-    #: Level that the strongest channel reaches, 0 to 255.
-    top: float
     #: Share of grey pixels as they are, and with the light taken out.
     grey: float
     grey_undone: float
@@ -97,8 +39,12 @@ def light(rgb: NDArray[np.uint8]) -> Light:
     Under coloured light no pixel is white, and things that are grey come out grey once the light
     is taken out. Coloured things under white light do not: something else turns coloured.
     """
-    small = reduced(rgb, _SIDE).reshape(-1, 3)
+    small = reduced(rgb, SIDE).reshape(-1, 3)
     high = np.quantile(small, 0.995, axis=0)
+    ceiling = float(high.min() / max(float(high.max()), 1.0))
+    if ceiling > Cast().white:
+        # Something is white: the rest would change nothing, and costs the most.
+        return Light(ceiling=ceiling, grey=0.0, grey_undone=0.0, colourful=0.0)
     gain = np.maximum(high / max(float(high.max()), 1.0), 0.3)
     undone = np.clip(small / gain, 0, 255).astype(np.uint8)
     before, after = lab(small), lab(undone)
@@ -106,12 +52,20 @@ def light(rgb: NDArray[np.uint8]) -> Light:
     chroma = np.hypot(before[:, 1], before[:, 2])
     chroma_undone = np.hypot(after[:, 1], after[:, 2])
     return Light(
-        ceiling=float(high.min() / max(float(high.max()), 1.0)),
-        top=float(high.max()),
+        ceiling=ceiling,
         grey=float((chroma < 5)[seen].mean()) if seen.any() else 0.0,
         grey_undone=float((chroma_undone < 5)[seen].mean()) if seen.any() else 0.0,
         colourful=float(np.quantile(chroma_undone, 0.95)),
     )
+
+
+class _Seen(NamedTuple):
+    """What one reference says; ``bad`` is ``None`` where it cannot tell."""
+
+    bad: bool | None
+    score: float
+    limit: float
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,65 +73,63 @@ class Cast:
     """No coloured light lies over the whole picture.
 
     A cast can only be told from a coloured scene where something is known to be neutral or to have
-    a colour of its own. With a brand the logo's colours are the reference. With set type, whose
-    letters or ground are nearly always neutral, the highlights and the greys must agree. Anything
-    else is skipped: measured on photographs, blue sky alone passes for a cast.
+    a colour of its own. With a brand the logo's colours are the reference; of an edit or an
+    enlargement it is what went in, laid under the picture. With set type, whose letters or ground
+    are nearly always neutral, the highlights and the greys must agree. Anything else is skipped,
+    and so is a prompt that asks for coloured light: measured on photographs, blue sky alone passes
+    for a cast.
     """
 
     #: Mean shift of the logo's pixels in a*b* above which there is a cast.
     shift: float = 4.0
+    #: A weakest channel that reaches this share of the strongest one's: something is white.
+    white: float = 0.85
     #: Highest ceiling of the weakest channel under a cast; below the lowest nothing neutral would
     #: show any more, and the tint is the picture's own.
     limit: float = 0.8
-    lowest: float = 0.6
+    lowest: float = 0.5
+    #: Share of the picture that turns grey, at least, when the light of a cast is taken out.
+    turned: float = 0.1
+    #: Beside an upload: difference of the channels' logarithms in the highlights.
+    tint: float = 0.25
     datasets: Path = DATASETS
     name: str = "colour.cast"
-    version: str = "1"
+    version: str = "2"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
-        """Score: ceiling of the weakest channel, or 1 minus the logo's shift / 100 with a brand."""
-        if min(picture.rgb.shape[:2]) < MIN_SIDE:
-            return Finding(
-                check=self.name, version=self.version, verdict="skip", message="too small to judge"
-            )
+        """Score: ceiling of the weakest channel, or 1 minus the shift against the reference."""
+        why = _unfit(picture)
+        if why:
+            return self._skip(why)
+        seen: _Seen | None = None
         if expected.brand:
-            moved = self._logo_shift(picture, expected)
-            if moved is not None:
-                far, direction = moved
-                return self._finding(
-                    bad=far > self.shift,
-                    score=1 - far / 100,
-                    limit=1 - self.shift / 100,
-                    message=f"the logo's colours are moved towards {_towards(direction)}",
-                )
-        if not expected.intended_text and not expected.brand:
-            return Finding(
-                check=self.name,
-                version=self.version,
-                verdict="skip",
-                message="no reference: neither a logo nor set type",
-            )
-        seen = light(picture.rgb)
-        bad = (
-            self.lowest <= seen.ceiling <= self.limit
-            and seen.top >= 250
-            and seen.grey_undone >= max(0.01, 0.5 * seen.grey)
-            and seen.colourful >= 6
-        )
-        mean = lab(reduced(picture.rgb, 64)).reshape(-1, 3).mean(axis=0)[1:]
-        return self._finding(
-            bad=bad,
-            score=seen.ceiling,
-            limit=self.limit,
-            message=f"a cast towards {_towards((float(mean[0]), float(mean[1])))} over everything",
+            seen = self._by_logo(picture, expected.brand)
+        before, changeable = reference(picture)
+        if seen is None and before is not None:
+            if changeable and asks_for_colour(expected.prompt):
+                return self._skip("the prompt may ask for other colours")
+            seen = self._by_upload(picture, before)
+        if seen is None and (expected.intended_text or expected.brand):
+            if asks_for_light(expected.prompt):
+                return self._skip("the prompt may ask for coloured light")
+            seen = self._by_highlights(picture)
+        if seen is None:
+            return self._skip("no reference: neither a logo, nor an upload, nor set type")
+        if seen.bad is None:
+            return self._skip(seen.message)
+        return Finding(
+            check=self.name,
+            version=self.version,
+            verdict="fail" if seen.bad else "pass",
+            score=round(seen.score, 4),
+            limit=round(seen.limit, 4),
+            message=seen.message if seen.bad else "",
         )
 
-    def _logo_shift(
-        self, picture: Picture, expected: Expected
-    ) -> tuple[float, tuple[float, float]] | None:
-        """Return how far and where to the logo's colours moved; ``None`` without a sure logo."""
-        kit, logo = brand_logo(str(expected.brand), self.datasets)
+    def _by_logo(self, picture: Picture, brand: str) -> _Seen | None:
+        """Say how far and where to the logo's colours moved; ``None`` without a sure logo."""
+        kit, logo = brand_logo(brand, self.datasets)
         found = Logo(datasets=self.datasets).best(picture, kit, logo)
         if found.score < 0.9:
             return None
@@ -189,24 +141,71 @@ class Cast:
         # Lengths, not the length of the mean: a gain moves a blue and a yellow apart.
         far = float((np.hypot(difference[:, :, 0], difference[:, :, 1]) * share).sum())
         mean = (difference * share[:, :, None]).sum(axis=(0, 1))
-        return far, (float(mean[0]), float(mean[1]))
-
-    def _finding(self, *, bad: bool, score: float, limit: float, message: str) -> Finding:
-        return Finding(
-            check=self.name,
-            version=self.version,
-            verdict="fail" if bad else "pass",
-            score=round(score, 4),
-            limit=round(limit, 4),
-            message=message if bad else "",
+        return _Seen(
+            far > self.shift,
+            1 - far / 100,
+            1 - self.shift / 100,
+            f"the logo's colours are moved towards {_towards(float(mean[0]), float(mean[1]))}",
         )
 
+    def _by_upload(self, picture: Picture, upload: NDArray[np.uint8]) -> _Seen | None:
+        """Say whether the edit went away from neutral; ``None`` when it shows another scene.
 
-def _towards(moved: tuple[float, float]) -> str:
+        A correction moves the colours as far as a cast does, but towards neutral.
+        """
+        both = overlay(picture.rgb, upload, picture.reference("mask"))
+        seen = change(both) if both is not None else None
+        if seen is None:
+            return None
+        tint, before = float(np.ptp(seen.tint)), float(np.ptp(seen.tint_before))
+        along = float(seen.tint @ seen.tint_before)
+        turned = along < 0.5 * float(np.linalg.norm(seen.tint) * np.linalg.norm(seen.tint_before))
+        moved = seen.far >= self.tint / 2 and seen.agreed >= 0.6
+        bad: bool | None = tint >= self.tint and moved and (tint >= before + 0.12 or turned)
+        message = f"against the upload everything is moved towards {_hue(np.exp(seen.moved))}"
+        if not bad and tint >= self.tint:
+            # Its highlights were as coloured before: the light there, or all that is in it.
+            bad, message = None, "the upload itself shows nothing neutral"
+        return _Seen(bad, 1 - tint, 1 - self.tint, message)
+
+    def _by_highlights(self, picture: Picture) -> _Seen:
+        """Say whether greys come out once the light of the highlights is taken out."""
+        seen = light(picture.rgb)
+        bad: bool | None = (
+            self.lowest <= seen.ceiling <= self.limit
+            and seen.grey_undone >= max(self.turned, 0.5 * seen.grey)
+            and seen.colourful >= 6
+        )
+        _, a, b = lab(reduced(picture.rgb, 64)).reshape(-1, 3).mean(axis=0)
+        message = f"a cast towards {_towards(float(a), float(b))} over everything"
+        if not bad and seen.ceiling <= self.white:
+            bad, message = None, "nothing in the picture is sure to be neutral"
+        return _Seen(bad, seen.ceiling, self.limit, message)
+
+    def _skip(self, why: str) -> Finding:
+        return Finding(check=self.name, version=self.version, verdict="skip", message=why)
+
+
+def _unfit(picture: Picture) -> str:
+    """Return why colours cannot be judged at all, or nothing."""
+    if min(picture.rgb.shape[:2]) < MIN_SIDE:
+        return "too small to judge"
+    why = icc.unknown(picture)
+    return f"colours cannot be known: {why}" if why else ""
+
+
+def _hue(gains: NDArray[np.float64]) -> str:
+    """Name the colour of light with these gains of red, green and blue."""
+    level = np.clip(gains / gains.max() * 255, 0, 255).astype(np.uint8)
+    _, a, b = lab(level)
+    return _towards(float(a), float(b))
+
+
+def _towards(a: float, b: float) -> str:
     """Name the direction of a shift in a* and b*."""
     names = ("red", "orange", "yellow", "green", "cyan", "blue", "violet", "magenta")
     edges = (20, 55, 80, 120, 180, 225, 290, 330)
-    hue = float(np.degrees(np.arctan2(moved[1], moved[0])) % 360)
+    hue = float(np.degrees(np.arctan2(b, a)) % 360)
     for name, edge in zip(names, edges, strict=True):
         if hue < edge:
             return name
@@ -215,17 +214,23 @@ def _towards(moved: tuple[float, float]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """The colours of the brand's palette are noticeably there."""
+    """The colours of the brand's palette are noticeably there, and not in the logo alone.
+
+    Greys and white are in every picture and prove nothing; they count only where the palette has
+    hardly anything else.
+    """
 
     #: Share of the palette's colours that must be there.
     limit: float = 0.5
     #: CIEDE2000 up to which a pixel counts as a palette colour, and the share of such pixels that
     #: makes the colour noticeable.
-    near: float = 7.0
+    near: float = 8.0
     coverage: float = 0.003
+    #: Chroma from which a colour of the palette is no grey.
+    chroma: float = 10.0
     datasets: Path = DATASETS
     name: str = "colour.palette"
-    version: str = "1"
+    version: str = "2"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -234,14 +239,38 @@ class Palette:
             return Finding(
                 check=self.name, version=self.version, verdict="skip", message="no brand asked for"
             )
-        kit, _ = brand_logo(expected.brand, self.datasets)
-        colours, shares = colour_bins(picture.rgb)
+        why = icc.unknown(picture)
+        if why:
+            return Finding(
+                check=self.name,
+                version=self.version,
+                verdict="skip",
+                message=f"colours cannot be known: {why}",
+            )
+        kit, logo = brand_logo(expected.brand, self.datasets)
         wanted = lab(np.array(kit.colours, dtype=np.uint8))
+        counted = np.hypot(wanted[:, 1], wanted[:, 2]) >= self.chroma
+        if counted.sum() < 2:
+            counted[:] = True
+        small = reduced(picture.rgb, SIDE)
+        rows, columns = small.shape[:2]
+        place = kit.logo_region(columns, rows, logo.shape[1] / logo.shape[0])
+        beside = np.ones((rows, columns), bool)
+        beside[
+            max(0, place.y - 1) : place.y + place.height + 1,
+            max(0, place.x - 1) : place.x + place.width + 1,
+        ] = False
+        colours, shares = colour_bins(small[beside])
         seen = lab(np.rint(colours).astype(np.uint8))
         distance = ciede2000(seen[:, None, :], wanted[None, :, :])
-        found = ((distance <= self.near) * shares[:, None]).sum(axis=0) >= self.coverage
-        score = float(found.mean())
-        missing = [c for c, there in zip(kit.palette, found, strict=True) if not there]
+        cover = ((distance <= self.near) * shares[:, None]).sum(axis=0)
+        found = cover >= self.coverage
+        score = float(found[counted].mean())
+        missing = [
+            f"{colour} ({share:.1%})"
+            for colour, share, there, counts in zip(kit.palette, cover, found, counted, strict=True)
+            if counts and not there
+        ]
         good = score >= self.limit
         height, width = picture.rgb.shape[:2]
         return Finding(

@@ -84,7 +84,7 @@ def test_without_a_reference_nothing_is_claimed() -> None:
 
 def test_a_toned_picture_is_no_cast() -> None:
     sepia = tinted(poster("Echoes").convert("L").convert("RGB"), (1.0, 0.86, 0.66))
-    assert cast(sepia, intended_text=("Echoes",)).verdict == "pass"
+    assert cast(sepia, intended_text=("Echoes",)).verdict == "skip"
 
 
 def test_light_is_what_the_highlights_say() -> None:
