@@ -1,0 +1,134 @@
+"""What a policy asks of the checks beyond those that always run; part of :mod:`tasks.policy`.
+
+Everything here can change a verdict, so all of it is in the policy's digest: files by their
+sha256, plug-ins by name and, where wished, by exact version.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from tasks.records import Subtask, digest_json
+
+#: ``family.name`` of a check.
+CHECK_NAME = r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$"
+#: Name of an entry point.
+_ENTRY_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$"
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Triple = tuple[float, float, float]
+
+
+class _Strict(BaseModel):
+    """Frozen, unknown fields refused; as ``tasks.policy.Strict``, which is built on this module."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PinnedFile(_Strict):
+    """A file that is used only while it is the one that the policy means."""
+
+    #: Absolute, or relative to the folder of the plug-ins.
+    file: str = Field(min_length=1, max_length=1000)
+    #: Hex digest of the whole file (``sha256sum FILE``).
+    sha256: Sha256
+
+
+class PluginRule(_Strict):
+    """A plug-in of the entry-point group ``imagegate.checks`` that this policy runs."""
+
+    #: Name of its entry point.
+    name: str = Field(pattern=_ENTRY_NAME)
+    #: Exact version of the installed package; any when left out.
+    version: str | None = Field(default=None, min_length=1, max_length=80)
+    #: Whether pictures are unmeasured, so that nothing is promoted, while it is missing or broken.
+    required: bool = True
+
+
+class OnnxRule(PinnedFile):
+    """A classifier of one picture, supplied as ONNX: an NSFW score, an aesthetic score.
+
+    The picture is scaled to ``width`` × ``height``, each value becomes
+    ``(value · scale − mean) / std``, and the score is the sum of the ``classes`` of the output
+    after its ``activation``.
+    """
+
+    #: ``family.name`` of the check, e.g. ``safety.nsfw``.
+    name: str = Field(pattern=CHECK_NAME, max_length=80)
+    required: bool = True
+    #: Subtasks whose pictures are judged; empty: all.
+    subtasks: tuple[Subtask, ...] = ()
+
+    width: int = Field(ge=1, le=4096)
+    height: int = Field(ge=1, le=4096)
+    #: ``stretch`` to the size, ``crop`` the middle, or ``pad`` with black.
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    channels: Literal["rgb", "bgr"] = "rgb"
+    scale: float = Field(default=1 / 255, gt=0)
+    mean: Triple = (0.0, 0.0, 0.0)
+    std: Triple = (1.0, 1.0, 1.0)
+    #: Name of the picture's input; not needed when the model has one input.
+    input: str | None = None
+
+    #: Name of the output; the first one when left out.
+    output: str | None = None
+    activation: Literal["none", "softmax", "sigmoid"] = "none"
+    #: Places in the flattened output whose values are added up.
+    classes: tuple[int, ...] = (0,)
+    higher_is_better: bool
+    #: The worst score that passes.
+    limit: float
+    #: What a picture that fails is said to be, e.g. ``looks unsafe for work``.
+    meaning: str = Field(default="", max_length=120)
+
+    @model_validator(mode="after")
+    def _sound(self) -> OnnxRule:
+        if any(value <= 0 for value in self.std):
+            raise ValueError(f"std must be above 0, got {self.std}")
+        if not self.classes or min(self.classes) < 0 or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes must be different places from 0 on, got {self.classes}")
+        return self
+
+    @property
+    def version(self) -> str:
+        """Changes with everything that can change a judgement, the model's weights included."""
+        shown = self.model_dump(mode="json", exclude={"file", "required", "meaning"})
+        return "onnx-" + digest_json(shown)[7:19]
+
+
+class CheckRules(_Strict):
+    """Provenance and plug-ins; the default asks for nothing."""
+
+    #: ``required``: every picture carries a C2PA manifest that is valid and by a trusted signer.
+    #: ``if_present``: a manifest that is there is valid and by a trusted signer.
+    provenance: Literal["off", "if_present", "required"] = "off"
+    #: PEM files of the certificate authorities whose signers are trusted.
+    trusted_signers: tuple[PinnedFile, ...] = ()
+    #: Organisations that the signing certificate must name one of; empty: any that a trusted
+    #: authority vouches for.
+    signed_by: tuple[str, ...] = ()
+    plugins: tuple[PluginRule, ...] = ()
+    onnx: tuple[OnnxRule, ...] = ()
+
+    @model_validator(mode="after")
+    def _answerable(self) -> CheckRules:
+        if self.provenance != "off" and not self.trusted_signers:
+            raise ValueError(
+                f"provenance {self.provenance!r} needs trusted_signers: without one no manifest "
+                "can be trusted"
+            )
+        if self.provenance == "off" and (self.trusted_signers or self.signed_by):
+            raise ValueError(
+                "trusted_signers and signed_by mean nothing while provenance is 'off'; set it to "
+                "'required' or 'if_present'"
+            )
+        if any(not name.strip() for name in self.signed_by):
+            raise ValueError("signed_by: an organisation needs a name; remove the empty entry")
+        for field in ("plugins", "onnx"):
+            names = [rule.name for rule in getattr(self, field)]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{field}: {', '.join(map(repr, twice))} stands here twice")
+        return self
