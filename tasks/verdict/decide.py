@@ -16,7 +16,7 @@ from tasks.records import (
 )
 from tasks.verdict import reasons
 from tasks.verdict.checkers import Sensitivity
-from tasks.verdict.guards import GuardEvidence
+from tasks.verdict.guards import GuardEvidence, guarded
 from tasks.verdict.proofs import prove
 
 
@@ -115,7 +115,8 @@ def _against(state: GateState, tests: tuple[SequentialResult, ...]) -> Iterator[
     # may be looked at after every shard would pass any limit by chance one day, and one of a run
     # that was cut short rests on however few images there were.
     if state.final and not any(_incomplete(state)):
-        tested = {guard.source for guard in state.guards}
+        # A guarded limit needs its proof, also when nobody brought the evidence.
+        tested = {*guarded(state.policy), *(guard.source for guard in state.guards)}
         for result in state.expectations:
             if _breached(result) and result.on_breach == "rollback" and result.source not in tested:
                 yield reasons.breach(result)

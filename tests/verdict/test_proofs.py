@@ -77,6 +77,10 @@ def test_guarded_limits_need_proof_for_a_rollback_and_others_the_end_of_the_plan
     assert verdict(guards=(guard(at + 1e-9),)) == "ROLLBACK"
     assert verdict(guards=(guard(at + 1e-9),), final=False) == "ROLLBACK"
     assert verdict(guards=(guard(math.nan),)) == "HOLD"
+    # Not even where nobody brought the evidence is the figure a proof.
+    assert verdict() == "HOLD"
+    guarded_by_none = Limit(measure="latency_p95_ratio", max=2, on_breach="rollback")
+    policy = Policy(limits=(guarded_by_none,))
     assert verdict() == "ROLLBACK"
     assert verdict(final=False) == "HOLD"
     # Cut short, the figure rests on however few images there were.
