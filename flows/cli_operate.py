@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli_io import DEFAULT_PRODUCT, Json, Owner, Product, emit, say, whoami
+from flows.cli_io import DEFAULT_PRODUCT, Json, Owner, Product, emit, err, say, whoami
 from tasks.settings import load_settings
 
 
@@ -106,8 +106,35 @@ def report(
         typer.launch(path.as_uri())
 
 
-def doctor(as_json: Json = False) -> None:
-    """Check this machine: versions, fonts, readers, database, router, keys."""
+def doctor(
+    checks: Annotated[
+        bool,
+        typer.Option(
+            "--checks",
+            help="Plant every kind of defect in good pictures and say what each check finds.",
+        ),
+    ] = False,
+    curve: Annotated[
+        bool, typer.Option(help="With --checks: weaker and stronger defects too; takes minutes.")
+    ] = False,
+    pictures: Annotated[
+        int, typer.Option(min=1, max=100_000, help="With --checks: how many good pictures.")
+    ] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="With --checks: which pictures.")] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--check", help="With --checks: only this one; may be given again."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check this machine: versions, fonts, readers, database, router, keys.
+
+    Exits with 4 when a gate could not run here or a check breaks, and with 3 when a check is
+    blind: nothing is broken then, but every gate that uses the check would end in HOLD.
+    """
+    if checks:
+        _doctor_checks(pictures, seed, only, curve=curve, as_json=as_json)
+        return
     from flows.doctor import examine, render_examination
 
     found = examine(load_settings())
@@ -117,3 +144,26 @@ def doctor(as_json: Json = False) -> None:
         say(render_examination(found))
     if not found["ok"]:
         raise typer.Exit(4)
+
+
+def _doctor_checks(
+    pictures: int, seed: int, only: list[str] | None, *, curve: bool, as_json: bool
+) -> None:
+    from flows.check_health import examine_checks, render_checks
+
+    with err.status("measuring the checks") as line:
+        found = examine_checks(
+            pictures=pictures,
+            curve=curve,
+            seed=seed,
+            checks=only,
+            on_unit=lambda done: line.update(f"measuring the checks: {done} of {pictures}"),
+        )
+    if as_json:
+        emit(found)
+    else:
+        say(render_checks(found))
+    if found["broken"]:
+        raise typer.Exit(4)
+    if found["blind"]:
+        raise typer.Exit(3)

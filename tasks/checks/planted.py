@@ -8,7 +8,7 @@ counts, exact and per check, are what the gate may believe of its own eyes.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tasks.checks import (
@@ -301,6 +301,7 @@ def measure(
     strength: float | None = None,
     seed: int = 0,
     every_kind: bool = True,
+    curve: bool = False,
 ) -> tuple[CheckHealth, ...]:
     """Measure checks on pictures that are known to be good.
 
@@ -311,6 +312,7 @@ def measure(
         seed: Same seed, same defects.
         every_kind: Plant every kind of defect in every picture; otherwise one for each check, by
             the draw: for a quick look.
+        curve: Plant every kind at every strength of its curve, the default among them.
 
     Returns:
         One entry for each check in the order of the suite, also where nothing could be planted.
@@ -318,18 +320,31 @@ def measure(
     names = [name for name in check_names() if checks is None or name in checks]
     clean = look_at_good(goods, names)
     return tuple(
-        CheckHealth(name, seen, _planted(name, goods, strength, seed, every_kind))
+        CheckHealth(
+            name, seen, _planted(name, goods, seed, every_kind, _strengths(strength, curve))
+        )
         for name, seen in zip(names, clean, strict=True)
     )
 
 
+def _strengths(strength: float | None, curve: bool) -> Callable[[Defect], tuple[float, ...]]:
+    """Return which strengths of a kind are measured."""
+    if curve:
+        return lambda kind: kind.strengths
+    return lambda kind: (kind.strength if strength is None else strength,)
+
+
 def _planted(
-    name: str, goods: Sequence[Good], strength: float | None, seed: int, every_kind: bool
+    name: str,
+    goods: Sequence[Good],
+    seed: int,
+    every_kind: bool,
+    strengths: Callable[[Defect], tuple[float, ...]],
 ) -> tuple[DefectHealth, ...]:
     kinds = defects_of([name])
     lots = [list(goods) for _ in kinds]
     if not every_kind and kinds:
-        drawn = [generator(seed, name, good.name).integers(len(kinds)) for good in goods]
+        drawn = [int(generator(seed, name, good.name).integers(len(kinds))) for good in goods]
         lots = [
             [good for good, kind in zip(goods, drawn, strict=True) if kind == number]
             for number in range(len(kinds))
@@ -337,4 +352,5 @@ def _planted(
     return tuple(
         plant(kind, lot, strength=strength, seed=seed)
         for kind, lot in zip(kinds, lots, strict=True)
+        for strength in strengths(kind)
     )
