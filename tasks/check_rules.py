@@ -6,6 +6,8 @@ sha256, plug-ins by name and, where wished, by exact version.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -127,8 +129,17 @@ class CheckRules(_Strict):
             )
         if any(not name.strip() for name in self.signed_by):
             raise ValueError("signed_by: an organisation needs a name; remove the empty entry")
-        for field in ("plugins", "onnx"):
-            names = [rule.name for rule in getattr(self, field)]
+        for listed in ("plugins", "onnx"):
+            names = [rule.name for rule in getattr(self, listed)]
             if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{field}: {', '.join(map(repr, twice))} stands here twice")
+                raise ValueError(f"{listed}: {', '.join(map(repr, twice))} stands here twice")
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a worker process needs to load the checks of a policy; crosses process borders."""
+
+    rules: CheckRules = field(default_factory=CheckRules)
+    #: What relative paths in the rules start from.
+    folder: Path = Path()

@@ -11,7 +11,7 @@ import importlib.util
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +19,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.check_rules import CHECK_NAME, CheckRules, PinnedFile, PluginRule
+from tasks.check_rules import CHECK_NAME, Extras, PinnedFile, PluginRule
 from tasks.checks import onnx_plugin, provenance
 from tasks.checks.base import Check, Expected, Picture
-from tasks.errors import known
+from tasks.errors import PreflightError, known
 from tasks.records import Finding
 
 GROUP = "imagegate.checks"
@@ -33,15 +33,6 @@ _MESSAGE = 300
 
 class PluginError(Exception):
     """A plug-in is missing, or is not what it says."""
-
-
-@dataclass(frozen=True, slots=True)
-class Extras:
-    """What a worker process needs to load the checks of a policy; crosses process borders."""
-
-    rules: CheckRules = field(default_factory=CheckRules)
-    #: What relative paths in the rules start from.
-    folder: Path = Path()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +174,16 @@ def problems(extras: Extras) -> tuple[str, ...]:
             except PluginError as error:
                 found.append(f"plug-in {plugin.name!r}: {error}")
     return tuple(found)
+
+
+def require(extras: Extras) -> None:
+    """Pass when the policy's checks can run here, as far as :func:`problems` sees.
+
+    Raises:
+        PreflightError: They cannot; nothing was spent.
+    """
+    if told := problems(extras):
+        raise PreflightError(told)
 
 
 def installed() -> dict[str, str]:

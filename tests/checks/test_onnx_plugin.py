@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.check_rules import CheckRules, OnnxRule
+from tasks.check_rules import CheckRules, Extras, OnnxRule
 from tasks.checks.base import Expected, Picture
 from tasks.checks.onnx_plugin import MAX_BYTES, onnx_check, read_pinned, score_of, tensor_of
-from tasks.checks.plugins import Absent, Extras, Guarded, load, problems
+from tasks.checks.plugins import Absent, Guarded, load, problems
 from tasks.records import Finding
 from tests.checks.drawing import as_picture, scene
 from tests.fakes import onnx_model

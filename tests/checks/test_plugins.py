@@ -9,6 +9,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
-from tasks.check_rules import CheckRules, PluginRule
+from tasks.check_rules import CheckRules, Extras, PluginRule
 from tasks.checks import plugins, suite
 from tasks.checks.base import Check, Expected, Picture
-from tasks.checks.plugins import Absent, Extras, Guarded, installed, load, problems
+from tasks.checks.plugins import Absent, Guarded, installed, load, problems, require
 from tasks.checks.suite import check_picture, picture_verdict
+from tasks.errors import PreflightError
 from tasks.records import Finding
 from tasks.settings import DEPLOYMENTS
 from tests.checks.drawing import as_picture, encoded, scene
@@ -222,6 +224,8 @@ def test_what_is_not_installed_fails_closed_when_required(
     extras = asked("acme-shien", required=required)
     told = problems(extras)
     assert len(told) == required
+    with pytest.raises(PreflightError) if required else nullcontext():
+        require(extras)
     assert not required or ("'acme-shien'" in told[0] and "known: acme-shine" in told[0])
     found, verdict = judge(monkeypatch, load(extras, TAKEN), scene(), width=512, height=512)
     assert "not installed" in found["plugin.acme-shien"].message

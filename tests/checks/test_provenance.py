@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.check_rules import CheckRules, PinnedFile
+from tasks.check_rules import CheckRules, Extras, PinnedFile
 from tasks.checks import provenance
 from tasks.checks.base import Expected, Picture
 from tasks.checks.decode import decode
-from tasks.checks.plugins import Extras, load, problems
+from tasks.checks.plugins import load, problems
 from tasks.checks.provenance import Provenance
 from tests.checks.drawing import as_picture, encoded, scene
 from tests.fakes.signing import Authority, authority, sign
