@@ -101,6 +101,9 @@ class Logo:
         far = search_far(rgb, drawn, wanted)
         if hit.score < self.limit:
             hit = self._elsewhere(rgb, drawn, wanted, far, hit)
+        elif abs(hit.width / wanted.width - 1) > 0.1:
+            # The largest or smallest size tried: its true size may be beyond.
+            hit = max(hit, _closer(rgb, drawn, hit))
         problem = (
             self._missing(rgb, drawn, kit, wanted, far)
             if hit.score < self.limit

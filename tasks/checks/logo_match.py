@@ -83,10 +83,12 @@ def search_far(
         scales: Sizes to try, as multiples of its own.
     """
     pad = max(2, round(0.3 * wanted.width))
-    ratio = min(1.0, _FAR_WIDTH / wanted.width)
-    height, width = rgb.shape[:2]
-    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    grey = cv2.cvtColor(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    # Whole numbers of pixels are averaged four times as fast as any others.
+    factor = max(1, round(wanted.width / _FAR_WIDTH))
+    ratio = 1 / factor
+    size = (max(1, rgb.shape[1] // factor), max(1, rgb.shape[0] // factor))
+    whole = rgb[: size[1] * factor, : size[0] * factor]
+    grey = cv2.cvtColor(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     edge = max(1, round(pad * ratio))
     padded = np.asarray(np.pad(grey, edge, mode="edge")[:, :, None], np.uint8)
     hits = [
