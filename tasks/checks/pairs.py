@@ -63,14 +63,22 @@ def local_range(field: Floats, side: int) -> Floats:
     return np.asarray(cv2.dilate(field, window) - cv2.erode(field, window), np.float32)
 
 
-def grain(field: Floats) -> float:
-    """Return the standard deviation of the noise, in levels.
-
-    Median of the second differences in both directions, which edges and slopes leave alone:
-    Immerkaer, Computer Vision and Image Understanding 64 (1996), with the median for the mean.
-    Fine texture over half of the picture reads as noise.
-    """
+def second_differences(field: Floats) -> Floats:
+    """Return the size of the second difference in both directions, which slopes leave at 0."""
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    found = np.abs(cv2.filter2D(field, cv2.CV_32F, kernel))
+    return np.asarray(np.abs(cv2.filter2D(field, cv2.CV_32F, kernel)), np.float32)
+
+
+def noise_of(unevenness: Floats) -> float:
+    """Return the standard deviation of the noise, in levels, from second differences.
+
+    Immerkaer, Computer Vision and Image Understanding 64 (1996), with the median for the mean, so
+    that edges have no part in it. Fine texture over half of the picture reads as noise.
+    """
     # Of a normal distribution the median deviation is 0.6745 sigma; the kernel's norm is 6.
-    return float(np.median(found)) / 0.6745 / 6
+    return float(np.median(unevenness)) / 0.6745 / 6
+
+
+def grain(field: Floats) -> float:
+    """Return the standard deviation of the noise of a whole picture, in levels."""
+    return noise_of(second_differences(field))

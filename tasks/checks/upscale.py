@@ -71,7 +71,7 @@ def same_shape(one: Pixels, two: Pixels) -> bool:
     """Say whether two pictures have the same aspect ratio, within rounded sides."""
     ratio = (one.shape[1] / one.shape[0]) / (two.shape[1] / two.shape[0])
     slack = _SHAPE + 1 / min(*one.shape[:2], *two.shape[:2])
-    return abs(float(np.log(ratio))) <= slack
+    return bool(abs(np.log(ratio)) <= slack)
 
 
 def similarity(both: Pair) -> tuple[Floats, int]:
@@ -203,7 +203,7 @@ class Faithful:
         return Finding(
             check=self.name,
             version=self.version,
-            verdict=verdict,  # type: ignore[arg-type]
+            verdict=verdict,
             score=None if score is None else round(score, 4),
             limit=self.limit,
             message=message,

@@ -152,7 +152,7 @@ class Text:
         return Finding(
             check=self.name,
             version=self.version,
-            verdict=verdict,  # type: ignore[arg-type]
+            verdict=verdict,
             score=None if score is None else round(score, 4),
             limit=self.limit,
             message=message,
