@@ -81,7 +81,7 @@ class Cast:
     """
 
     #: Mean shift of the logo's pixels in a*b* above which there is a cast.
-    shift: float = 4.0
+    shift: float = 3.0
     #: A weakest channel that reaches this share of the strongest one's: something is white.
     white: float = 0.85
     #: Highest ceiling of the weakest channel under a cast; below the lowest nothing neutral would
@@ -90,8 +90,8 @@ class Cast:
     lowest: float = 0.5
     #: Share of the picture that turns grey, at least, when the light of a cast is taken out.
     turned: float = 0.1
-    #: Beside an upload: difference of the channels' logarithms in the highlights.
-    tint: float = 0.25
+    #: Beside an upload: difference between the logarithms of the strongest and the weakest gain.
+    moved: float = 0.23
     datasets: Path = DATASETS
     name: str = "colour.cast"
     version: str = "2"
@@ -136,11 +136,7 @@ class Cast:
         shown, drawn, weight = logo_pixels(picture.rgb, logo, found)
         if weight.sum() < 50:
             return None
-        difference = (lab(shown) - lab(drawn))[:, :, 1:]
-        share = weight / weight.sum()
-        # Lengths, not the length of the mean: a gain moves a blue and a yellow apart.
-        far = float((np.hypot(difference[:, :, 0], difference[:, :, 1]) * share).sum())
-        mean = (difference * share[:, :, None]).sum(axis=(0, 1))
+        far, mean = _shift(shown, drawn, weight)
         return _Seen(
             far > self.shift,
             1 - far / 100,
@@ -158,15 +154,17 @@ class Cast:
         if seen is None:
             return None
         tint, before = float(np.ptp(seen.tint)), float(np.ptp(seen.tint_before))
-        along = float(seen.tint @ seen.tint_before)
-        turned = along < 0.5 * float(np.linalg.norm(seen.tint) * np.linalg.norm(seen.tint_before))
-        moved = seen.far >= self.tint / 2 and seen.agreed >= 0.6
-        bad: bool | None = tint >= self.tint and moved and (tint >= before + 0.12 or turned)
+        far = float(np.ptp(seen.moved))
+        # -1 when all of the move took tint away, 1 when all of it added to it.
+        added = (tint - before) / max(far, 1e-3)
+        moved = far >= self.moved and added > -0.6
+        tinted = tint >= self.moved and tint >= before + 0.12 and far >= self.moved / 2
+        bad: bool | None = seen.agreed >= 0.6 and (moved or tinted)
         message = f"against the upload everything is moved towards {_hue(np.exp(seen.moved))}"
-        if not bad and tint >= self.tint:
+        if not bad and tint >= self.moved:
             # Its highlights were as coloured before: the light there, or all that is in it.
             bad, message = None, "the upload itself shows nothing neutral"
-        return _Seen(bad, 1 - tint, 1 - self.tint, message)
+        return _Seen(bad, 1 - far, 1 - self.moved, message)
 
     def _by_highlights(self, picture: Picture) -> _Seen:
         """Say whether greys come out once the light of the highlights is taken out."""
@@ -184,6 +182,26 @@ class Cast:
 
     def _skip(self, why: str) -> Finding:
         return Finding(check=self.name, version=self.version, verdict="skip", message=why)
+
+
+def _shift(
+    shown: NDArray[np.uint8], drawn: NDArray[np.uint8], weight: NDArray[np.float32]
+) -> tuple[float, NDArray[np.float64]]:
+    """Return how far in a*b* the colours of a logo are moved, and where to on average.
+
+    Each colour of the logo for itself: a gain moves a blue and a yellow apart, so that the mean of
+    all may stay.
+    """
+    used = weight > 0
+    there, wanted = shown[used], drawn[used]
+    _, group, counts = np.unique(wanted >> 4, axis=0, return_inverse=True, return_counts=True)
+    large = np.flatnonzero(counts >= max(8, 0.02 * len(wanted)))
+    # Medians: a logo that stands a pixel beside the place found mixes its colours at the edges.
+    middle = [[np.median(p[group.ravel() == k], axis=0) for k in large] for p in (there, wanted)]
+    seen, right = lab(np.rint(np.array(middle)).astype(np.uint8))
+    difference = (seen - right)[:, 1:]
+    share = counts[large] / counts[large].sum()
+    return float((np.hypot(difference[:, 0], difference[:, 1]) * share).sum()), share @ difference
 
 
 def _unfit(picture: Picture) -> str:

@@ -85,7 +85,7 @@ class Channels:
         if hit.score < 0.9:
             # An exchange spoils the likeness: look for the logo in each other order too.
             tries = [
-                search.best(replace(picture, rgb=_ordered(picture.rgb, order)), kit, logo)
+                search.best(replace(picture, rgb=ordered(picture.rgb, order)), kit, logo)
                 for order in ORDERS[1:]
             ]
             hit = max(tries)
@@ -96,12 +96,13 @@ class Channels:
             return None
         share = weight / weight.sum()
         wanted = lab(drawn)[:, :, 1:]
-        shifts = [lab(_ordered(shown, order))[:, :, 1:] - wanted for order in ORDERS]
+        shifts = [lab(ordered(shown, order))[:, :, 1:] - wanted for order in ORDERS]
         return np.array([(np.hypot(s[:, :, 0], s[:, :, 1]) * share).sum() for s in shifts])
 
     def _skip(self, why: str) -> Finding:
         return Finding(check=self.name, version=self.version, verdict="skip", message=why)
 
 
-def _ordered(rgb: Pixels, order: tuple[int, ...]) -> Pixels:
+def ordered(rgb: Pixels, order: tuple[int, ...]) -> Pixels:
+    """Return a picture with its channels in another order."""
     return np.ascontiguousarray(rgb[:, :, list(order)])

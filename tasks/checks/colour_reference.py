@@ -105,11 +105,6 @@ class Change:
     tint: Floats
     tint_before: Floats
 
-    @property
-    def far(self) -> float:
-        """Ratio of the most and the least strengthened channel, minus 1."""
-        return float(np.exp(self.moved.max() - self.moved.min()) - 1)
-
 
 def change(both: Overlay) -> Change | None:
     """Measure the change of light from the upload to the picture; ``None`` in the dark."""

@@ -30,8 +30,8 @@ _NAMES = (
     " violet magenta pink brown beige cream\\b ochre gr[ae]y rot(?:e|er|es|en)?\\b gelb grun blau"
     " lila\\b rosa\\b braun rouge jaune vert(?:e|s|es)?\\b bleu rose\\b brun rojo amarill verde"
     " azul morado marron rosso giall blu\\b viola\\b vermelh amarel roxo rood geel groen blauw"
-    " paars czerw zolt zielon niebies красн желт зелен син фиолет розов recolou?r colou?ri[sz]e umfarb"
-    " wood marble"
+    " paars czerw zolt zielon niebies красн желт зелен син фиолет розов recolou?r"
+    " colou?ri[sz]e umfarb wood marble"
 )
 _HAN_LIGHT = "[夕暮昏晚夜晨暖冷秋霓]|色调|色調|ネオン|セピア|モノクロ|黑白"
 _HAN_NAMES = "[色红紅赤黄黃绿綠緑蓝藍青紫橙粉灰金木]"
