@@ -1,11 +1,30 @@
-"""Is the picture as large and as wide as asked for?"""
+"""Is the picture as large and as wide as asked for, and the right way up?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.checks.base import Expected, Picture
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.checks.base import Expected, Picture, Pixels
+from tasks.checks.blank import MIN_SIDE
 from tasks.records import Finding
+
+#: Side of the squares on which a picture and its upload are compared.
+_SIDE = 24
+#: The ways in which a picture may lie: quarter turns against the clock, then mirrored or not.
+_WAYS = {
+    (0, False): "as it is",
+    (1, False): "turned by a quarter to the left",
+    (2, False): "upside down",
+    (3, False): "turned by a quarter to the right",
+    (0, True): "mirrored",
+    (1, True): "mirrored and turned by a quarter",
+    (2, True): "mirrored and upside down",
+    (3, True): "mirrored and turned by a quarter",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,5 +91,98 @@ class Aspect:
             verdict="pass" if good else "fail",
             score=round(score, 4),
             limit=round(limit, 4),
-            message="" if good else f"aspect ratio {got:.3f} instead of {wanted:.3f}",
+            message="" if good else _shape(got, wanted, 1 - limit),
         )
+
+
+def _shape(got: float, wanted: float, tolerance: float) -> str:
+    """Describe a wrong shape; the right one on its side is named."""
+    lying = abs(got * wanted - 1) <= tolerance and abs(wanted - 1) > tolerance
+    names = ("portrait", "landscape")
+    turned = f": {names[got > 1]} where {names[wanted > 1]} was asked for" if lying else ""
+    return f"aspect ratio {got:.3f} instead of {wanted:.3f}{turned}"
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """An edited picture lies as its upload does: not turned and not mirrored.
+
+    The light and dark parts of both are compared in all eight ways they can lie. Symmetrical
+    pictures look alike in several ways and fail in none.
+    """
+
+    #: Correlation from which a picture shows its upload, and by how much another way must fit
+    #: better than the upright one.
+    alike: float = 0.6
+    limit: float = 0.2
+    name: str = "geometry.orientation"
+    version: str = "1"
+    higher_is_better: bool = False
+
+    def run(self, picture: Picture, expected: Expected) -> Finding:
+        """Score: by how much the best other way correlates better than the upright one."""
+        upload = picture.reference("upload")
+        if upload is None or min(*picture.rgb.shape[:2], *upload.shape[:2]) < MIN_SIDE:
+            return self._skip("no upload to compare with" if upload is None else "too small")
+        shown = _lights(picture.rgb)
+        aspect = picture.rgb.shape[1] / picture.rgb.shape[0]
+        straight, lying = (_lights(_cropped(upload, a)) for a in (aspect, 1 / aspect))
+        if shown is None or straight is None or lying is None:
+            return self._skip("too plain to compare")
+        fits = {}
+        for turns, flipped in _WAYS:
+            sent = lying if turns % 2 else straight
+            sent = np.rot90(sent[:, ::-1] if flipped else sent, turns)
+            fits[turns, flipped] = float((shown * sent).mean())
+        upright = fits.pop((0, False))
+        way = max(fits, key=lambda key: fits[key])
+        if max(upright, fits[way]) < self.alike:
+            return self._skip("the picture does not look like its upload")
+        # One that fits nearly as well upright may be another crop: only a clear gain counts.
+        score = fits[way] - upright
+        good = score <= self.limit
+        return Finding(
+            check=self.name,
+            version=self.version,
+            verdict="pass" if good else "fail",
+            score=round(score, 4),
+            limit=self.limit,
+            higher_is_better=False,
+            message="" if good else f"the picture is {_WAYS[way]}, compared with its upload",
+        )
+
+    def _skip(self, why: str) -> Finding:
+        return Finding(
+            check=self.name,
+            version=self.version,
+            verdict="skip",
+            higher_is_better=False,
+            message=why,
+        )
+
+
+def _cropped(rgb: Pixels, aspect: float) -> Pixels:
+    """Return the middle of a picture in another shape: edits that change the shape crop to it."""
+    height, width = rgb.shape[:2]
+    columns = min(width, max(1, round(height * aspect)))
+    rows = min(height, max(1, round(width / aspect)))
+    left, top = (width - columns) // 2, (height - rows) // 2
+    return rgb[top : top + rows, left : left + columns]
+
+
+def _lights(rgb: Pixels) -> NDArray[np.float64] | None:
+    """Return the picture's lightness on a small square, with mean 0 and deviation 1.
+
+    Ranks instead of levels: an edit may brighten everything and must still be recognised.
+    ``None`` for a picture that is too plain to be compared.
+    """
+    step = max(1, min(rgb.shape[:2]) // (8 * _SIDE))
+    small = cv2.resize(
+        np.ascontiguousarray(rgb[::step, ::step]), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA
+    )
+    grey = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.5)
+    low, high = np.quantile(grey, (0.1, 0.9))
+    if high - low < 12:
+        return None
+    ranks = np.argsort(np.argsort(grey, axis=None)).astype(np.float64).reshape(grey.shape)
+    return np.asarray((ranks - ranks.mean()) / ranks.std(), dtype=np.float64)
