@@ -48,6 +48,13 @@ def check(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a picture, in order.")
     ] = False,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="Policy whose section checks (provenance, models, plug-ins) is added.",
+            metavar="FILE",
+        ),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, max=256, help="Worker processes; default: one a core.")
     ] = None,
@@ -58,18 +65,23 @@ def check(
     """
     from rich.console import Console
 
+    from tasks.check_rules import Extras
     from tasks.checks.manifest import from_paths, read_manifest
+    from tasks.checks.plugins import require
     from tasks.checks.pool import CheckPool
     from tasks.checks.suite import picture_verdict
-    from tasks.settings import DATASETS
+    from tasks.policy import load_policy
+    from tasks.settings import DATASETS, load_settings
 
     if bool(paths) == (manifest is not None):
         raise ConfigError("give either pictures and folders, or --manifest FILE")
     entries = read_manifest(manifest, DATASETS) if manifest else from_paths(paths or [])
+    extras = Extras(load_policy(policy).checks, load_settings().plugins) if policy else Extras()
+    require(extras)
     console = Console(stderr=True, highlight=False)
     tally: Counter[str] = Counter()
     rows: list[tuple[str, ...]] = []
-    with CheckPool(workers) as pool, _progress(console, len(entries)) as advance:
+    with CheckPool(workers, extras=extras) as pool, _progress(console, len(entries)) as advance:
         for entry, report in _in_order(entries, pool):
             verdict = picture_verdict(report, entry.expected)
             tally[verdict] += 1

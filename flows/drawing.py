@@ -11,6 +11,7 @@ from prefect.futures import PrefectFuture
 from flows.artifacts import ProgressArtifact
 from flows.progress import ARMS, GateProgress
 from flows.watcher import Watcher
+from tasks.check_rules import Extras
 from tasks.checks.pool import CheckPool
 from tasks.checks.task import check_images
 from tasks.context import RunContext
@@ -57,7 +58,8 @@ def draw_until_decided(
     extra: dict[str, str | None] = {}
     spend = pictures = 0
     try:
-        with CheckPool() as pool:
+        extras = Extras(plan.policy.checks, context.settings.plugins)
+        with CheckPool(extras=extras) as pool:
             while _fill(context, plan, flight, drawer, looker, endpoints, pool, progress):
                 done = flight.popleft()
                 if done.shard.top_up is not None:

@@ -32,6 +32,8 @@ from flows.watcher import LoggedWatcher, current_watcher
 from tasks.alerts.task import announce, notify
 from tasks.alerts.worker import OutboxWorker
 from tasks.approval.rules import outcome, waits
+from tasks.check_rules import Extras
+from tasks.checks.rehearsal import rehearse
 from tasks.context import RunContext
 from tasks.errors import EvidenceError, FencedError, FrozenError
 from tasks.evidence.task import publish_evidence, record_evidence, share_evidence
@@ -90,6 +92,7 @@ def release_gate(request: GateRequest) -> State[GateResult]:
             watcher.step("preflight", f"{models} models: licence, price, version, safety, keys")
 
             plan = plan_of(context, selection, request)
+            rehearse(Extras(plan.policy.checks, context.settings.plugins))
             settle_production(context, plan.product)
             recover_spend(context, plan)
             watcher.step("draw_sample", f"{len(plan.cases)} cases from {plan.inputs}")

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from tasks.check_rules import CheckRules
 from tasks.errors import ConfigError, known
 from tasks.records import ORIGINS, SUBTASKS, Origin, digest_json
 
@@ -231,6 +232,8 @@ class Policy(Strict):
     sampling: Sampling = Sampling()
     freeze: Freeze = Freeze()
     approval: ApprovalRule = ApprovalRule()
+    #: Provenance and plug-ins.
+    checks: CheckRules = CheckRules()
     #: For the cost forecast.
     expected_images_per_month: int = Field(default=1_000_000, ge=1)
 
@@ -241,6 +244,8 @@ class Policy(Strict):
         # The digests of policies and plans in old evidence must come out the same.
         if self.approval == ApprovalRule():
             shown.pop("approval", None)
+        if self.checks == CheckRules():
+            shown.pop("checks", None)
         if self.paired == PairedRule():
             shown.pop("paired", None)
         for section, field in _LATER_FIELDS:

@@ -43,6 +43,8 @@ class Settings(BaseModel):
     budgets_file: Path = DEPLOYMENTS / "budgets.yaml"
     #: Which gates run when.
     schedules_file: Path = DEPLOYMENTS / "schedules.yaml"
+    #: Where relative paths of models and trust lists in a policy start.
+    plugins: Path = DEPLOYMENTS / "plugins"
     #: ``s3://bucket/prefix`` (any fsspec address) that holds the evidence for all workers.
     evidence_url: str | None = None
     #: Address of an S3 server that is not Amazon's; credentials come by AWS's own variables.
@@ -98,6 +100,7 @@ def load_settings(environ: Mapping[str, str] | None = None, home: Path | None = 
         alerts_file=_file(env, "IMAGEGATE_ALERTS_FILE", "alerts.yaml"),
         budgets_file=_file(env, "IMAGEGATE_BUDGETS_FILE", "budgets.yaml"),
         schedules_file=_file(env, "IMAGEGATE_SCHEDULES_FILE", "schedules.yaml"),
+        plugins=_file(env, "IMAGEGATE_PLUGINS", "plugins"),
         evidence_url=env.get("IMAGEGATE_EVIDENCE_URL") or None,
         s3_endpoint=env.get("IMAGEGATE_S3_ENDPOINT") or env.get("AWS_ENDPOINT_URL") or None,
         report_base_url=env.get("IMAGEGATE_REPORT_URL") or None,

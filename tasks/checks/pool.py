@@ -21,6 +21,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 
+from tasks.check_rules import Extras
 from tasks.checks.base import Expected, Role
 from tasks.records import Finding, ImageReport
 
@@ -53,9 +54,16 @@ class CheckPool:
     Args:
         workers: Processes; one a core by default.
         timeout_s: Seconds for one picture, after which its worker is killed.
+        extras: What the policy asks for beside the built-in checks; each worker loads it once.
     """
 
-    def __init__(self, workers: int | None = None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        timeout_s: float = TIMEOUT_S,
+        extras: Extras | None = None,
+    ) -> None:
+        self._extras = extras or Extras()
         self._context = multiprocessing.get_context("spawn")
         self._timeout_s = timeout_s
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -118,7 +126,7 @@ class CheckPool:
                     continue
                 try:
                     if worker is None:
-                        worker = _Worker(self._context)
+                        worker = _Worker(self._context, self._extras)
                     report = worker.check(job, self._timeout_s)
                 except Exception as error:  # noqa: BLE001 - a fault of this picture's check
                     report, worker = _fault(f"the check process could not start: {error}"), None
@@ -134,11 +142,11 @@ class CheckPool:
 class _Worker:
     """One check process and the pipe to it."""
 
-    def __init__(self, context: SpawnContext) -> None:
+    def __init__(self, context: SpawnContext, extras: Extras) -> None:
         self._pipe, theirs = context.Pipe()
         with _single_threaded():
             self._process: BaseProcess = context.Process(
-                target=_work, args=(theirs,), name="imagegate-check", daemon=True
+                target=_work, args=(theirs, extras), name="imagegate-check", daemon=True
             )
             self._process.start()
         theirs.close()
@@ -207,13 +215,15 @@ def _fault(message: str) -> ImageReport:
     )
 
 
-def _work(pipe: Connection) -> None:
+def _work(pipe: Connection, extras: Extras) -> None:
     """Check pictures until the pipe closes, which it also does when the parent is killed."""
     # Ctrl-C is for the parent, which ends its workers by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _confine()
-    from tasks.checks.suite import check_picture
+    from tasks.checks.plugins import load
+    from tasks.checks.suite import CHECKS, check_picture
 
+    extra = load(extras, [check.name for check in CHECKS])
     while True:
         try:
             path, expected, references = pipe.recv()
@@ -221,7 +231,7 @@ def _work(pipe: Connection) -> None:
             return
         try:
             files = {role: file.read_bytes() for role, file in references.items()}
-            report = check_picture(path.read_bytes(), expected, files)
+            report = check_picture(path.read_bytes(), expected, files, extra)
         except Exception as error:  # noqa: BLE001 - a fault of this picture's check
             report = _fault(f"the checks broke: {type(error).__name__}: {error}"[:300])
         try:
@@ -231,7 +241,7 @@ def _work(pipe: Connection) -> None:
 
 
 def _confine() -> None:
-    """Bound this worker's memory and keep what image libraries print off the terminal."""
+    """Bound this worker's memory and keep what libraries and plug-ins print off our output."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -239,5 +249,7 @@ def _confine() -> None:
         most = _MEMORY if hard == resource.RLIM_INFINITY else min(_MEMORY, hard)
         resource.setrlimit(resource.RLIMIT_AS, (most, hard))
     nowhere = os.open(os.devnull, os.O_WRONLY)
+    # Standard output is the parent's: it may be printing JSON.
+    os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     os.close(nowhere)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -35,7 +35,10 @@ _FOR_BLANK = frozenset({"geometry.size", "geometry.aspect", "typography.text", _
 
 
 def check_picture(
-    data: bytes, expected: Expected, references: Mapping[Role, bytes] | None = None
+    data: bytes,
+    expected: Expected,
+    references: Mapping[Role, bytes] | None = None,
+    extra: Sequence[Check] = (),
 ) -> ImageReport:
     """Run every check on the bytes of a file.
 
@@ -43,12 +46,14 @@ def check_picture(
         data: The file, untrusted.
         expected: What the picture should be.
         references: Files that it is judged against.
+        extra: Checks that the policy asks for, after the built-in ones.
 
     Returns:
         One finding for each check. An unreadable file fails ``decode.file`` and all others skip;
         a check that breaks is a ``fault`` of its own and changes nothing for the others.
     """
     started = time.process_time()
+    checks = (*CHECKS, *extra)
     decoded = decode(data, expected)
     picture = decoded.picture
     findings = list(decoded.findings)
@@ -57,13 +62,13 @@ def check_picture(
         pixels = {role: None if one is None else one.rgb for role, one in found.items()}
         picture = replace(picture, references=pixels)
     if picture is None:
-        findings += [_skip(check, "the file does not decode") for check in CHECKS]
+        findings += [_skip(check, "the file does not decode") for check in checks]
         return ImageReport(
             findings=tuple(findings), seconds=round(time.process_time() - started, 4)
         )
     judged = {}
     blank = _run(next(c for c in CHECKS if c.name == _BLANK), picture, expected)
-    for check in CHECKS:
+    for check in checks:
         if check.name == _BLANK:
             judged[check.name] = blank
         elif blank.verdict == "fail" and check.name not in _FOR_BLANK:

@@ -72,6 +72,9 @@ def _end(
     # Some providers refuse with a blurred picture under HTTP 200; the checks recognise it.
     if generation.status == "refused" or REFUSAL in failing:
         return "refused", not unsafe, () if unsafe else (REFUSAL,)
+    if unsafe and "composition.blank" in failing:
+        # A black picture is how some safety filters refuse.
+        return "refused", False, ()
     if unsafe:
         return "defect", True, (REFUSAL,)
     if failing:
