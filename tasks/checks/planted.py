@@ -14,9 +14,14 @@ from dataclasses import dataclass, replace
 from tasks.checks import (
     duplicates,
     planted_brand,
+    planted_colour,
+    planted_edit,
     planted_files,
+    planted_layout,
     planted_pixels,
+    planted_shape,
     planted_text,
+    planted_upscale,
 )
 from tasks.checks.base import Expected, Picture
 from tasks.checks.decode import FILE, MIME, decode
@@ -32,9 +37,16 @@ VERSION = "1"
 DEFECTS: tuple[Defect, ...] = (
     *planted_files.DEFECTS,
     *planted_pixels.DEFECTS,
+    *planted_shape.DEFECTS,
     *planted_text.DEFECTS,
+    *planted_colour.DEFECTS,
     *planted_brand.DEFECTS,
+    *planted_layout.DEFECTS,
+    *planted_edit.DEFECTS,
+    *planted_upscale.DEFECTS,
 )
+#: Checks that judge what another check leaves in the picture's notes: that one goes first.
+_AFTER = {"composition.margins": "typography.text", "composition.subject": "typography.text"}
 
 
 def check_names() -> tuple[str, ...]:
@@ -154,8 +166,12 @@ def judge(name: str, shown: Planted) -> CheckVerdict:
     check = next((check for check in CHECKS if check.name == name), None)
     if check is None:
         raise KeyError(name)
+    picture = replace(decoded.picture, references=references)
     try:
-        return check.run(replace(decoded.picture, references=references), shown.expected).verdict
+        for before in CHECKS:
+            if before.name == _AFTER.get(name):
+                before.run(picture, shown.expected)
+        return check.run(picture, shown.expected).verdict
     except Exception:  # noqa: BLE001 - a broken check is counted, not raised
         return "fault"
 
@@ -197,7 +213,7 @@ def plant(
         if not good.speaks_of(defect.check):
             continue
         shown = defect.plant(good, strength, generator(seed, defect.name, good.name))
-        if shown is None or not _applies(defect.check, good):
+        if shown is None or not _applies(defect.check, shown.of or good):
             continue
         started = time.process_time()
         verdict = judge(defect.check, shown)

@@ -77,7 +77,7 @@ class Good:
     def sent(self, data: bytes, **changes: object) -> Planted:
         """Return other bytes with the same expectation, apart from ``changes``."""
         expected = replace(self.expected, **changes)  # type: ignore[arg-type]
-        return Planted(data, expected, self.references)
+        return Planted(data, expected, self.references, of=self)
 
     def redrawn(self, **changes: object) -> Planted:
         """Return our own drawing drawn again with ``changes`` to its job.
@@ -99,6 +99,9 @@ class Planted:
     references: Mapping[Role, bytes] = field(default_factory=dict, repr=False)
     #: Pictures that other prompts got before, for checks that compare pictures of a run.
     earlier: tuple[bytes, ...] = field(default=(), repr=False)
+    #: The good picture it was planted in, where a defect first makes one of another kind: an edit,
+    #: an enlargement.
+    of: Good | None = field(default=None, repr=False, compare=False)
 
 
 #: Plants one defect at a strength above 0 up to 1; ``None`` where it cannot show on the picture.

@@ -13,6 +13,9 @@ import numpy as np
 from tasks.checks.base import Expected
 from tasks.checks.planted_base import Good, choice
 from tasks.checks.planted_brand import with_logo
+from tasks.checks.planted_colour import edited
+from tasks.checks.planted_edit import masked
+from tasks.checks.planted_upscale import enlarged
 from tasks.inputs.brands import brand_names
 from tasks.providers.embedded.brands import Brand, Brands
 from tasks.providers.embedded.draws import generator
@@ -39,10 +42,10 @@ def _brands() -> Brands:
     return Brands(DATASETS / "brands")
 
 
-def drawn(seed: int, number: int) -> Good:
-    """Return one good picture as the embedded server draws it, of any of its models.
+def pictured(seed: int, number: int) -> Job:
+    """Return a request of the row for a new picture: text, brand, model and size by the draw.
 
-    Three of four have text, six of ten a brand; the same seed and number give the same picture.
+    Three of four have text, six of ten a brand.
     """
     rng = generator("planted", seed, number)
     phrases, products = _words()
@@ -61,11 +64,10 @@ def drawn(seed: int, number: int) -> Good:
     if rng.random() < 0.6:
         brand = _brands().get(choice(brand_names(DATASETS), rng))
     width, height = choice(SIZES, rng)
-    product = choice(products, rng)
     quoted = "".join(f' "{line}"' for line in text)
-    job = Job(
+    return Job(
         spec=choice(specs, rng),
-        prompt=f"{product}, studio light{quoted}",
+        prompt=f"{choice(products, rng)}, studio light{quoted}",
         seed=int(rng.integers(2**31)),
         width=width,
         height=height,
@@ -73,14 +75,33 @@ def drawn(seed: int, number: int) -> Good:
         brand=brand,
         locale=language,
     )
+
+
+def drawn(seed: int, number: int) -> Good:
+    """Return one good picture as the embedded server draws it, of any of its models.
+
+    Of ten, six are new pictures, two edits of our uploads, one an edit within a mask and one an
+    enlargement. The same seed and number give the same picture.
+    """
+    kind = number % 10
+    if kind in (3, 7):
+        return edited(seed, number)
+    new = _new(seed, number)
+    if kind == 5:
+        return masked(new, seed)
+    return enlarged(new) if kind == 9 else new
+
+
+def _new(seed: int, number: int) -> Good:
+    job = pictured(seed, number)
     expected = Expected(
-        intended_text=text,
-        language=language,
-        width=width,
-        height=height,
-        aspect=width / height,
-        brand=brand.kit.name if brand else None,
-        subtask="typography" if text else "creative",
+        intended_text=job.text,
+        language=job.locale,
+        width=job.width,
+        height=job.height,
+        aspect=job.width / job.height,
+        brand=job.brand.kit.name if job.brand else None,
+        subtask="typography" if job.text else "creative",
         declared_mime="image/png",
         prompt=job.prompt,
     )
@@ -89,7 +110,7 @@ def drawn(seed: int, number: int) -> Good:
         expected=expected,
         make=functools.partial(render, job),
         job=job,
-        brand=brand,
+        brand=job.brand,
     )
 
 
