@@ -6,6 +6,7 @@ line breaks and how wide spaces are does not matter; every letter, figure and si
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _SAME = str.maketrans(
 )
 #: Kana and Han that are drawn alike in most typefaces: a reader cannot tell them apart.
 _DRAWN_ALIKE = str.maketrans("ニハカタトエロヘリベペー〇", "二八力夕卜工口へり" + "べぺ" + "一○")
+#: Thai writes a tone mark inside the vowel am, which is composed of two signs: one order for both.
+_THAI_AM = re.compile("([\u0e48-\u0e4b])(\u0e4d)")
 #: Marks so small that specks and ornaments are read as them.
 _MARKS = frozenset(".,'`\"·:;|_~^-*")
 _IGNORED = {"Cf", "Cc", "Zs", "Zl", "Zp"}
@@ -47,6 +50,7 @@ def keys(text: str) -> str:
         before = folded
         folded = unicodedata.normalize("NFKC", folded.translate(_SAME)).translate(_SAME).casefold()
         folded = unicodedata.normalize("NFKC", folded.replace("i\u0307", "i"))
+        folded = _THAI_AM.sub("\\2\\1", folded)
         folded = "".join(
             c for c in folded.translate(_DRAWN_ALIKE) if unicodedata.category(c) not in _IGNORED
         )

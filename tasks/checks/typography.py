@@ -10,18 +10,30 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from difflib import SequenceMatcher
-from itertools import accumulate, pairwise
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
+from tasks.checks import scripts, second_reader
 from tasks.checks.base import Expected, Picture
-from tasks.checks.text_match import Box, Piece, align, doubled, find, keys
-from tasks.records import Finding, Region
+from tasks.checks.second_look import MARGIN, opinion
+from tasks.checks.text_match import Box, Piece, doubled, find, keys
+from tasks.checks.text_misses import (
+    Miss,
+    agreed,
+    extra,
+    named,
+    near,
+    region,
+    short,
+    stretch,
+    told,
+)
+from tasks.records import Finding
 
-NOT_COVERED = "not covered:"
+#: How the message of a skip begins where the text was not judged: no reader for the script, or
+#: readers that do not agree on what stands there.
+NOT_COVERED, NOT_SURE = "not covered:", "not sure:"
+NOT_JUDGED = (NOT_COVERED, NOT_SURE)
 #: Scripts that the recogniser was measured to read; the rest of its dictionary is not trusted.
 READ_SCRIPTS = ("LATIN", "CJK", "HIRAGANA", "KATAKANA", "DIGIT")
 #: Long sides at which the picture is searched for lines, one after the other. Lines are always
@@ -33,20 +45,22 @@ MANY_LETTERS = 90
 SURE = 0.9
 #: Readings less certain than this are texture, not text.
 MIN_SCORE = 0.5
-#: Natural log of how much less probable than what was read an intended line may be, and of how
-#: improbable at all: where nothing is read surely, being second best proves nothing.
-MARGIN, LEAST = 2.0, -4.0
 #: What the recogniser reads in the boxes that fonts draw for letters they lack.
 GLYPH_BOXES = frozenset("□▯▢☐⬜囗口")
 
 
 def covered(text: str, language: str = "und") -> bool:
-    """Say whether the reader here can judge this text.
+    """Say whether a reader here can judge this text.
 
     Args:
         text: The intended string.
         language: BCP 47 tag; scripts decide, and some languages need letters that look covered.
     """
+    return _in_dictionary(text, language) or scripts.code_for(text, language) is not None
+
+
+def _in_dictionary(text: str, language: str) -> bool:
+    """Say whether PP-OCR reads this text."""
     from tasks.checks.ocr import reader
 
     if language.lower().partition("-")[0] == "vi":
@@ -100,24 +114,11 @@ class _Look:
 
 
 @dataclass(frozen=True, slots=True)
-class _Miss:
-    """A string that is not there, with the nearest thing that is."""
-
-    text: str
-    read: str
-    distance: int
-    kind: str
-    boxes: tuple[Box, ...] = ()
-    #: Two looks surely read the same wrong thing: looking again would not change it.
-    settled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Text:
     """Every intended string stands in the picture; nothing dropped, doubled or swapped."""
 
     name: str = "typography.text"
-    version: str = "1"
+    version: str = "2"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -125,22 +126,33 @@ class Text:
         strings = [s for s in expected.intended_text if keys(s)]
         if not strings:
             return self._skip("no text asked for")
-        judged = [s for s in strings if covered(s, expected.language)]
-        beyond = [s for s in strings if s not in judged]
-        if not judged:
+        plain = [s for s in strings if _in_dictionary(s, expected.language)]
+        groups: dict[str, list[str]] = {}
+        beyond: list[str] = []
+        for text in (s for s in strings if s not in plain):
+            code = scripts.code_for(text, expected.language)
+            (groups.setdefault(code, []) if code else beyond).append(text)
+        if not plain and not groups:
             return self._skip(_uncovered(beyond, expected.language))
-        look = _Look(picture.rgb, "".join(keys(s) for s in judged))
-        misses: list[_Miss] = []
-        for side in SIDES[len(look.alphabet) > MANY_LETTERS :]:
-            look.read(side)
-            misses = _missing(judged, look)
-            if all(miss.settled for miss in misses):
-                break
-        if misses:
-            misses = [miss for miss in misses if not _confirmed(miss, look)]
-        picture.notes["read_text"] = tuple(look.boxes[i].text for i in look.span(0))
+        misses, places, lines = _judge(plain, picture.rgb) if plain else ([], [], [])
+        unsure: list[str] = []
+        for code, texts in groups.items():
+            found = scripts.judge(texts, code, picture.rgb)
+            misses += found.missing
+            unsure += found.unsure
+            places += found.places
+            lines = lines if plain else list(found.lines)
+        misses = [
+            replace(miss, confirmed=second_reader.confirmed(miss, picture.rgb)) for miss in misses
+        ]
+        picture.notes["read_text"] = tuple(box.text for box in lines)
+        places += [box for miss in misses for box in miss.boxes]
+        picture.notes["extra_text"] = extra(lines, places) if not unsure else ()
+        picture.notes["text_severity"] = _severities(strings, misses, unsure + beyond)
         if misses:
             return self._fail(misses, picture)
+        if unsure:
+            return self._skip(f"{NOT_SURE} the readings of {short(unsure[0])} do not agree")
         if beyond:
             return self._skip(_uncovered(beyond, expected.language))
         return Finding(check=self.name, version=self.version, verdict="pass", score=1.0, limit=1.0)
@@ -148,41 +160,51 @@ class Text:
     def _skip(self, why: str) -> Finding:
         return Finding(check=self.name, version=self.version, verdict="skip", message=why)
 
-    def _fail(self, misses: Sequence[_Miss], picture: Picture) -> Finding:
-        worst = min(misses, key=_right_share)
-        told = [
-            f"{_short(m.text)} is {m.kind}" + (f": read {_short(m.read)}" if m.read else "")
-            for m in misses[:4]
-        ]
-        more = f"; and {len(misses) - 4} more" if len(misses) > 4 else ""
+    def _fail(self, misses: Sequence[Miss], picture: Picture) -> Finding:
         return Finding(
             check=self.name,
             version=self.version,
             verdict="fail",
-            score=round(_right_share(worst), 4),
+            score=round(min(miss.right_share for miss in misses), 4),
             limit=1.0,
-            message="; ".join(told) + more,
-            region=_region(misses, picture),
+            message=told(misses),
+            region=region(misses, picture.rgb),
+            confirmed=agreed(misses),
         )
 
 
 def _uncovered(strings: Sequence[str], language: str) -> str:
-    return f"{NOT_COVERED} no reader for {_short(strings[0])} (language {language or 'und'})"
+    return f"{NOT_COVERED} no reader for {short(strings[0])} (language {language or 'und'})"
 
 
-def _short(text: str) -> str:
-    flat = " ".join(text.split())
-    return repr(flat if len(flat) <= 80 else flat[:79] + "…")
+def _severities(
+    strings: Sequence[str], misses: Sequence[Miss], unjudged: Sequence[str]
+) -> tuple[str, ...]:
+    """Return one word for each string, in their order."""
+    words = {miss.text: str(miss.severity) for miss in misses}
+    return tuple(words.get(s, "not judged" if s in unjudged else "exact") for s in strings)
 
 
-def _right_share(miss: _Miss) -> float:
-    return max(0.0, 1 - miss.distance / max(len(keys(miss.text)), 1))
+def _judge(strings: Sequence[str], rgb: Any) -> tuple[list[Miss], list[Box], list[Box]]:
+    """Return the strings that are not there, where the others stand, and the lines read first."""
+    look = _Look(rgb, "".join(keys(s) for s in strings))
+    misses: list[Miss] = []
+    places: list[Box] = []
+    for side in SIDES[len(look.alphabet) > MANY_LETTERS :]:
+        look.read(side)
+        misses, places = _missing(strings, look)
+        if all(miss.settled for miss in misses):
+            break
+    doubtful = [miss for miss in misses if opinion(miss, look.lines, rgb) >= -MARGIN]
+    places += [box for miss in doubtful for box in miss.boxes]
+    left = [miss for miss in misses if miss not in doubtful]
+    return left, places, [look.boxes[i] for i in look.span(0)]
 
 
-def _missing(strings: Sequence[str], look: _Look) -> list[_Miss]:
-    """Return the strings that are not found exactly in anything read so far."""
+def _missing(strings: Sequence[str], look: _Look) -> tuple[list[Miss], list[Box]]:
+    """Return the strings that nothing read so far shows exactly, and where the others stand."""
     used: list[Piece] = []
-    misses: dict[int, _Miss] = {}
+    misses: dict[int, Miss] = {}
     # Longer strings first: they leave fewer places, and may contain a shorter one.
     for number in sorted(range(len(strings)), key=lambda i: -len(keys(strings[i]))):
         text = strings[number]
@@ -192,33 +214,45 @@ def _missing(strings: Sequence[str], look: _Look) -> list[_Miss]:
             continue
         twice = doubled(keys(text), text, pieces, look.boxes)
         if twice:
-            boxes = tuple(look.boxes[p.box] for p in pieces)
-            read = " ".join(b.text for b in boxes)
-            misses[number] = _Miss(text, read, len(twice), "doubled", boxes)
+            touched = tuple(dict.fromkeys(p.box for p in pieces))
+            boxes = tuple(look.boxes[i] for i in touched)
+            misses[number] = Miss(
+                text=text,
+                read=" ".join(box.text for box in boxes),
+                distance=len(twice),
+                severity="doubled",
+                kind="doubled",
+                boxes=boxes,
+                quads=tuple(look.lines[i].quad for i in touched),
+            )
             continue
         used.extend(pieces)
-    return [misses[i] for i in sorted(misses)]
+    return [misses[i] for i in sorted(misses)], [look.boxes[piece.box] for piece in used]
 
 
-def _nearest(text: str, look: _Look) -> _Miss:
+def _nearest(text: str, look: _Look) -> Miss:
     """Return the nearest stretch of text in the best pass, and what is wrong with it."""
     key = keys(text)
-    tries = [_stretch(key, look, number) for number in range(len(look.passes))]
-    distance, touched, read = min(tries, key=lambda one: one[0])
-    again = sum(other[2] == read for other in tries)
-    sure = all(look.lines[i].reading.score >= SURE for i in touched)
-    boxes = tuple(look.boxes[i] for i in touched)
-    if any(GLYPH_BOXES & set(other[2]) - set(key) for other in tries if other[0] < len(key)):
-        kind = GLYPHS
-    else:
-        kind = _kind(key, read, distance)
-    return _Miss(
+    tries = [stretch(key, look.boxes, look.span(n)) for n in range(len(look.passes))]
+    best = min(tries, key=lambda one: one.distance)
+    again = sum(other.read == best.read for other in tries)
+    score = min((look.lines[i].reading.score for i in best.touched), default=1.0)
+    boxes = tuple(look.boxes[i] for i in best.touched)
+    severity, kind = named(key, best.read, best.distance)
+    if any(GLYPH_BOXES & set(one.read) - set(key) for one in tries if one.distance < len(key)):
+        severity, kind = "boxes", GLYPHS
+    inside = _inside(key, best.read, boxes)
+    return Miss(
         text=text,
         read=" ".join(box.text for box in boxes),
-        distance=distance,
+        distance=best.distance,
+        severity=severity,
         kind=kind,
         boxes=boxes,
-        settled=sure and again > 1 and distance <= _near(key) and _inside(key, read, boxes),
+        lines=best.touched,
+        quads=tuple(look.lines[i].quad for i in best.touched),
+        score=score,
+        settled=score >= SURE and again > 1 and best.distance <= near(key) and inside,
     )
 
 
@@ -228,124 +262,3 @@ def _inside(key: str, read: str, boxes: Sequence[Box]) -> bool:
     Letters that lack between two lines may stand in a line of their own that no look has found.
     """
     return len(boxes) == 1 or (bool(boxes) and len(read) >= len(key))
-
-
-def _near(key: str) -> int:
-    """Return how many letters may be wrong for a line to count as the string meant."""
-    return max(2, len(key) // 4)
-
-
-def _stretch(key: str, look: _Look, number: int) -> tuple[int, tuple[int, ...], str]:
-    """Return distance, boxes and letters of the stretch of one pass that is nearest to a key."""
-    span = list(look.span(number))
-    parts = [keys(look.boxes[i].text) for i in span]
-    joined = "".join(parts)[:4000]
-    found = align(key, joined, list(accumulate(map(len, parts))))
-    at, touched = 0, []
-    for i in span:
-        end = at + len(keys(look.boxes[i].text))
-        if at < found.end and found.start < end:
-            touched.append(i)
-        at = end
-    return found.distance, tuple(touched), joined[found.start : found.end]
-
-
-def _kind(key: str, read: str, distance: int) -> str:
-    """Name what happened to the string, from the letters read in its place."""
-    if distance > 0.6 * len(key):
-        return "missing"
-    if distance > 2:
-        return "incomplete" if len(read) < 0.7 * len(key) else "garbled"
-    if sorted(key) == sorted(read):
-        return "misspelt (letters swapped)"
-    more = len(read) - len(key)
-    return "misspelt" + (" (letters dropped)" if more < 0 else " (letters added)" if more else "")
-
-
-def _confirmed(miss: _Miss, look: _Look) -> bool:
-    return bool(opinion(miss, look) >= -MARGIN)
-
-
-def opinion(miss: _Miss, look: _Look) -> float:
-    """Return how probable the intended string is beside the one read, on enlarged lines.
-
-    Returns:
-        The worst line's best log-ratio over the variants: 0 when a variant reads the intended
-        string, minus infinity when too much is wrong to ask, and below minus ``MARGIN`` when the
-        intended string is improbable by itself.
-    """
-    from tasks.checks import ocr
-
-    key = keys(miss.text)
-    if miss.kind in {"missing", "doubled", GLYPHS} or miss.distance > _near(key):
-        return float("-inf")
-    lines = [look.lines[look.boxes.index(box)] for box in miss.boxes]
-    read = [keys(line.text) for line in lines]
-    wanted = _wanted(key, read)
-    worst = 0.0
-    for line, got, want in zip(lines, read, wanted, strict=True):
-        if got == want:
-            continue
-        if 2 * align(want, got).distance > len(want):
-            return float("-inf")  # Something else stands there.
-        crops = variants(look.rgb, line.quad)
-        readings = ocr.reader().recognise(crops, want + got)
-        ratios = []
-        for reading in readings:
-            now = keys(reading.text)
-            if now == want:
-                ratios.append(0.0)
-            else:
-                right = ocr.forward_score(reading, want)
-                ratio = right - ocr.forward_score(reading, got)
-                ratios.append(min(ratio, right - LEAST - MARGIN))
-        worst = min(worst, max(ratios))
-    return worst
-
-
-def variants(rgb: Any, quad: Any) -> list[Any]:
-    """Return the line as it stands, with more room, and with its contrast stretched."""
-    import cv2
-
-    from tasks.checks import ocr
-
-    plain, _ = ocr.crop(rgb, quad)
-    roomy, _ = ocr.crop(rgb, quad, margin=0.15)
-    grey = cv2.cvtColor(roomy, cv2.COLOR_RGB2GRAY)
-    low, high = np.percentile(grey, (1, 99))
-    table = np.clip((np.arange(256) - low) * 255.0 / max(high - low, 1.0), 0, 255)
-    stretched = cv2.cvtColor(table.astype(np.uint8)[grey], cv2.COLOR_GRAY2RGB)
-    return [plain, roomy, stretched]
-
-
-def _wanted(key: str, read: Sequence[str]) -> list[str]:
-    """Split the intended key over the lines where it should stand, other words kept as read."""
-    joined = "".join(read)
-    found = align(key, joined)
-    prefix, suffix = joined[: found.start], joined[found.end :]
-    target = prefix + key + suffix
-    # Cut the target where the lines end, by what stays the same on both sides.
-    cuts: list[int] = []
-    ends = np.cumsum([len(r) for r in read])[:-1]
-    blocks = SequenceMatcher(None, joined, target, autojunk=False).get_opcodes()
-    for end in ends:
-        cut = len(target)
-        for _, i1, i2, j1, j2 in blocks:
-            if i1 <= end <= i2:
-                cut = j1 + round((end - i1) * (j2 - j1) / max(i2 - i1, 1)) if i2 > i1 else j1
-                break
-        cuts.append(int(cut))
-    edges = [0, *cuts, len(target)]
-    return [target[a:b] for a, b in pairwise(edges)]
-
-
-def _region(misses: Sequence[_Miss], picture: Picture) -> Region | None:
-    boxes = [box for miss in misses for box in miss.boxes]
-    if not boxes:
-        return None
-    height, width = picture.rgb.shape[:2]
-    left = max(0, int(min(b.left for b in boxes)))
-    top = max(0, int(min(b.top for b in boxes)))
-    right = min(width, int(np.ceil(max(b.right for b in boxes))))
-    bottom = min(height, int(np.ceil(max(b.bottom for b in boxes))))
-    return Region(x=left, y=top, width=max(1, right - left), height=max(1, bottom - top))

@@ -81,12 +81,8 @@ def test_no_text_asked_for_is_skipped_without_reading(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("text", "language"),
-    [
-        ("Привет", "ru"), ("안녕하세요", "ko"), ("مرحبا", "ar"), ("שלום", "he"), ("नमस्ते", "hi"),
-        ("สวัสดี", "th"), ("Tiếng Việt", "vi"), ("Ελλάδα", "el"), ("🎉 party", "en"),
-    ],
-)  # fmt: skip
+    ("text", "language"), [("🎉 party", "en"), ("বাংলা", "bn"), ("ქართული", "ka")]
+)
 def test_scripts_without_a_reader_are_not_covered(text: str, language: str) -> None:
     assert not covered(text, language)
     found = judged(scene(), text, language=language)
@@ -103,8 +99,8 @@ def test_latin_and_cjk_are_covered(text: str) -> None:
 
 
 def test_a_covered_string_that_is_wrong_fails_beside_one_that_is_not_covered() -> None:
-    assert judged(poster("Hello"), "Hullo", "Привет").verdict == "fail"
-    assert judged(poster("Hello"), "Hello", "Привет").verdict == "skip"
+    assert judged(poster("Hello"), "Hullo", "বাংলা").verdict == "fail"
+    assert judged(poster("Hello"), "Hello", "বাংলা").verdict == "skip"
 
 
 def set_type(text: str, locale: str, size: int = 56) -> Image.Image:

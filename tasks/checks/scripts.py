@@ -1,0 +1,243 @@
+"""Text in scripts that PP-OCR does not read: its detector finds the lines, Tesseract reads them.
+
+Tesseract reads one line differently when it is a little larger or softer, so each line is read in
+several preparations. A string that they show is there. One that none shows is called wrong only
+where the preparations agree on what stands there instead; all else is "not sure".
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tasks.checks import tesseract
+from tasks.checks.tesseract import Guess, Preparation
+from tasks.checks.text_match import Box, Piece, find, keys
+from tasks.checks.text_misses import Miss, Stretch, named, stretch
+
+#: Scripts (first word of the Unicode names of their letters) that were measured to be read, and
+#: the code of Tesseract's data.
+SCRIPTS = {
+    "CYRILLIC": "rus",
+    "GREEK": "ell",
+    "HANGUL": "kor",
+    "ARABIC": "ara",
+    "HEBREW": "heb",
+    "DEVANAGARI": "hin",
+    "THAI": "tha",
+}
+VIETNAMESE = "vie"
+#: Written from the right: lines of one row follow one another the other way round.
+LEFTWARDS = frozenset({"ara", "heb"})
+#: In the order in which they are tried.
+HYPOTHESES = (
+    Preparation(0.2, 40, soft=True),
+    Preparation(0.1, 32, soft=True),
+    Preparation(0.2, 36),
+    Preparation(0.15, 48),
+    Preparation(0.1, 48, soft=True),
+    Preparation(0.2, 64, binary=True),
+)
+#: Scripts whose marks above and below the letters are misread too often to accuse a picture.
+WEAK_MARKS = frozenset({"tha"})
+#: Long sides at which lines are searched for.
+SIDES = (640, 960)
+#: So many hypotheses must read the same for it to count as read.
+AGREE = 3
+#: Mean confidence that the agreeing hypotheses must reach.
+LEAST_SCORE = 0.5
+#: So many must show a string that others agree to read otherwise.
+SHOWN = 2
+
+
+def code_for(text: str, language: str = "und") -> str | None:
+    """Return the code of the data that reads a text, ``None`` when nothing here is known to.
+
+    Args:
+        text: The intended string.
+        language: BCP 47 tag; only Vietnamese is told by it, its letters being Latin.
+    """
+    scripts = {unicodedata.name(c, "?").split()[0] for c in keys(text) if c.isalpha()}
+    if scripts == {"LATIN"}:
+        vietnamese = language.lower().partition("-")[0] == "vi" or _vietnamese(text)
+        code = VIETNAMESE if vietnamese else None
+    else:
+        code = SCRIPTS.get(scripts.pop()) if len(scripts) == 1 else None
+    if code is None or code not in tesseract.installed():
+        return None
+    # Vowel signs of Arabic and Hebrew are in the models and are not read.
+    if code in LEFTWARDS and any(unicodedata.category(c) == "Mn" for c in keys(text)):
+        return None
+    return code if tesseract.engine(code).knows(text) else None
+
+
+def _vietnamese(text: str) -> bool:
+    """Say whether a text has letters that only Vietnamese writes."""
+    return any(
+        0x1EA0 <= ord(c) <= 0x1EF9 or c in "ơưƠƯ" for c in unicodedata.normalize("NFC", text)
+    )
+
+
+@dataclass(slots=True)
+class Pages:
+    """One picture as every hypothesis reads it."""
+
+    rgb: Any
+    code: str
+    #: Boxes of all hypotheses; mirrored for scripts that are written from the right.
+    boxes: list[Box] = field(default_factory=list)
+    guesses: list[Guess] = field(default_factory=list)
+    #: Indices of the boxes of each hypothesis.
+    spans: list[range] = field(default_factory=list)
+
+    def add(self, quads: Sequence[Any], how: Preparation) -> None:
+        """Read lines by one more hypothesis."""
+        start = len(self.boxes)
+        for quad, (guess,) in zip(
+            quads, tesseract.guesses(self.code, self.rgb, quads, (how,)), strict=True
+        ):
+            (left, top), (right, bottom) = quad.min(axis=0), quad.max(axis=0)
+            if self.code in LEFTWARDS:
+                left, right = -right, -left
+            text = modern(guess.text) if self.code == "ell" else guess.text
+            self.boxes.append(Box(text, float(left), float(top), float(right), float(bottom)))
+            self.guesses.append(guess)
+        self.spans.append(range(start, len(self.boxes)))
+
+    def shown(self, box: Box) -> Box:
+        """Return a box as it stands in the picture."""
+        if self.code not in LEFTWARDS:
+            return box
+        return replace(box, left=-box.right, right=-box.left)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What became of the strings of one picture in one script."""
+
+    missing: tuple[Miss, ...]
+    unsure: tuple[str, ...]
+    #: Where strings were found.
+    places: tuple[Box, ...]
+    #: What the first hypothesis read.
+    lines: tuple[Box, ...]
+
+
+def judge(strings: Sequence[str], code: str, rgb: Any) -> Judgement:
+    """Look for strings of one script in a picture.
+
+    Args:
+        strings: Strings that :func:`code_for` gave this code.
+        code: Code of the data.
+        rgb: The picture.
+    """
+    from tasks.checks import ocr
+
+    pages = Pages(rgb, code)
+    found: dict[int, tuple[Piece, ...]] = {}
+    for side in SIDES:
+        quads = ocr.reader().detect(rgb, side)
+        for how in HYPOTHESES:
+            pages.add(quads, how)
+            found = _found(strings, pages)
+            # One reading that shows everything is enough; several together need a closer look.
+            if len(pages.spans) == 1 and len(found) == len(strings):
+                break
+        rest = [text for number, text in enumerate(strings) if number not in found]
+        if all(wrong(text, pages) is not None for text in rest):
+            break  # Another search would find nothing, or the same lines once more.
+    missing: list[Miss] = []
+    unsure: list[str] = []
+    places: list[Box] = []
+    for number, text in enumerate(strings):
+        miss = wrong(text, pages) if len(pages.spans) > 1 else None
+        if number not in found:
+            if miss is None:
+                unsure.append(text)
+            else:
+                missing.append(miss)
+        elif miss is not None and _shown(text, pages) < SHOWN:
+            unsure.append(text)  # One hypothesis shows it, several agree on something else.
+        else:
+            places += [pages.shown(pages.boxes[piece.box]) for piece in found[number]]
+    lines = [pages.shown(pages.boxes[i]) for i in pages.spans[0]]
+    return Judgement(tuple(missing), tuple(unsure), tuple(places), tuple(lines))
+
+
+def _found(strings: Sequence[str], pages: Pages) -> dict[int, tuple[Piece, ...]]:
+    """Return where strings stand, the longest first: they may contain a shorter one."""
+    used: list[Piece] = []
+    found: dict[int, tuple[Piece, ...]] = {}
+    for number in sorted(range(len(strings)), key=lambda i: -len(keys(strings[i]))):
+        pieces = find(keys(strings[number]), pages.boxes, used)
+        if pieces is not None:
+            found[number] = pieces
+            used += pieces
+    return found
+
+
+def _shown(text: str, pages: Pages) -> int:
+    """Return how many hypotheses show a string by themselves."""
+    boxes = [[pages.boxes[i] for i in span] for span in pages.spans]
+    return sum(find(keys(text), each) is not None for each in boxes)
+
+
+def wrong(text: str, pages: Pages) -> Miss | None:
+    """Return what several hypotheses agree to read instead of a string, ``None`` without any."""
+    key = keys(text)
+    if _no_room(text, pages):
+        return Miss(text, "", len(key), "absent", "missing")
+    tries = [stretch(key, pages.boxes, span) for span in pages.spans]
+    # A preparation counts once, however often the lines were searched for.
+    each = len(HYPOTHESES)
+    votes = Counter(
+        read for read, _ in {(t.read, n % each) for n, t in enumerate(tries) if t.distance} if read
+    )
+    if not votes:
+        return None
+    read, count = votes.most_common(1)[0]
+    best = next(one for one in tries if one.read == read)
+    if count < AGREE or _score(tries, read, pages) < LEAST_SCORE:
+        return None
+    if pages.code in WEAK_MARKS and unmarked(read) == unmarked(key):
+        return None
+    boxes = tuple(pages.shown(pages.boxes[i]) for i in best.touched)
+    severity, kind = named(key, read, best.distance)
+    return Miss(text, " ".join(box.text for box in boxes), best.distance, severity, kind, boxes)
+
+
+def _no_room(text: str, pages: Pages) -> bool:
+    """Say whether a string cannot stand in the picture: what the detector found is no writing.
+
+    No two hypotheses read the same in any line, and even the longest line is too short for the
+    longest word: the narrowest letters of common typefaces are a third as wide as a line is high.
+    """
+    read = Counter(keys(box.text) for box in pages.boxes)
+    if any(count > 1 and sum(map(str.isalnum, key)) > 1 for key, count in read.items()):
+        return False
+    word = max(len(unmarked(keys(word))) for word in text.split())
+    return all((box.right - box.left) / box.height < word / 3 for box in pages.boxes)
+
+
+def _score(tries: Sequence[Stretch], read: str, pages: Pages) -> float:
+    """Return the mean confidence of the hypotheses that read this."""
+    scores = [pages.guesses[i].score for one in tries if one.read == read for i in one.touched]
+    return sum(scores) / len(scores) if scores else 0.0
+
+
+def unmarked(key: str) -> str:
+    """Return a key without the marks above and below its letters."""
+    return "".join(c for c in key if unicodedata.category(c) != "Mn")
+
+
+def modern(text: str) -> str:
+    """Return Greek with the accents of today: the model also knows those of old print."""
+    marks = unicodedata.normalize("NFD", text).translate(_ANCIENT)
+    return unicodedata.normalize("NFC", marks)
+
+
+#: Breathings and the iota below go; grave and circumflex were made acute in 1982.
+_ANCIENT = {0x313: None, 0x314: None, 0x345: None, 0x300: 0x301, 0x342: 0x301}
