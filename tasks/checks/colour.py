@@ -158,7 +158,7 @@ class Cast:
         # -1 when all of the move took tint away, 1 when all of it added to it.
         added = (tint - before) / max(far, 1e-3)
         moved = far >= self.moved and added > -0.6
-        tinted = tint >= self.moved and tint >= before + 0.12 and far >= self.moved / 2
+        tinted = tint >= self.moved and tint >= before + 0.12 and far >= 0.8 * self.moved
         bad: bool | None = seen.agreed >= 0.6 and (moved or tinted)
         message = f"against the upload everything is moved towards {_hue(np.exp(seen.moved))}"
         if not bad and tint >= self.moved:
@@ -240,9 +240,9 @@ class Palette:
 
     #: Share of the palette's colours that must be there.
     limit: float = 0.5
-    #: CIEDE2000 up to which a pixel counts as a palette colour, and the share of such pixels that
-    #: makes the colour noticeable.
-    near: float = 8.0
+    #: CIEDE2000 up to which a pixel counts as a palette colour (lightness counts half: things have
+    #: light and shade), and the share of such pixels that makes the colour noticeable.
+    near: float = 7.0
     coverage: float = 0.003
     #: Chroma from which a colour of the palette is no grey.
     chroma: float = 10.0
@@ -280,7 +280,7 @@ class Palette:
         ] = False
         colours, shares = colour_bins(small[beside])
         seen = lab(np.rint(colours).astype(np.uint8))
-        distance = ciede2000(seen[:, None, :], wanted[None, :, :])
+        distance = ciede2000(seen[:, None, :], wanted[None, :, :], lightness=2.0)
         cover = ((distance <= self.near) * shares[:, None]).sum(axis=0)
         found = cover >= self.coverage
         score = float(found[counted].mean())

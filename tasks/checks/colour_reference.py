@@ -21,6 +21,8 @@ _SIDE = 64
 _ZOOMS = (1.0, 0.94, 0.88, 0.82, 0.76, 0.7)
 #: Correlation of the lightness from which both show the same scene.
 _SAME_SCENE = 0.6
+#: Difference of the channels' logarithms up to which a pixel is nearly neutral.
+_NEUTRAL = 0.4
 #: Orders of red, green and blue; the first is the right one.
 ORDERS = tuple(itertools.permutations((0, 1, 2)))
 
@@ -107,10 +109,20 @@ class Change:
 
 
 def change(both: Overlay) -> Change | None:
-    """Measure the change of light from the upload to the picture; ``None`` in the dark."""
+    """Measure the change of light from the upload to the picture.
+
+    Only what is nearly neutral under the upload's own light is asked: more contrast moves what is
+    coloured as a gain would, and leaves greys grey.
+
+    Returns:
+        ``None`` when there is hardly anything neutral to ask.
+    """
     one, two = both.picture.astype(np.float64), both.upload.astype(np.float64)
+    before = np.log(two + 4)
+    before -= before.mean(axis=1, keepdims=True) + _tint(two)
     seen = (two.max(axis=1) >= 24) & (one.max(axis=1) >= 24) & (one.min(axis=1) <= 250)
-    if int(seen.sum()) < 32:
+    seen &= np.ptp(before, axis=1) <= _NEUTRAL
+    if int(seen.sum()) < max(32, 0.05 * len(seen)):
         return None
     gain = np.log((one[seen] + 4) / (two[seen] + 4))
     gain -= gain.mean(axis=1, keepdims=True)

@@ -23,10 +23,15 @@ def lab(rgb: NDArray[np.uint8]) -> Floats:
     return np.asarray(out, dtype=np.float64).reshape(rgb.shape)
 
 
-def ciede2000(one: Floats, two: Floats) -> Floats:
+def ciede2000(one: Floats, two: Floats, lightness: float = 1.0) -> Floats:
     """Return the CIEDE2000 difference of two arrays of L*a*b* colours, broadcast together.
 
     Sharma, Wu and Dalal, Color Research and Application 30 (2005), equations 2 to 22.
+
+    Args:
+        one: Colours, any shape ending in 3.
+        two: Colours.
+        lightness: k_L: 2 where light and shade shall count half, as on things with a shape.
     """
     l1, a1, b1 = np.moveaxis(one, -1, 0)
     l2, a2, b2 = np.moveaxis(two, -1, 0)
@@ -50,7 +55,7 @@ def ciede2000(one: Floats, two: Floats) -> Floats:
         + 0.32 * np.cos(np.radians(3 * mh + 6))
         - 0.20 * np.cos(np.radians(4 * mh - 63))
     )
-    sl = 1 + 0.015 * (ml - 50) ** 2 / np.sqrt(20 + (ml - 50) ** 2)
+    sl = (1 + 0.015 * (ml - 50) ** 2 / np.sqrt(20 + (ml - 50) ** 2)) * lightness
     sc, sh = 1 + 0.045 * mc, 1 + 0.015 * mc * t
     turn = np.radians(60 * np.exp(-(((mh - 275) / 25) ** 2)))
     rt = -2 * np.sqrt(mc**7 / (mc**7 + 25.0**7)) * np.sin(turn)

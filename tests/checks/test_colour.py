@@ -1,12 +1,14 @@
+"""Cast, channels, palette and logo on pictures that the tests draw."""
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
-from skimage.color import deltaE_ciede2000, rgb2lab
 
-from tasks.checks.base import Expected
-from tasks.checks.colour import Cast, Palette, ciede2000, colour_bins, lab, light
+from tasks.checks.base import Expected, Picture, Role
+from tasks.checks.colour import Cast, Palette, light
+from tasks.checks.colour_channels import Channels, ordered
+from tasks.checks.colour_reference import ORDERS, overlay
+from tasks.checks.colour_words import asks_for_colour, asks_for_light
 from tasks.checks.logo import Logo, brand_logo
 from tasks.records import Finding
 from tasks.settings import DATASETS
@@ -14,6 +16,7 @@ from tests.checks.drawing import as_picture, poster, scene
 
 GAINS = [(1.04, 0.95, 0.68), (0.72, 0.95, 1.06), (0.78, 1.04, 0.8), (1.06, 0.76, 1.0)]
 BRANDS = ("northwind", "solstice", "fernhollow")
+UNKNOWN = {"colour_profile": ("unknown", "CMYK without a profile")}
 
 
 def tinted(image: Image.Image, gains: tuple[float, ...]) -> Image.Image:
@@ -34,24 +37,12 @@ def branded(name: str, shift: tuple[int, int] = (0, 0), *, logo: bool = True) ->
     return image
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.integers(0, 255), min_size=6, max_size=6))
-def test_lab_and_ciede2000_agree_with_scikit_image(values: list[int]) -> None:
-    one, two = np.array(values[:3], np.uint8), np.array(values[3:], np.uint8)
-    assert np.allclose(lab(one), rgb2lab(one), atol=0.5)
-    ours = ciede2000(rgb2lab(one), rgb2lab(two))
-    assert float(ours) == pytest.approx(
-        float(deltaE_ciede2000(rgb2lab(one), rgb2lab(two))), abs=1e-6
+def beside(image: Image.Image, before: Image.Image | None, role: Role = "upload") -> Picture:
+    """A picture beside what it was made from; ``None`` is one that cannot be read."""
+    pixels = None if before is None else np.asarray(before)
+    return Picture(
+        rgb=np.asarray(image.convert("RGB")), data=b"", mime="", references={role: pixels}
     )
-
-
-def test_bins_keep_colours_and_shares() -> None:
-    image = Image.new("RGB", (200, 100), (250, 10, 10))
-    image.paste((10, 10, 250), (0, 0, 50, 100))
-    colours, shares = colour_bins(np.asarray(image))
-    assert sorted(zip(colours[:, 0].round().tolist(), shares.tolist(), strict=True)) == [
-        (10, 0.25), (250, 0.75),
-    ]  # fmt: skip
 
 
 def cast(image: Image.Image, **expected: object) -> Finding:
@@ -75,11 +66,27 @@ def test_a_cast_over_a_brand_picture_is_found(brand: str, gains: tuple[float, ..
     assert cast(tinted(image, gains), brand=brand).verdict == "fail"
 
 
+def test_the_grain_of_a_camera_is_no_cast() -> None:
+    rng = np.random.default_rng(2)
+    noisy = np.asarray(branded("northwind")) + rng.normal(0, 6, (512, 512, 3))
+    image = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+    assert cast(image, brand="northwind").verdict == "pass"
+
+
 def test_without_a_reference_nothing_is_claimed() -> None:
     found = cast(tinted(scene(), GAINS[0]))
     assert found.verdict == "skip"
     assert "no reference" in found.message
     assert cast(Image.new("RGB", (60, 60)), intended_text=("a",)).verdict == "skip"
+
+
+def test_coloured_light_that_was_asked_for_is_no_cast() -> None:
+    image = tinted(poster("Sale"), GAINS[0])
+    asked = cast(image, intended_text=("Sale",), prompt="A poster at golden hour")
+    assert asked.verdict == "skip"
+    assert "coloured light" in asked.message
+    quoted = cast(image, intended_text=("Sale",), prompt='A poster with "Golden Hour" on it')
+    assert quoted.verdict == "fail"
 
 
 def test_a_toned_picture_is_no_cast() -> None:
@@ -94,6 +101,128 @@ def test_light_is_what_the_highlights_say() -> None:
     )
 
 
+@pytest.mark.parametrize("role", ["upload", "source"])
+@pytest.mark.parametrize("gains", GAINS)
+def test_a_cast_is_found_against_what_went_in(gains: tuple[float, ...], role: Role) -> None:
+    image = scene()
+    asked = Expected(subtask="edit", prompt="Remove the noise")
+    found = Cast().run(beside(tinted(image, gains), image, role), asked)
+    assert found.verdict == "fail"
+    assert "against the upload" in found.message
+    # Cropped, brighter and a little warmer: what an edit may do.
+    good = tinted(image.crop((40, 30, 480, 470)), (1.12, 1.1, 1.06))
+    assert Cast().run(beside(good, image, role), asked).verdict == "pass"
+
+
+def test_a_correction_moves_as_far_and_is_no_cast() -> None:
+    image = scene()
+    warm = tinted(image, (1.0, 0.9, 0.6))
+    asked = Expected(subtask="edit", prompt="Neutral white balance, please")
+    assert Cast().run(beside(image, warm), asked).verdict == "pass"
+    assert Cast().run(beside(tinted(image, (0.6, 0.9, 1.0)), warm), asked).verdict == "fail"
+    assert Cast().run(beside(warm, warm), asked).verdict == "skip"
+
+
+def test_an_edit_that_may_be_tinted_or_shows_something_else_is_skipped() -> None:
+    image = tinted(scene(), GAINS[0])
+    warm = Expected(subtask="edit", prompt="Warm up the white balance a little")
+    assert Cast().run(beside(image, scene()), warm).verdict == "skip"
+    # An enlargement is never asked for colours: its prompt was for the small picture.
+    assert Cast().run(beside(image, scene(), "source"), warm).verdict == "fail"
+    other = Cast().run(beside(scene(seed=2), scene(seed=7)), Expected(prompt="Sharpen"))
+    assert other.verdict == "skip"
+    with pytest.raises(ValueError, match="cannot be read"):
+        Cast().run(beside(image, None), Expected())
+
+
+def test_what_the_mask_gives_away_is_not_compared() -> None:
+    image = scene()
+    changed = image.copy()
+    changed.paste(tinted(image.crop((0, 0, 512, 300)), (0.5, 0.6, 1.0)), (0, 0))
+    mask = Image.new("RGB", image.size)
+    mask.paste("white", (0, 0, 512, 300))
+    both = overlay(np.asarray(changed), np.asarray(image), np.asarray(mask))
+    assert both is not None
+    assert np.abs(both.picture.astype(int) - both.upload.astype(int)).max() <= 2
+    everything = Image.new("RGB", image.size, "white")
+    assert overlay(np.asarray(changed), np.asarray(image), np.asarray(everything)) is None
+
+
+@pytest.mark.parametrize("order", ORDERS[1:])
+def test_exchanged_channels_are_found_by_the_upload(order: tuple[int, int, int]) -> None:
+    image = scene(seed=4)
+    wrong = Image.fromarray(ordered(np.asarray(image), order))
+    found = Channels().run(beside(wrong, image), Expected(subtask="edit"))
+    assert found.verdict == "fail"
+    undone = "".join("RGB"[order.index(channel)] for channel in range(3))
+    assert found.message.endswith(f"in the order {undone}")
+    assert Channels().run(beside(image, image), Expected()).verdict == "pass"
+    # Another white balance is no exchange.
+    assert Channels().run(beside(tinted(image, GAINS[0]), image), Expected()).verdict == "pass"
+
+
+@pytest.mark.parametrize("order", ORDERS[1:])
+@pytest.mark.parametrize("brand", BRANDS)
+def test_exchanged_channels_are_found_by_the_logo(brand: str, order: tuple[int, int, int]) -> None:
+    image = branded(brand)
+    assert Channels().run(as_picture(image), Expected(brand=brand)).verdict == "pass"
+    wrong = Image.fromarray(ordered(np.asarray(image), order))
+    assert Channels().run(as_picture(wrong), Expected(brand=brand)).verdict == "fail"
+
+
+def test_without_colour_or_reference_channels_are_skipped() -> None:
+    assert "no reference" in Channels().run(as_picture(scene()), Expected()).message
+    grey = scene().convert("L").convert("RGB")
+    assert "hardly any colour" in Channels().run(beside(grey, grey), Expected()).message
+    lost = Channels().run(as_picture(branded("solstice", logo=False)), Expected(brand="solstice"))
+    assert "not surely there" in lost.message
+    assert Channels().run(beside(scene(seed=2), scene(seed=7)), Expected()).verdict == "skip"
+    assert Channels().run(as_picture(Image.new("RGB", (60, 60))), Expected()).verdict == "skip"
+
+
+def test_colours_that_nobody_knows_are_not_judged() -> None:
+    picture = Picture(
+        rgb=np.asarray(branded("northwind")), data=b"", mime="image/jpeg", notes=dict(UNKNOWN)
+    )
+    for check in (Cast(), Channels(), Palette()):
+        found = check.run(picture, Expected(brand="northwind"))
+        assert found.verdict == "skip"
+        assert "CMYK without a profile" in found.message
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "A poster at golden hour", "Neon sign above a bar", "in warm ochres", "im Abendlicht",
+        "une rue, lumière chaude", "al atardecer", "夕暮れの街", "sepia photograph",
+        "black-and-white portrait", "вечерний свет", "zachód słońca", "luce del tramonto",
+    ],
+)  # fmt: skip
+def test_prompts_that_ask_for_light(prompt: str) -> None:
+    assert asks_for_light(prompt)
+    assert asks_for_colour(prompt)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        None, "", "Remove the noise", 'Add "Golden Hour" at the top', "Correct the colours",
+        "Brighten this photo and keep the colours natural", "Neutral white balance, please",
+        "Reduce the blur", "Turn the photo upright and correct the light", "cooler for drinks",
+        "Bitte das Bild aufhellen und entrauschen", "Turn this into a catalogue photo",
+    ],
+)  # fmt: skip
+def test_prompts_that_ask_for_no_colour(prompt: str | None) -> None:
+    assert not asks_for_light(prompt)
+    assert not asks_for_colour(prompt)
+
+
+def test_names_of_colours_count_only_in_edits() -> None:
+    for prompt in ("Put it before a navy wall", "a red mug", "背景を緑に"):
+        assert asks_for_colour(prompt)
+        assert not asks_for_light(prompt)
+
+
 @pytest.mark.parametrize("brand", BRANDS)
 def test_the_palette_of_a_brand(brand: str) -> None:
     assert Palette().run(as_picture(branded(brand)), Expected(brand=brand)).verdict == "pass"
@@ -103,6 +232,25 @@ def test_the_palette_of_a_brand(brand: str) -> None:
     assert found.verdict == "fail"
     assert "#" in found.message
     assert Palette().run(as_picture(scene()), Expected()).verdict == "skip"
+
+
+@pytest.mark.parametrize("brand", BRANDS)
+def test_the_logo_alone_does_not_make_the_palette(brand: str) -> None:
+    kit, pixels = brand_logo(brand, DATASETS)
+    image = Image.new("RGB", (512, 512), (120, 130, 125))
+    place = kit.logo_region(512, 512, pixels.shape[1] / pixels.shape[0])
+    drawn = Image.fromarray(pixels).resize((place.width, place.height))
+    image.paste(drawn, (place.x, place.y), drawn)
+    found = Palette().run(as_picture(image), Expected(brand=brand))
+    assert found.verdict == "fail"
+    assert "(0.0%)" in found.message
+
+
+def test_white_alone_proves_no_palette() -> None:
+    white = Palette().run(
+        as_picture(Image.new("RGB", (300, 300), "white")), Expected(brand="northwind")
+    )
+    assert (white.verdict, white.score) == ("fail", 0.0)
 
 
 def logo(image: Image.Image, brand: str | None) -> Finding:
