@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tasks.evidence.text import LONGEST_COMPARED, closest, compare, shorten, visible
+from tasks.evidence.findings import crops, shown_report
+from tasks.evidence.rules import rule_words
+from tasks.evidence.text import shorten, visible
 from tasks.evidence.view import ARMS, ReportView, picture_key
-from tasks.records import Arm, Case, Finding, Generation, ImageReport, Outcome, Region
+from tasks.records import Arm, Case, Generation, ImageReport, Outcome, Region
 
 #: Failures that get thumbnails, and failures that are listed at all.
 MOST_PICTURED = 600
@@ -49,13 +51,16 @@ class Selection:
 class Wanted:
     """A picture, or the part of one, that the report would like to show."""
 
-    digest: str
+    #: In the image store; empty for a picture that came in.
+    digest: str = ""
     region: Region | None = None
+    #: Of a picture that came in, an upload or a mask: its path below the folder of the inputs.
+    file: str = ""
 
     @property
     def key(self) -> str:
         """Name of the thumbnail."""
-        return picture_key(self.digest, self.region)
+        return picture_key(self.digest, self.region) if self.digest else f"input:{self.file}"
 
 
 def select(view: ReportView) -> Selection:
@@ -112,32 +117,37 @@ def _sample(entries: Iterable[Entry], most: int) -> tuple[Entry, ...]:
 def wanted_pictures(view: ReportView, selection: Selection) -> list[Wanted]:
     """Return the pictures to draw, the most telling first, each once.
 
-    First every failing picture, then what the findings mark on it, then the passing sample, then
-    the other arm's picture beside each failure.
+    First every failing picture, then what the findings mark on it, then what it was made from,
+    then the passing sample, then the other arm's picture beside each failure.
     """
     generations = by_arm_and_case(view.generations)
     first: list[Wanted] = []
     marked: list[Wanted] = []
+    origins: list[Wanted] = []
     beside: list[Wanted] = []
     for entry in selection.failing[:MOST_PICTURED]:
         for arm, outcome in entry.outcomes.items():
-            digest = _digest(generations.get((arm, entry.case.case_id)))
-            if digest is None:
+            generation = generations.get((arm, entry.case.case_id))
+            digest = _digest(generation)
+            amiss = outcome.failed or outcome.outcome == "unmeasured"
+            if amiss:
+                origins += [Wanted(file=f) for f in (entry.case.upload, entry.case.mask) if f]
+            if generation is None or digest is None:
                 continue
-            if not (outcome.failed or outcome.outcome == "unmeasured"):
+            if not amiss:
                 beside.append(Wanted(digest))
                 continue
             first.append(Wanted(digest))
-            for finding in _told(view.reports.get((arm, entry.case.case_id))):
-                if finding.region is not None:
-                    marked.append(Wanted(digest, finding.region))
-                    break
+            report = view.reports.get((arm, entry.case.case_id))
+            marked += [Wanted(digest, region) for region in crops(report)]
+            if generation.source_digest is not None:
+                origins.append(Wanted(generation.source_digest))
     sample = [
         Wanted(digest)
         for entry in selection.passing
         if (digest := _digest(generations.get(("candidate", entry.case.case_id)))) is not None
     ]
-    return list(dict.fromkeys([*first, *marked, *sample, *beside]))
+    return list(dict.fromkeys([*first, *marked, *origins, *sample, *beside]))
 
 
 def by_arm_and_case(generations: Iterable[Generation]) -> dict[tuple[Arm, str], Generation]:
@@ -147,14 +157,6 @@ def by_arm_and_case(generations: Iterable[Generation]) -> dict[tuple[Arm, str], 
 
 def _digest(generation: Generation | None) -> str | None:
     return None if generation is None else generation.image_digest
-
-
-def _told(report: ImageReport | None) -> list[Finding]:
-    """Return the findings that a person must see: failures first, then broken checks."""
-    if report is None:
-        return []
-    told = [f for f in report.findings if f.verdict in {"fail", "fault"}]
-    return sorted(told, key=lambda f: f.verdict == "fault")
 
 
 def gallery(view: ReportView, selection: Selection) -> dict[str, Any]:
@@ -173,10 +175,13 @@ def gallery(view: ReportView, selection: Selection) -> dict[str, Any]:
                 sides[arm] = _side(
                     view, entry, arm, generations.get(key), view.reports.get(key), index, pictured
                 )
-        used.update(k for side in sides.values() for k in _keys(side) if k in view.thumbs)
-        items.append(_item(entry, position, pictured) | {"arms": sides})
+        item = _item(entry, position, pictured) | {"arms": sides}
+        used.update(key for key in _keys(item) if key in view.thumbs)
+        items.append(item)
+    reasons = {r for entry in selection.failing for o in entry.outcomes.values() for r in o.reasons}
     return {
         "checks": names,
+        "words": {visible(name): rule_words(visible(name)) for name in sorted({*names, *reasons})},
         "items": items,
         "thumbs": {key: _thumb(view, key) for key in sorted(used)},
         "pictured": min(MOST_PICTURED, len(selection.failing)),
@@ -184,9 +189,13 @@ def gallery(view: ReportView, selection: Selection) -> dict[str, Any]:
     }
 
 
-def _keys(side: Mapping[str, Any]) -> list[str]:
-    keys = [side["img"]] if "img" in side else []
-    return keys + [f["crop"] for f in side["findings"] if "crop" in f]
+def _keys(item: Mapping[str, Any]) -> list[str]:
+    """Return the names of all pictures that an item shows."""
+    keys = [item[name] for name in ("upload", "mask") if name in item]
+    for side in item["arms"].values():
+        keys += [side[name] for name in ("img", "source") if name in side]
+        keys += [f["crop"] for f in side["findings"] if "crop" in f]
+    return keys
 
 
 def _thumb(view: ReportView, key: str) -> Any:
@@ -218,6 +227,10 @@ def _item(entry: Entry, position: int, pictured: bool) -> dict[str, Any]:
         item["expect"] = case.expect
     if case.expected_text:
         item["expected"] = [shorten(visible(t), 400) for t in case.expected_text[:12]]
+    if case.upload:
+        item["upload"] = Wanted(file=case.upload).key
+    if case.mask:
+        item["mask"] = Wanted(file=case.mask).key
     return item
 
 
@@ -255,8 +268,10 @@ def _side(
             side["img"] = picture_key(generation.image_digest)
             if generation.image_digest in view.links:
                 side["link"] = view.links[generation.image_digest]
+        if generation.source_digest is not None:
+            side["source"] = picture_key(generation.source_digest)
     if report is not None:
-        side |= _report(entry, generation, report, index, pictured)
+        side |= shown_report(entry.case, generation, report, index, compared=pictured)
     return side
 
 
@@ -265,52 +280,3 @@ def _failure(generation: Generation) -> str:
     if generation.failure is None or generation.status == "refused":
         return generation.message or generation.status
     return f"{generation.failure.value}: {generation.message}".rstrip(": ")
-
-
-def _report(
-    entry: Entry,
-    generation: Generation | None,
-    report: ImageReport,
-    index: Mapping[str, int],
-    pictured: bool,
-) -> dict[str, Any]:
-    found: dict[str, Any] = {"findings": []}
-    if report.width and report.height:
-        found["w"], found["h"] = report.width, report.height
-    cropped = False
-    for finding in _told(report):
-        shown: dict[str, Any] = {
-            "check": index[finding.check],
-            "message": shorten(visible(finding.message), 400),
-        }
-        if finding.verdict == "fault":
-            shown["fault"] = True
-        if finding.score is not None:
-            shown["score"] = float(f"{finding.score:.4g}")
-        if finding.limit is not None:
-            shown["limit"] = float(f"{finding.limit:.4g}")
-        if finding.region is not None:
-            region = finding.region
-            shown["region"] = [region.x, region.y, region.width, region.height]
-            if not cropped and generation is not None and generation.image_digest is not None:
-                shown["crop"] = picture_key(generation.image_digest, region)
-                cropped = True
-        found["findings"].append(shown)
-    for verdict in ("pass", "skip"):
-        found[verdict] = [index[f.check] for f in report.findings if f.verdict == verdict]
-    if report.read_text:
-        found["read"] = [shorten(visible(line), 200) for line in report.read_text[:12]]
-    # Without a reader, or without a picture to read, "nothing was read" would blame the model.
-    looked = any(f.check.startswith("typography.") and f.verdict != "skip" for f in report.findings)
-    if entry.case.expected_text and pictured and (looked or report.read_text):
-        found["texts"] = [
-            _compared(text, report.read_text) for text in entry.case.expected_text[:6]
-        ]
-    return found
-
-
-def _compared(expected: str, read: tuple[str, ...]) -> list[list[str]]:
-    nearest = closest(expected, read)
-    if nearest is None:
-        return [["-", shorten(visible(expected), LONGEST_COMPARED)]]
-    return [list(piece) for piece in compare(expected, nearest)]

@@ -60,7 +60,7 @@ def write_report(folder: RunFolder, view: ReportView, images: ImageStore) -> Pat
     selection = select(view)
     wanted = wanted_pictures(view, selection)
     thumbs = draw_thumbs(wanted, images)
-    links = _links(folder.path, images, (w.digest for w in wanted))
+    links = _links(folder.path, images, (w.digest for w in wanted if w.digest))
     return folder.write(REPORT, _render(replace(view, thumbs=thumbs, links=links), selection))
 
 

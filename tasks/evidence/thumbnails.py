@@ -8,37 +8,43 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.errors import EvidenceError
+from tasks.evidence.findings import crop_frame
 from tasks.evidence.gallery import Wanted
-from tasks.evidence.view import Thumb, picture_key
+from tasks.evidence.view import Thumb
 from tasks.images import ImageStore
 from tasks.records import Region
+from tasks.settings import DATASETS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: Longest side of a thumbnail in pixels: when there are few, and when there are many.
-SIDE, SMALL_SIDE = 320, 208
-FEW = 200
+#: Longest side of a thumbnail in pixels, by how many pictures are wanted at most.
+SIDES = ((90, 448), (250, 320))
+#: With more than that.
+SMALL_SIDE = 208
 #: Largest marked part.
-CROP = (380, 150)
+CROP = (480, 200)
 #: Bytes of all thumbnails together; base64 makes a third more of them in the report.
 BUDGET = 3_500_000
 #: Below this many pictures starting worker processes costs more than it saves.
 _WORTH_A_POOL = 120
-_MARGIN = 10
 _HEAD = 32
+#: A picture that came in and is larger is not read for a thumbnail.
+_MOST_BYTES = 64 << 20
 
 
 def draw_thumbs(
     wanted: Sequence[Wanted],
     images: ImageStore,
     *,
+    datasets: Path = DATASETS,
     budget: int = BUDGET,
     workers: int | None = None,
 ) -> dict[str, Thumb]:
@@ -50,10 +56,12 @@ def draw_thumbs(
     Args:
         wanted: What to draw, the most important first.
         images: The image store.
+        datasets: Folder that uploads and masks are relative to.
         budget: Bytes of all thumbnails together.
         workers: Processes; by default one a core, at most four, none for a handful of pictures.
     """
-    jobs = _jobs(wanted, images, SIDE if len(wanted) <= FEW else SMALL_SIDE)
+    side = next((side for most, side in SIDES if len(wanted) <= most), SMALL_SIDE)
+    jobs = _jobs(wanted, images, datasets, side)
     number = min(4, os.cpu_count() or 1) if workers is None else workers
     results = (
         map(_draw, jobs) if number < 1 or len(jobs) < _WORTH_A_POOL else _in_pool(jobs, number)
@@ -79,16 +87,29 @@ def draw_thumbs(
     return kept
 
 
-Job = tuple[str, str, tuple[Region | None, ...], int]
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One file to decode, and the parts of it to draw."""
+
+    #: The image store's folder, or that of the inputs.
+    root: str
+    picture: Wanted
+    regions: tuple[Region | None, ...]
+    side: int
+
+
 Drawn = list[tuple[str, Thumb]]
 
 
-def _jobs(wanted: Iterable[Wanted], images: ImageStore, side: int) -> list[Job]:
+def _jobs(wanted: Iterable[Wanted], images: ImageStore, datasets: Path, side: int) -> list[Job]:
     """Return one job a file, so that every file is decoded once."""
-    parts: dict[str, list[Region | None]] = {}
+    parts: dict[Wanted, list[Region | None]] = {}
     for picture in wanted:
-        parts.setdefault(picture.digest, []).append(picture.region)
-    return [(str(images.root), digest, tuple(regions), side) for digest, regions in parts.items()]
+        parts.setdefault(replace(picture, region=None), []).append(picture.region)
+    return [
+        Job(str(images.root if picture.digest else datasets), picture, tuple(regions), side)
+        for picture, regions in parts.items()
+    ]
 
 
 def _in_pool(jobs: Sequence[Job], workers: int) -> Iterator[Drawn]:
@@ -124,14 +145,10 @@ def _result(job: Job, future: Future[Drawn]) -> Drawn:
 
 
 def _draw(job: Job) -> Drawn:
-    root, digest, regions, side = job
-    store = ImageStore(Path(root))
-    try:
-        data = store.get(digest)
-    except EvidenceError:
-        # Not the error's own text: it would carry this machine's folders into the report.
-        text = "was altered" if store.path(digest).is_file() else "is missing"
-        return _placeholder(job, f"the file {text} in the image store", b"")
+    read = _from_store if job.picture.digest else _from_inputs
+    data, problem = read(Path(job.root), job.picture)
+    if problem:
+        return _placeholder(job, problem, b"")
     from tasks.checks.base import Expected
     from tasks.checks.decode import decode
 
@@ -141,15 +158,39 @@ def _draw(job: Job) -> Drawn:
         return _placeholder(job, why or "the file does not decode", data)
     rgb = decoded.picture.rgb
     return [
-        (picture_key(digest, region), Thumb(data=_webp(rgb, region, side))) for region in regions
+        (replace(job.picture, region=region).key, Thumb(data=_webp(rgb, region, job.side)))
+        for region in job.regions
     ]
 
 
+def _from_store(root: Path, picture: Wanted) -> tuple[bytes, str]:
+    """Return a picture of the run, or what is wrong with it."""
+    store = ImageStore(root)
+    try:
+        return store.get(picture.digest), ""
+    except EvidenceError:
+        # Not the error's own text: it would carry this machine's folders into the report.
+        what = "was altered" if store.path(picture.digest).is_file() else "is missing"
+        return b"", f"the file {what} in the image store"
+
+
+def _from_inputs(root: Path, picture: Wanted) -> tuple[bytes, str]:
+    """Return a picture that came in, or why it cannot be had; nothing outside the inputs is."""
+    try:
+        path = (root / picture.file).resolve()
+        if not path.is_relative_to(root.resolve()):
+            return b"", "the file lies outside the folder of the inputs"
+        if path.stat().st_size > _MOST_BYTES:
+            return b"", "the file is too large to be shown"
+        return path.read_bytes(), ""
+    except (OSError, ValueError):  # a path with a zero byte is a ValueError
+        return b"", "the file is no longer among the inputs"
+
+
 def _placeholder(job: Job, problem: str, data: bytes) -> Drawn:
-    _, digest, regions, _ = job
     thumb = Thumb(problem=problem, head=data[:_HEAD].hex(" "))
     # A part of a picture that does not exist is not shown at all.
-    return [(picture_key(digest), thumb)] if None in regions else []
+    return [(job.picture.key, thumb)] if None in job.regions else []
 
 
 def _webp(rgb: NDArray[np.uint8], region: Region | None, side: int) -> bytes:
@@ -158,12 +199,9 @@ def _webp(rgb: NDArray[np.uint8], region: Region | None, side: int) -> bytes:
 
     most = (side, side)
     if region is not None:
-        height, width = rgb.shape[:2]
-        margin = _MARGIN + max(region.width, region.height) // 12
-        left, top = max(0, region.x - margin), max(0, region.y - margin)
-        right = min(width, region.x + region.width + margin)
-        bottom = min(height, region.y + region.height + margin)
-        if right > left and bottom > top:
+        frame = crop_frame(region, rgb.shape[1], rgb.shape[0])
+        if frame is not None:
+            left, top, right, bottom = frame
             rgb = rgb[top:bottom, left:right]
             most = CROP
     image = Image.fromarray(rgb)

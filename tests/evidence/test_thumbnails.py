@@ -12,10 +12,12 @@ from PIL import Image
 from tasks.checks.base import Expected
 from tasks.checks.decode import decode
 from tasks.evidence.gallery import Wanted
-from tasks.evidence.thumbnails import CROP, SIDE, draw_thumbs
+from tasks.evidence.thumbnails import CROP, SIDES, SMALL_SIDE, draw_thumbs
 from tasks.evidence.view import Thumb
 from tasks.images import ImageStore
 from tasks.records import Region, digest_bytes
+
+SIDE = SIDES[0][1]
 
 
 @pytest.fixture
@@ -65,8 +67,33 @@ def test_a_marked_part_is_cut_out_and_stays_small(store: ImageStore, region: Reg
 
 
 def test_a_region_outside_the_picture_shows_the_picture(store: ImageStore) -> None:
-    wanted = Wanted(store.put(png(400, 300)), Region(x=9000, y=9000, width=5, height=5))
-    assert size_of(draw_thumbs([wanted], store)[wanted.key]) == (SIDE, SIDE * 300 // 400)
+    wanted = Wanted(store.put(png(800, 600)), Region(x=9000, y=9000, width=5, height=5))
+    assert size_of(draw_thumbs([wanted], store)[wanted.key]) == (SIDE, SIDE * 600 // 800)
+
+
+def test_many_pictures_are_drawn_smaller(store: ImageStore) -> None:
+    digest = store.put(png(600, 600))
+    missing = [Wanted(digest_bytes(str(n).encode())) for n in range(SIDES[-1][0])]
+    for most, side in (SIDES[1], (SIDES[-1][0] + 1, SMALL_SIDE)):
+        drawn = draw_thumbs([Wanted(digest), *missing[: most - 1]], store, workers=0)
+        assert size_of(drawn[digest]) == (side, side)
+
+
+def test_what_came_in_is_drawn_from_the_folder_of_the_inputs(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    datasets = tmp_path / "datasets"
+    (datasets / "uploads").mkdir(parents=True)
+    (datasets / "uploads" / "a.png").write_bytes(png(60, 40))
+    (datasets / "uploads" / "cut.png").write_bytes(png(60, 40)[:300])
+    (tmp_path / "secret.png").write_bytes(png(60, 40))
+    names = ("uploads/a.png", "uploads/cut.png", "uploads/lost.png", "../secret.png", "a\0b")
+    drawn = draw_thumbs([Wanted(file=name) for name in names], store, datasets=datasets)
+    whole, *bad = (drawn[f"input:{name}"] for name in names)
+    assert size_of(whole) == (60, 40)
+    assert [bool(thumb.problem) and not thumb.data for thumb in bad] == [True] * 4
+    assert "outside" in drawn["input:../secret.png"].problem
+    assert not any(str(tmp_path) in thumb.problem for thumb in bad)
 
 
 def test_files_that_do_not_decode_say_so_and_show_their_head(store: ImageStore) -> None:

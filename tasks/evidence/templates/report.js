@@ -6,6 +6,8 @@
   const SVG = "http://www.w3.org/2000/svg";
   const ARMS = ["baseline", "candidate"];
   const CHANGES = { new: "new failure", both: "fails in both", fixed: "fixed by the candidate", unmeasured: "not measured" };
+  const READERS = { disagree: "readers disagree: for a person", agree: "second reader agrees", one: "one reader only" };
+  const NAMES = { change: CHANGES, reader: READERS };
   const SORTS = { "": "new failures first", "-latency": "slowest first", "-cost": "dearest first", "-attempts": "most attempts first", id: "case" };
 
   // Every text goes in as a text node: prompts and messages are not trusted.
@@ -78,16 +80,19 @@
     const words = [item.id, item.prompt, item.theme, ...(item.expected || [])];
     for (const arm of ARMS) {
       const side = item.arms[arm];
+      if (side) words.push(...[...(side.reasons || []), ...side.findings.map((f) => data.checks[f.check])].map((name) => data.words[name]));
       if (side) words.push(side.failure, side.model, ...(side.reasons || []), ...(side.read || []), ...side.findings.map((f) => f.message));
     }
     item.words = words.filter(Boolean).join("\n").toLowerCase();
   }
+  const reader = (f) => (f.confirmed === undefined ? "" : f.confirmed === null ? "one" : f.confirmed ? "agree" : "disagree");
   const worst = (item, key) => Math.max(...ARMS.map((arm) => (item.arms[arm] && item.arms[arm][key]) || 0));
   const facets = {
     arm: (item) => ARMS.filter((arm) => item.arms[arm] && item.arms[arm].failed),
     change: (item) => [item.change],
     check: (item) => [...reasonsOf(item, state.arm)],
     subtask: (item) => [item.subtask],
+    reader: (item) => [...new Set(ARMS.filter((a) => (!state.arm || a === state.arm) && amiss(item.arms[a])).flatMap((a) => item.arms[a].findings).map(reader).filter(Boolean))],
     locale: (item) => [item.locale],
     origin: (item) => [item.origin],
     model: (item) => ARMS.filter((a) => (!state.arm || a === state.arm) && amiss(item.arms[a])).flatMap((a) => (item.arms[a].model || "").split(" → ")),
@@ -117,8 +122,10 @@
       for (const item of data.items) if (matches(item, name)) for (const v of facets[name](item)) counts.set(v, (counts.get(v) || 0) + 1);
       if (state[name] && !counts.has(state[name])) counts.set(state[name], 0);
       const select = form.elements[name];
-      const keys = [...counts.keys()].filter(Boolean).sort((a, b) => (name === "change" ? Object.keys(CHANGES).indexOf(a) - Object.keys(CHANGES).indexOf(b) : a.localeCompare(b)));
-      select.replaceChildren(new Option("any", ""), ...keys.map((k) => new Option(`${name === "change" ? CHANGES[k] || k : k} (${counts.get(k)})`, k)));
+      const named = NAMES[name] || {};
+      const order = Object.keys(named);
+      const keys = [...counts.keys()].filter(Boolean).sort((a, b) => (order.length ? order.indexOf(a) - order.indexOf(b) : a.localeCompare(b)));
+      select.replaceChildren(new Option("any", ""), ...keys.map((k) => new Option(`${named[k] || k} (${counts.get(k)})`, k)));
       select.value = state[name] || "";
       select.classList.toggle("set", Boolean(state[name]));
     }
@@ -127,67 +134,135 @@
     if (form.elements.q.value !== (state.q || "")) form.elements.q.value = state.q || "";
   };
 
+  const inline = (key) => (typeof data.thumbs[key] === "string" ? "data:image/webp;base64," + data.thumbs[key] : "");
+  // The marked places as they are drawn and numbered: findings on one place share its number.
+  const places = (side) => [...new Map(side.findings.filter((f) => f.region).map((f) => [f.region.join(), f.region])).values()];
+  const numberOf = (side, f) => (f.region && places(side).length > 1 ? places(side).findIndex((r) => r.join() === f.region.join()) + 1 : 0);
+  const shape = (tag, props) => {
+    const node = document.createElementNS(SVG, tag);
+    for (const [key, value] of Object.entries(props)) node.setAttribute(key, value);
+    return node;
+  };
+  const marks = (side) => {
+    const svg = shape("svg", { viewBox: `0 0 ${side.w} ${side.h}`, "aria-hidden": "true" });
+    const regions = places(side);
+    regions.forEach((region, place) => {
+      const [x, y, width, height] = region;
+      for (const kind of ["halo", "mark"]) svg.append(shape("rect", { x, y, width, height, class: kind }));
+      if (regions.length < 2) return;
+      const size = Math.max(side.w, side.h) / 13;
+      const label = shape("text", { x: Math.min(Math.max(x, 0), side.w - size), y: y > size ? y - size / 5 : y + height + size > side.h ? y + size : y + height + size * 0.9, "font-size": size });
+      label.textContent = place + 1;
+      svg.append(label);
+    });
+    return svg;
+  };
+  const missing = (title, ...more) => [el("span", { class: "none" }, el("strong", {}, title), ...more)];
+  const shown = (key, alt, svg) => {
+    const thumb = data.thumbs[key];
+    if (typeof thumb === "string") return [el("img", { src: inline(key), alt, decoding: "async" }), svg];
+    if (thumb) return missing(key.startsWith("input:") ? "no picture" : "file does not decode", el("span", {}, thumb.problem), thumb.head ? el("code", {}, thumb.head) : "");
+    return missing("picture not embedded", key.startsWith("input:") ? "kept with the inputs" : "kept in the image store");
+  };
   const picture = (item, arm, side) => {
-    const box = [];
-    const thumb = side.img && data.thumbs[side.img];
-    if (typeof thumb === "string") {
-      box.push(el("img", { src: "data:image/webp;base64," + thumb, alt: `${arm} picture for: ${item.prompt.slice(0, 160)}`, decoding: "async" }));
-      const regions = side.findings.filter((f) => f.region);
-      if (side.w && side.h && regions.length) {
-        const svg = document.createElementNS(SVG, "svg");
-        svg.setAttribute("viewBox", `0 0 ${side.w} ${side.h}`);
-        svg.setAttribute("aria-hidden", "true");
-        for (const f of regions) for (const kind of ["halo", "mark"]) {
-          const rect = document.createElementNS(SVG, "rect");
-          ["x", "y", "width", "height"].forEach((name, i) => rect.setAttribute(name, f.region[i]));
-          rect.setAttribute("class", kind);
-          svg.append(rect);
-        }
-        box.push(svg);
-      }
-    } else if (thumb) {
-      box.push(el("span", { class: "none" }, el("strong", {}, "file does not decode"), el("span", {}, thumb.problem), thumb.head ? el("code", {}, thumb.head) : ""));
-    } else if (side.img) {
-      box.push(el("span", { class: "none" }, el("strong", {}, "picture not embedded"), "kept in the image store"));
-    } else {
-      box.push(el("span", { class: "none" }, el("strong", {}, side.outcome === "refused" ? "refused" : "no picture"), side.failure || ""));
-    }
-    return box;
+    if (!side.img) return missing(side.outcome === "refused" ? "refused" : "no picture", side.failure || "");
+    const where = places(side).length ? ", with the marked region" : "";
+    return shown(side.img, `${arm} picture for: ${item.prompt.slice(0, 160)}${where}`, side.w && side.h && where ? marks(side) : "");
+  };
+  const tile = (item, head, content, large, name) => {
+    const shot = large ? el("div", { class: "shot" }, ...content)
+      : el("button", { type: "button", class: "shot", "aria-label": `Open case ${item.id}, ${name}`, onclick: () => { state.case = item.id; writeHash(); open(); } }, ...content);
+    return el("div", { class: "side" }, el("div", { class: "side-head" }, ...head), shot);
   };
   const half = (item, arm, large) => {
     const side = item.arms[arm];
-    const head = el("div", { class: "side-head" }, el("span", { class: "key " + arm }, arm));
-    if (!side) return el("div", { class: "side" }, head, el("div", { class: "shot" }, el("span", { class: "none" }, "not run")));
-    if (side.outcome) head.append(el("span", { class: "out" + (side.failed ? " failed" : side.outcome === "unmeasured" ? " unmeasured" : "") }, side.outcome));
-    const shot = large ? el("div", { class: "shot" }, ...picture(item, arm, side))
-      : el("button", { type: "button", class: "shot", "aria-label": `Open case ${item.id}, ${arm}`, onclick: () => { state.case = item.id; writeHash(); open(); } }, ...picture(item, arm, side));
-    return el("div", { class: "side" }, head, shot);
+    const key = el("span", { class: "key " + arm }, arm);
+    if (!side) return tile(item, [key], [el("span", { class: "none" }, "not run")], true, arm);
+    const out = side.outcome ? el("span", { class: "out" + (side.failed ? " failed" : side.outcome === "unmeasured" ? " unmeasured" : "") }, side.outcome) : "";
+    return tile(item, [key, out], picture(item, arm, side), large, arm);
   };
+  // What the picture was made from: the upload of an edit, the small picture before the upscaler.
+  const origin = (item, key, label, large) => tile(item, [el("span", { class: "from" }, label)], shown(key, label, ""), large, label);
+  const figure = (value) => (Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(4))));
+  const score = (f) => {
+    if (f.score === undefined) return "";
+    if (f.limit === undefined) return `score ${figure(f.score)}`;
+    return `score ${figure(f.score)}, passes ${f.lower ? "up to" : "from"} ${figure(f.limit)}${f.lower ? "" : " up"}`;
+  };
+  const badge = (f) => {
+    const kind = reader(f);
+    if (!kind) return "";
+    return el("span", { class: "reader " + kind, title: kind === "one" ? "No second reader knows this script or reads this place clearly." : "A second, independent reader looked at the same place." }, kind === "disagree" ? "⚑ for a person: the readers disagree" : kind === "agree" ? "✓ second reader agrees" : "one reader only");
+  };
+  const rule = (name, version) => el("p", { class: "rule" }, el("b", {}, data.words[name] || name), " ", el("code", {}, name + (version ? " v" + version : "")));
   const findings = (side, arm, marked) => {
+    const tone = marked ? " " + arm : "";
     const out = side.findings.map((f) => {
-      const limit = f.score === undefined ? "" : ` (${f.score}${f.limit === undefined ? "" : ", limit " + f.limit})`;
-      const crop = f.crop && typeof data.thumbs[f.crop] === "string" ? el("img", { class: "crop", alt: "the marked part", src: "data:image/webp;base64," + data.thumbs[f.crop] }) : "";
-      return el("div", { class: "finding" + (f.fault ? " fault" : "") + (marked ? " " + arm : "") }, el("b", {}, data.checks[f.check]), f.fault ? " broke: " : ": ", el("bdi", {}, f.message), el("span", { class: "faint" }, limit), crop);
+      const number = numberOf(side, f);
+      const crop = f.crop && inline(f.crop) ? el("img", { class: "crop", alt: number ? `the marked part ${number}, enlarged` : "the marked part, enlarged", src: inline(f.crop) }) : "";
+      return el("div", { class: "finding" + (f.fault ? " fault" : "") + tone },
+        rule(data.checks[f.check], f.version),
+        el("p", {}, number ? el("span", { class: "number" }, number) : "", f.fault ? "The check broke: " : "", el("bdi", {}, f.message)),
+        score(f) || badge(f) ? el("p", { class: "measured" }, score(f) ? el("span", {}, score(f)) : "", badge(f)) : "", crop);
     });
-    if (side.failure && amiss(side)) out.push(el("div", { class: "finding" + (marked ? " " + arm : "") }, el("b", {}, (side.reasons || [])[0] || "delivery"), ": ", el("bdi", {}, side.failure)));
+    if (side.failure && amiss(side)) out.push(el("div", { class: "finding" + tone }, rule((side.reasons || [])[0] || "delivery"), el("p", {}, el("bdi", {}, side.failure))));
     return out;
   };
+  const letter = (text) => el("bdi", { class: "letter" }, text.trim() ? text : text ? "a space" : "nothing");
+  const quoted = (text) => (text.trim() ? ["“", letter(text), "”"] : [letter(text)]);
+  // The same in words, for who cannot see the marks.
+  const inWords = (pieces) => {
+    const said = pieces.filter(([kind]) => "-+~x".includes(kind)).map(([kind, was, is]) => {
+      if (kind === "-") return ["missing ", ...quoted(was)];
+      if (kind === "+") return ["added ", ...quoted(is)];
+      if (kind === "x") return ["swapped ", ...quoted(was), " to ", ...quoted(is)];
+      return [...quoted(was), " read as ", ...quoted(is)];
+    });
+    const most = 6;
+    const parts = said.slice(0, most).flatMap((words, n) => [n ? "; " : "", ...words]);
+    return said.length > most ? [...parts, `; and ${said.length - most} more`] : parts;
+  };
+  const MARKS = { "-": "lost", "+": "more", "~": "other", x: "swap", ".": "context" };
+  const line = (pieces, side) => el("bdi", {}, ...pieces.map(([kind, was, is]) => {
+    const text = side === "expected" || is === undefined ? was : is;
+    return kind === "=" || !text ? text : el(kind === "." ? "span" : side === "expected" ? "del" : "ins", { class: MARKS[kind] }, text);
+  }));
   const texts = (side, item) => {
-    if (!side.texts) return side.read && item.expected ? [el("dl", { class: "texts" }, el("dt", {}, "read"), el("dd", {}, el("bdi", {}, side.read.join(" / "))))] : [];
-    const list = el("dl", { class: "texts" });
-    for (const pieces of side.texts) {
-      const line = (skip, tag) => el("bdi", {}, ...pieces.filter(([op]) => op !== skip).map(([op, text]) => (op === "=" ? text : el(tag, {}, text))));
-      const read = pieces.some(([op]) => op !== "-") ? line("-", "ins") : el("span", { class: "faint" }, "nothing like it was read");
-      list.append(el("dt", {}, "expected"), el("dd", {}, line("+", "del")), el("dt", {}, "read"), el("dd", {}, read));
+    const read = side.read ? el("bdi", {}, side.read.join(" / ")) : el("span", { class: "faint" }, "nothing");
+    const spoken = /^[a-z]{2,3}(-[a-z0-9]{2,8})*$/i.test(item.locale) && item.locale !== "und" ? item.locale : null;
+    const list = el("dl", { class: "texts", lang: spoken });
+    const row = (name, ...value) => list.append(el("dt", { lang: "en" }, name), el("dd", {}, ...value));
+    if (side.right) row("text", el("span", { class: "fine", lang: "en" }, "✓ as asked: "), el("bdi", {}, (item.expected || []).join(" / ")));
+    else if (side.texts) {
+      for (const pieces of side.texts) {
+        const differs = pieces.some(([kind]) => "-+~x".includes(kind));
+        row("expected", line(pieces, "expected"));
+        if (pieces.every(([kind]) => kind === "-")) row("read", el("span", { class: "faint", lang: "en" }, side.read ? "nothing like it, but " : ""), read);
+        else row("read", line(pieces, "read"), differs ? "" : el("span", { class: "fine", lang: "en" }, " ✓"));
+        if (differs && !pieces.every(([kind]) => kind === "-")) list.append(el("dt", { class: "sr", lang: "en" }, "difference"), el("dd", { class: "said", lang: "en" }, ...inWords(pieces)));
+      }
+    } else if (item.expected) {
+      row("expected", el("bdi", {}, item.expected.join(" / ")));
+      if (side.read) row("read", read);
+      if (side.unjudged) row("judged", el("span", { class: "faint", lang: "en" }, side.unjudged));
     }
-    return [list];
+    return list.children.length ? [list] : [];
+  };
+  const origins = (item, arm, large) => {
+    const found = [];
+    if (item.upload) found.push(origin(item, item.upload, "upload", large));
+    if (item.mask && large) found.push(origin(item, item.mask, "may change where white", large));
+    const side = item.arms[arm];
+    if (side && side.source && !large) found.push(origin(item, side.source, "before enlarging", large));
+    return found;
   };
   const wire = (side) => (side.latency === undefined ? "" : `${side.latency.toFixed(2)} s · ${side.cached ? "cached" : usd(side.cost)} · ${plural(side.attempts, "attempt")}`);
   const card = (item) => {
     // The candidate's failure is the news; the baseline's is told where only it failed.
     const arm = state.arm && amiss(item.arms[state.arm]) ? state.arm : amiss(item.arms.candidate) ? "candidate" : "baseline";
     const side = item.arms[arm];
-    const node = el("article", { class: "case", "data-id": item.id }, el("div", { class: "pair" }, ...ARMS.map((a) => half(item, a))), el("p", { class: "prompt" }, el("bdi", {}, item.prompt)));
+    const tiles = [...origins(item, arm, false), ...ARMS.map((a) => half(item, a))];
+    const node = el("article", { class: "case", "data-id": item.id }, el("div", { class: "pair of" + tiles.length }, ...tiles), el("p", { class: "prompt" }, el("bdi", {}, item.prompt)));
     if (item.prompt.length > 170) node.append(el("button", { type: "button", class: "more", "aria-expanded": "false", onclick: (event) => { const on = node.classList.toggle("open"); event.target.textContent = on ? "less" : "whole prompt"; event.target.setAttribute("aria-expanded", String(on)); } }, "whole prompt"));
     if (item.expect) node.append(el("p", { class: "note" }, "The right answer here is a " + item.expect + "."));
     node.append(...texts(side, item), ...findings(side, arm, true));
@@ -205,18 +280,20 @@
       const side = item.arms[arm];
       if (!side) return node;
       if (side.link) node.append(el("a", { href: side.link, target: "_blank", rel: "noreferrer" }, "Open the full picture"));
+      if (side.source) node.append(el("div", { class: "inset" }, origin(item, side.source, "before enlarging", true)));
       node.append(el("p", { class: "list" }, [side.model, wire(side)].filter(Boolean).join(" · ")), ...texts(side, item), ...findings(side, arm, false));
       if (side.read && side.texts) node.append(el("p", { class: "list" }, "All text read: ", el("bdi", {}, side.read.join(" / "))));
       if (side.pass && side.pass.length) node.append(el("p", { class: "list" }, "Passed: " + names(side.pass)));
       if (side.skip && side.skip.length) node.append(el("p", { class: "list" }, "Did not apply: " + names(side.skip)));
       return node;
     };
+    const from = origins(item, "candidate", true);
     const cut = item.length > item.prompt.length ? el("p", { class: "note" }, `The first ${item.prompt.length.toLocaleString("en")} of ${item.length.toLocaleString("en")} characters; the table of cases holds all.`) : "";
     viewer.firstElementChild.replaceChildren(
       el("div", { class: "viewer-head" }, el("h2", {}, el("bdi", {}, item.id)), el("span", { class: "change " + item.change }, CHANGES[item.change]), close),
       el("div", {}, el("p", { class: "prompt" }, el("bdi", {}, item.prompt)), cut),
       el("p", { class: "list" }, [item.subtask, item.locale, item.origin, item.theme, item.size].filter(Boolean).join(" · ")),
-      el("div", { class: "pair" }, ...ARMS.map(column)));
+      el("div", { class: "pair of" + (2 + Math.min(1, from.length)) }, from.length ? el("div", { class: "side origins" }, ...from) : "", ...ARMS.map(column)));
     if (!viewer.open) viewer.showModal();
   };
   viewer.addEventListener("close", () => { delete state.case; writeHash(); });
@@ -256,6 +333,7 @@
   addEventListener("hashchange", () => { if (readHash()) { show(); $("gallery").scrollIntoView(); } });
 
   form.hidden = false;
+  form.elements.reader.parentElement.hidden = !data.items.some((item) => facets.reader(item).length);
   if (data.total > data.pictured) $("pictured").textContent = `Pictures are embedded for the first ${data.pictured.toLocaleString("en")} of ${data.total.toLocaleString("en")} failing cases, new failures first; the others are listed without.`;
   const linked = readHash();
   show();
