@@ -105,7 +105,7 @@ LAYOUT = {
     "subject": {"left": 0.02, "top": 0.02, "right": 0.98, "bottom": 0.98},
     "cut_off": False,
     "margin": 0.02,
-    "blank": 0.35,
+    "blank": 0.5,
 }
 
 BRANDS: dict[str, tuple[Callable[[int], Image.Image], dict[str, Any]]] = {

@@ -133,7 +133,7 @@ class Borders:
     pair: float = 0.6
     weaker: float = 0.25
     frame: float = 0.9
-    alone: float = 0.96
+    alone: float = 0.8
     #: Least thickness of a bar that is alone, and spread behind it that shows a picture.
     single: float = 0.02
     varied: float = 6.0

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from tasks.errors import ConfigError
-from tasks.inputs.brands import brand_names, load_brand, logo_file
+from tasks.inputs.brands import brand_names, load_brand, logo_file, recolour_files
 from tasks.settings import DATASETS
 
 
@@ -74,6 +74,12 @@ def test_unknown_kit_names_the_known():
         ({"safe_area__left": 0.95}, "left must be below right"),
         ({"safe_area__right": float("nan")}, "safe_area.right"),
         ({"schema_version": 2}, "schema_version"),
+        ({"logo__place_tolerance": 0}, "place_tolerance"),
+        ({"logo__recolours": ["white.png"]}, "white.png"),
+        ({"logo__recolours": ["../white.png"]}, "recolours"),
+        ({"layout__blank": 1.5}, "blank"),
+        ({"layout__margins": 0.1}, "margins"),
+        ({"layout__subject": {"left": 0.5, "top": 0, "right": 0.4, "bottom": 1}}, "left must be"),
     ],
 )
 def test_bad_kit_names_the_field(kits, changes, match):
@@ -99,3 +105,20 @@ def test_broken_json_is_a_config_error(kits, text):
     (kits / "brands" / "northwind" / "brand.json").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"brand\.json"):
         load_brand("northwind", kits)
+
+
+def test_layout_rules_may_be_left_out(kits):
+    file = kits / "brands" / "northwind" / "brand.json"
+    value = json.loads(file.read_text(encoding="utf-8"))
+    del value["layout"]
+    file.write_text(json.dumps(value), encoding="utf-8")
+    layout = load_brand("northwind", kits).layout
+    assert (layout.subject, layout.margin, layout.blank) == (None, None, None)
+    assert layout.cut_off
+    assert not layout.border
+
+
+def test_recolours_are_files_of_the_kit(kits):
+    rewrite(kits, logo__recolours=["logo.png"])
+    kit = load_brand("northwind", kits)
+    assert recolour_files(kit, kits) == (logo_file(kit, kits),)

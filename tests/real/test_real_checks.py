@@ -2,15 +2,22 @@
 
 import csv
 import json
+import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tasks.checks.base import Expected
+from tasks.checks.base import Expected, Picture
 from tasks.checks.blank import Refusal
+from tasks.checks.borders import Borders
 from tasks.checks.decode import decode
+from tasks.checks.geometry import Orientation
+from tasks.checks.subject import Subject
 from tests.conftest import ROOT, Command
 
 DATA = ROOT.parent / "shared" / "data"
@@ -65,13 +72,61 @@ def test_every_damaged_file_is_refused_and_whole_ones_pass(light_imagegate: Comm
         (row["origin"], result["findings"][0]["message"])
         for row, result in zip(rows, found, strict=True)
         if (row["expected"] == "accept") != (verdict(result, "decode.file") == "pass")
-        # PostScript is a program: opening it means running it.
+        # PostScript is a program: opening it means running it, and Pillow does not without one.
         and not row["file"].endswith(".eps")
     ]
     refused = [r for r in rows if r["expected"] != "accept"]
     assert {r["origin"] for r in refused}.isdisjoint(origin for origin, _ in wrong)
     assert len(wrong) <= 0.02 * (len(rows) - len(refused)), wrong
     assert not any(f["verdict"] == "fault" for r in found for f in r["findings"])
+
+
+def test_no_damaged_file_takes_long() -> None:
+    slow = []
+    for row in labels("broken"):
+        data = (DATA / "broken" / row["file"]).read_bytes()
+        started = time.process_time()
+        decode(data, Expected())
+        if time.process_time() - started > 2:
+            slow.append(row["origin"])
+    assert slow == []
+
+
+#: Pictures that do have a white border: they were cut out of a page.
+BORDERED = {"T032.webp", "T035.webp", "T037.webp", "T038.webp"}
+
+
+def good_pictures() -> Iterator[tuple[str, Picture]]:
+    folders = ("uploads", "typography/images", "colour/images", "colour/exif")
+    for file in sorted(f for folder in folders for f in (DATA / folder).iterdir()):
+        picture = decode(file.read_bytes(), Expected()).picture
+        if picture is not None and min(picture.rgb.shape[:2]) >= 128:
+            yield file.name, picture
+
+
+def test_dark_and_white_grounds_are_no_bars() -> None:
+    asked = Expected(width=1, height=1, prompt="a picture")
+    failing = {n for n, p in good_pictures() if Borders().run(p, asked).verdict == "fail"}
+    assert failing <= BORDERED
+
+
+def test_a_subject_is_hardly_ever_accused_on_real_pictures() -> None:
+    asked = Expected(brand="northwind", prompt="a picture")
+    verdicts = [Subject().run(p, asked).verdict for _, p in good_pictures()]
+    assert verdicts.count("fail") <= 0.01 * len(verdicts)
+
+
+def test_real_pictures_are_recognised_turned_and_never_accused_upright() -> None:
+    tally: Counter[tuple[bool, str]] = Counter()
+    for _, picture in good_pictures():
+        upload = {"upload": picture.rgb}
+        for turns in (0, 1):
+            shown = np.ascontiguousarray(np.rot90(picture.rgb, turns))
+            turned = replace(picture, rgb=shown, references=upload)
+            tally[turns == 0, Orientation().run(turned, Expected()).verdict] += 1
+    assert tally[True, "fail"] == 0
+    judged = tally[False, "fail"] + tally[False, "pass"]
+    assert tally[False, "fail"] >= 0.9 * judged
 
 
 @pytest.mark.parametrize("number", range(1, 9))
