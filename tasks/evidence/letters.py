@@ -72,11 +72,15 @@ def _joins(cluster: str, char: str) -> bool:
         return len(cluster) % 2 == 1 and "\U0001f1e6" <= last <= "\U0001f1ff"
     if last == "\u200d" and kind in {"So", "Sk", "Sm", "Po"}:
         return True
+    return _syllable(last, char) or _stacks(cluster, kind)
+
+
+def _syllable(last: str, char: str) -> bool:
+    """Say whether both are parts of one Hangul syllable."""
     if "\u1100" <= last <= "\u115f":
         return "\u1100" <= char <= "\u11ff" or "\uac00" <= char <= "\ud7a3"
-    if "\u1160" <= char <= "\u11ff":
-        return "\u1160" <= last <= "\u11ff" or "\uac00" <= last <= "\ud7a3"
-    return _stacks(cluster, kind)
+    whole = "\u1160" <= last <= "\u11ff" or "\uac00" <= last <= "\ud7a3"
+    return whole and "\u1160" <= char <= "\u11ff"
 
 
 def _stacks(cluster: str, kind: str) -> bool:

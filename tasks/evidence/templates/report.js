@@ -179,7 +179,9 @@
     const key = el("span", { class: "key " + arm }, arm);
     if (!side) return tile(item, [key], [el("span", { class: "none" }, "not run")], true, arm);
     const out = side.outcome ? el("span", { class: "out" + (side.failed ? " failed" : side.outcome === "unmeasured" ? " unmeasured" : "") }, side.outcome) : "";
-    return tile(item, [key, out], picture(item, arm, side), large, arm);
+    const node = tile(item, [key, out], picture(item, arm, side), large, arm);
+    if (large && side.w && side.h) node.lastElementChild.style.aspectRatio = `${side.w} / ${side.h}`;
+    return node;
   };
   // What the picture was made from: the upload of an edit, the small picture before the upscaler.
   const origin = (item, key, label, large) => tile(item, [el("span", { class: "from" }, label)], shown(key, label, ""), large, label);
@@ -280,7 +282,11 @@
       const side = item.arms[arm];
       if (!side) return node;
       if (side.link) node.append(el("a", { href: side.link, target: "_blank", rel: "noreferrer" }, "Open the full picture"));
-      if (side.source) node.append(el("div", { class: "inset" }, origin(item, side.source, "before enlarging", true)));
+      if (side.source) {
+        const small = origin(item, side.source, "before enlarging", true);
+        if (side.w && side.h) small.lastElementChild.style.aspectRatio = `${side.w} / ${side.h}`;
+        node.append(el("div", { class: "inset" }, small));
+      }
       node.append(el("p", { class: "list" }, [side.model, wire(side)].filter(Boolean).join(" · ")), ...texts(side, item), ...findings(side, arm, false));
       if (side.read && side.texts) node.append(el("p", { class: "list" }, "All text read: ", el("bdi", {}, side.read.join(" / "))));
       if (side.pass && side.pass.length) node.append(el("p", { class: "list" }, "Passed: " + names(side.pass)));
