@@ -119,10 +119,9 @@ def test_a_subject_is_hardly_ever_accused_on_real_pictures() -> None:
 def test_real_pictures_are_recognised_turned_and_never_accused_upright() -> None:
     tally: Counter[tuple[bool, str]] = Counter()
     for _, picture in good_pictures():
-        upload = {"upload": picture.rgb}
         for turns in (0, 1):
             shown = np.ascontiguousarray(np.rot90(picture.rgb, turns))
-            turned = replace(picture, rgb=shown, references=upload)
+            turned = replace(picture, rgb=shown, references={"upload": picture.rgb})
             tally[turns == 0, Orientation().run(turned, Expected()).verdict] += 1
     assert tally[True, "fail"] == 0
     judged = tally[False, "fail"] + tally[False, "pass"]
