@@ -194,10 +194,11 @@ def _shift(
     """
     used = weight > 0
     there, wanted = shown[used], drawn[used]
-    _, group, counts = np.unique(wanted >> 4, axis=0, return_inverse=True, return_counts=True)
+    codes = (wanted >> 4).astype(np.int32) @ np.array([256, 16, 1], dtype=np.int32)
+    _, group, counts = np.unique(codes, return_inverse=True, return_counts=True)
     large = np.flatnonzero(counts >= max(8, 0.02 * len(wanted)))
     # Medians: a logo that stands a pixel beside the place found mixes its colours at the edges.
-    middle = [[np.median(p[group.ravel() == k], axis=0) for k in large] for p in (there, wanted)]
+    middle = [[np.median(p[group == k], axis=0) for k in large] for p in (there, wanted)]
     seen, right = lab(np.rint(np.array(middle)).astype(np.uint8))
     difference = (seen - right)[:, 1:]
     share = counts[large] / counts[large].sum()

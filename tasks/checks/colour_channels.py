@@ -94,10 +94,12 @@ class Channels:
         shown, drawn, weight = logo_pixels(picture.rgb, logo, hit)
         if weight.sum() < 50:
             return None
-        share = weight / weight.sum()
-        wanted = lab(drawn)[:, :, 1:]
-        shifts = [lab(ordered(shown, order))[:, :, 1:] - wanted for order in ORDERS]
-        return np.array([(np.hypot(s[:, :, 0], s[:, :, 1]) * share).sum() for s in shifts])
+        used = np.argwhere(weight > 0)
+        # A few thousand pixels say as much as all of them.
+        rows, columns = used[:: max(1, len(used) // 2_000)].T
+        there, wanted = shown[rows, columns], lab(drawn[rows, columns])[:, 1:]
+        shifts = [lab(there[:, list(order)])[:, 1:] - wanted for order in ORDERS]
+        return np.array([np.hypot(s[:, 0], s[:, 1]).mean() for s in shifts])
 
     def _skip(self, why: str) -> Finding:
         return Finding(check=self.name, version=self.version, verdict="skip", message=why)

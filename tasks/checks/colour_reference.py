@@ -65,6 +65,8 @@ def overlay(rgb: Pixels, upload: Pixels, mask: Pixels | None = None) -> Overlay 
     """
     small = reduced(upload, _SIDE)
     height, width = small.shape[:2]
+    # Once to a middle size: the tries below then cost nearly nothing.
+    rgb = reduced(rgb, 4 * _SIDE)
     whole = min(width / rgb.shape[1], height / rgb.shape[0])
     ground = small.astype(np.float32).mean(axis=2)
     best: tuple[float, int, int, Pixels] | None = None
