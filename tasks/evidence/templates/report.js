@@ -218,7 +218,7 @@
       if (kind === "-") return ["missing ", ...quoted(was)];
       if (kind === "+") return ["added ", ...quoted(is)];
       if (kind === "x") return ["swapped ", ...quoted(was), " to ", ...quoted(is)];
-      return [...quoted(was), " read as ", ...quoted(is)];
+      return /^[□▯☐]+$/.test(is) ? [...quoted(was), " as empty boxes"] : [...quoted(was), " read as ", ...quoted(is)];
     });
     const most = 6;
     const parts = said.slice(0, most).flatMap((words, n) => [n ? "; " : "", ...words]);
