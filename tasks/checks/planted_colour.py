@@ -97,13 +97,16 @@ def as_edit(good: Good) -> Good:
 
 
 def edit_tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted:
-    """Put a picture under coloured light and call it the edit of the good one."""
-    return tinted(good if good.references else as_edit(good), strength, rng)
+    """Put a picture under coloured light and call it the edit of the good one.
+
+    Of an edit too the upload is left out: what the edit did may undo what is planted.
+    """
+    return tinted(as_edit(good), strength, rng)
 
 
 def edit_exchanged(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
     """Exchange channels of a picture and call it the edit of the good one."""
-    return exchanged(good if good.references else as_edit(good), strength, rng)
+    return exchanged(as_edit(good), strength, rng)
 
 
 def edited(seed: int, number: int) -> Good:
