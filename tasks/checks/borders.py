@@ -213,10 +213,12 @@ class Borders:
             return thin >= 0.6 * thick - 2 and high >= self.pair and low >= self.weaker
         # Behind the edge lies a plain colour. In a flag or between stripes nothing else is there,
         # or the colour is a stripe and not the ground: bars lie around a page with something on it.
+        # What was painted over a picture is exactly one colour, or black or white.
         extreme = max(one.colour) <= 12 or min(one.colour) >= 250
+        painted = extreme or max(one.spread, two.spread) <= 2
         page = min(one.ground, two.ground) >= 0.25 and min(one.busy, two.busy) >= 0.1
         even = thin >= 0.97 * thick - 2 and max(one.spread, two.spread) <= 6
-        return extreme and page and even and low >= self.frame
+        return painted and page and even and low >= self.frame
 
 
 def _neutral(colour: tuple[int, int, int]) -> bool:
