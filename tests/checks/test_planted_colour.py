@@ -28,7 +28,7 @@ def shown(made: Good | Planted) -> Picture:
 @pytest.fixture(scope="module")
 def goods() -> list[Good]:
     branded = [good for good in (drawn(3, n) for n in range(16)) if good.brand is not None]
-    return [*branded[:6], *(edited(3, n) for n in range(4))]
+    return [*branded[:5], *(edited(3, n) for n in range(2))]
 
 
 def test_good_pictures_pass(goods: list[Good]) -> None:
@@ -43,7 +43,7 @@ def test_nearly_all_are_found_at_the_default_strength(defect: Defect, goods: lis
     rng = np.random.default_rng(1)
     planted = [defect.plant(good, defect.strength, rng) for good in goods]
     bad = [one for one in planted if one is not None]
-    assert len(bad) >= 5
+    assert len(bad) >= 4
     verdicts = [BY_NAME[defect.check].run(shown(one), one.expected).verdict for one in bad]
     assert verdicts.count("fail") >= 0.8 * len(bad), verdicts
     weak = [defect.plant(good, 0.02, rng) for good in goods]
