@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tasks.checks import tesseract
+from tasks.checks import glyphs, tesseract
 from tasks.checks.tesseract import Guess, Preparation
 from tasks.checks.text_match import Box, Piece, find, keys
 from tasks.checks.text_misses import Miss, Stretch, named, stretch
@@ -42,11 +42,11 @@ HYPOTHESES = (
     Preparation(0.2, 64, binary=True),
 )
 #: Scripts whose marks above and below the letters are misread too often to accuse a picture.
-WEAK_MARKS = frozenset({"tha"})
+WEAK_MARKS = frozenset({"tha", "ell"})
 #: Long sides at which lines are searched for.
 SIDES = (640, 960)
 #: So many hypotheses must read the same for it to count as read.
-AGREE = 3
+AGREE = 4
 #: Mean confidence that the agreeing hypotheses must reach.
 LEAST_SCORE = 0.5
 #: So many must show a string that others agree to read otherwise.
@@ -90,6 +90,7 @@ class Pages:
     #: Boxes of all hypotheses; mirrored for scripts that are written from the right.
     boxes: list[Box] = field(default_factory=list)
     guesses: list[Guess] = field(default_factory=list)
+    quads: list[Any] = field(default_factory=list)
     #: Indices of the boxes of each hypothesis.
     spans: list[range] = field(default_factory=list)
 
@@ -105,6 +106,7 @@ class Pages:
             text = modern(guess.text) if self.code == "ell" else guess.text
             self.boxes.append(Box(text, float(left), float(top), float(right), float(bottom)))
             self.guesses.append(guess)
+            self.quads.append(quad)
         self.spans.append(range(start, len(self.boxes)))
 
     def shown(self, box: Box) -> Box:
@@ -155,6 +157,7 @@ def judge(strings: Sequence[str], code: str, rgb: Any) -> Judgement:
     for number, text in enumerate(strings):
         miss = wrong(text, pages) if len(pages.spans) > 1 else None
         if number not in found:
+            miss = miss or _boxed(text, pages)
             if miss is None:
                 unsure.append(text)
             else:
@@ -202,11 +205,28 @@ def wrong(text: str, pages: Pages) -> Miss | None:
     best = next(one for one in tries if one.read == read)
     if count < AGREE or _score(tries, read, pages) < LEAST_SCORE:
         return None
-    if pages.code in WEAK_MARKS and unmarked(read) == unmarked(key):
+    if pages.code in WEAK_MARKS and _same_letters(text, key, read):
         return None
     boxes = tuple(pages.shown(pages.boxes[i]) for i in best.touched)
     severity, kind = named(key, read, best.distance)
-    return Miss(text, " ".join(box.text for box in boxes), best.distance, severity, kind, boxes)
+    return Miss(
+        text=text,
+        read=" ".join(box.text for box in boxes),
+        distance=best.distance,
+        severity=severity,
+        kind=kind,
+        boxes=boxes,
+        quads=tuple(pages.quads[i] for i in best.touched),
+    )
+
+
+def _boxed(text: str, pages: Pages) -> Miss | None:
+    """Return a string that nobody can read, and no wonder: there are missing glyphs."""
+    first = [i for i in pages.spans[0] if glyphs.count(pages.rgb, [pages.quads[i]])]
+    if not first or glyphs.LOOK_ALIKE & set(keys(text)):
+        return None
+    boxes = tuple(pages.shown(pages.boxes[i]) for i in first)
+    return Miss(text, "", len(keys(text)), "boxes", glyphs.BOXED, boxes)
 
 
 def _no_room(text: str, pages: Pages) -> bool:
@@ -230,7 +250,22 @@ def _score(tries: Sequence[Stretch], read: str, pages: Pages) -> float:
 
 def unmarked(key: str) -> str:
     """Return a key without the marks above and below its letters."""
-    return "".join(c for c in key if unicodedata.category(c) != "Mn")
+    bare = "".join(c for c in unicodedata.normalize("NFD", key) if unicodedata.category(c) != "Mn")
+    return unicodedata.normalize("NFC", bare)
+
+
+def _same_letters(text: str, key: str, read: str) -> bool:
+    """Say whether a reading differs only in marks, or in Greek capitals with an accent.
+
+    That accent stands before the capital and is read as a part of it: of Ή, Tesseract makes Έ.
+    """
+    if unmarked(read) == unmarked(key):
+        return True
+    letters = [c for c in unicodedata.normalize("NFC", text) if keys(c)]
+    return len(letters) == len(key) == len(read) and all(
+        one == other or (letter.isupper() and unmarked(letter) != letter)
+        for letter, one, other in zip(letters, key, read, strict=True)
+    )
 
 
 def modern(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from tasks.checks import scripts, second_reader
 from tasks.checks.base import Expected, Picture
+from tasks.checks.glyphs import BOXED, LOOK_ALIKE, renamed
 from tasks.checks.second_look import MARGIN, opinion
 from tasks.checks.text_match import Box, Piece, doubled, find, keys
 from tasks.checks.text_misses import (
@@ -45,8 +46,6 @@ MANY_LETTERS = 90
 SURE = 0.9
 #: Readings less certain than this are texture, not text.
 MIN_SCORE = 0.5
-#: What the recogniser reads in the boxes that fonts draw for letters they lack.
-GLYPH_BOXES = frozenset("□▯▢☐⬜囗口")
 
 
 def covered(text: str, language: str = "und") -> bool:
@@ -80,10 +79,6 @@ def _in_dictionary(text: str, language: str) -> bool:
 
 def _script(char: str) -> str:
     return unicodedata.name(char, "UNKNOWN")
-
-
-#: Kind of a string in which letters are boxes.
-GLYPHS = "set with missing glyphs (boxes)"
 
 
 @dataclass(slots=True)
@@ -143,7 +138,8 @@ class Text:
             places += found.places
             lines = lines if plain else list(found.lines)
         misses = [
-            replace(miss, confirmed=second_reader.confirmed(miss, picture.rgb)) for miss in misses
+            replace(renamed(m, picture.rgb), confirmed=second_reader.confirmed(m, picture.rgb))
+            for m in misses
         ]
         picture.notes["read_text"] = tuple(box.text for box in lines)
         places += [box for miss in misses for box in miss.boxes]
@@ -239,8 +235,8 @@ def _nearest(text: str, look: _Look) -> Miss:
     score = min((look.lines[i].reading.score for i in best.touched), default=1.0)
     boxes = tuple(look.boxes[i] for i in best.touched)
     severity, kind = named(key, best.read, best.distance)
-    if any(GLYPH_BOXES & set(one.read) - set(key) for one in tries if one.distance < len(key)):
-        severity, kind = "boxes", GLYPHS
+    if any(LOOK_ALIKE & set(one.read) - set(key) for one in tries if one.distance < len(key)):
+        severity, kind = "boxes", BOXED
     inside = _inside(key, best.read, boxes)
     return Miss(
         text=text,
