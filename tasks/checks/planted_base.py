@@ -62,6 +62,14 @@ class Good:
         return found.picture
 
     @property
+    def sound(self) -> bool:
+        """Whether it decodes; a label may call a file good that our decoder refuses."""
+        try:
+            return self.picture is not None
+        except ValueError:
+            return False
+
+    @property
     def rgb(self) -> Pixels:
         """The pixels, height × width × 3."""
         return self.picture.rgb

@@ -99,12 +99,19 @@ def noisy(good: Good, strength: float, rng: np.random.Generator) -> Planted:
 
 
 def sunk(good: Good, strength: float, rng: np.random.Generator) -> Planted:
-    """Let the tones sink into black or wash out into white; nothing left at 1."""
+    """Let the tones of the upload sink into black or wash out into white; nothing left at 1."""
     edit = _edit(good)
     values = edit.rgb.astype(np.float32)
-    keep = 1 - strength
+    # An edit may have several times the contrast of a dark upload: that is no norm.
+    before = _range(_decoded(edit.references["upload"]))
+    keep = (1 - strength) * min(1.0, before / max(_range(edit.rgb), 1.0))
     lit = values * keep if rng.random() < 0.5 else 255 - (255 - values) * keep
     return edit.planted(np.rint(lit).astype(np.uint8))
+
+
+def _range(rgb: Pixels) -> float:
+    low, high = np.quantile(rgb[::4, ::4].mean(axis=2), (0.02, 0.98))
+    return float(high - low)
 
 
 def turned(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
@@ -132,6 +139,6 @@ DEFECTS = (
     ),
     Defect("another subject", KEPT, 1.0, another_subject, "all or nothing", (1.0,)),
     Defect("noise", NOISE, 0.5, noisy, "forty levels", _STEPS),
-    Defect("tones lost", LIGHT, 0.85, sunk, "share of the tones", _STEPS),
+    Defect("tones lost", LIGHT, 0.75, sunk, "share of the tones", _STEPS),
     Defect("turned or mirrored", ORIENTATION, 1.0, turned, "all or nothing", (1.0,)),
 )

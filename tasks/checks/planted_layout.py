@@ -1,12 +1,10 @@
-"""Defects of layout: a large plain part, text at the edge, the subject cut off.
+"""Defects of layout: a large plain part, text at the edge.
 
-Where text and subject of a good picture are is what the checks find there; then the whole picture
-is moved until the frame cuts into it.
+Where the text of a good picture is is what the reader finds there; then the whole picture is moved
+until the text is at the edge.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,11 +12,10 @@ import numpy as np
 from tasks.checks.base import Picture, Pixels
 from tasks.checks.composition import TEXT_BOXES
 from tasks.checks.planted_base import Defect, Good, Planted, choice
-from tasks.checks.subject import Subject
 from tasks.checks.typography import Text
 from tasks.records import Region
 
-PART, MARGINS, SUBJECT = "composition.blank_part", "composition.margins", "composition.subject"
+PART, MARGINS = "composition.blank_part", "composition.margins"
 _STEPS = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -48,30 +45,6 @@ def text_at_edge(good: Good, strength: float, rng: np.random.Generator) -> Plant
     return good.planted(moved(good.rgb, dx, dy))
 
 
-def cut_subject(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
-    """Move the picture until the frame cuts the subject; at full strength half of it is gone."""
-    if good.brand is None:
-        return None
-    picture = replace(good.picture, notes={})
-    found = Subject().run(picture, good.expected)
-    if found.verdict != "pass" or found.region is None:
-        return None
-    height, width = good.rgb.shape[:2]
-    part = found.region
-    ways = {
-        part.x: (-part.x - round(part.width * strength / 2), 0),
-        width - part.x - part.width: (
-            width - part.x - part.width + round(part.width * strength / 2),
-            0,
-        ),
-        height - part.y - part.height: (
-            0,
-            height - part.y - part.height + round(part.height * strength / 2),
-        ),
-    }
-    return good.planted(moved(good.rgb, *ways[min(ways)]))
-
-
 def moved(rgb: Pixels, dx: int, dy: int) -> Pixels:
     """Return a picture moved to the right and down, its edge drawn out where it left."""
     height, width = rgb.shape[:2]
@@ -92,5 +65,4 @@ def text_boxes(good: Good) -> list[Region]:
 DEFECTS = (
     Defect("large plain part", PART, 0.6, plain_part, "share of the picture", _STEPS),
     Defect("text at the edge", MARGINS, 1.0, text_at_edge, "way through the margin", _STEPS),
-    Defect("subject cut off", SUBJECT, 1.0, cut_subject, "half of the subject", _STEPS),
 )
