@@ -244,10 +244,10 @@ class Noise:
             return _finding(self, "skip", NO_UPLOAD)
         own, now = calm_grain(upload), calm_grain(picture.rgb)
         if now is None:
-            return _finding(self, "skip", "nearly all of it is black or white")
+            return _finding(self, "skip", "too few calm parts to judge")
         if own is None:
             # Black and white alone show no noise; what brightening brings out is not known.
-            return _finding(self, "skip", "nearly all of the upload is black or white")
+            return _finding(self, "skip", "the upload has too few calm parts to judge")
         gain = max(1.0, contrast(picture.rgb) / max(contrast(upload), 1.0))
         limit = max(self.limit, self.more * own * gain)
         good = now <= limit

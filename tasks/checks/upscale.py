@@ -74,13 +74,16 @@ def same_shape(one: Pixels, two: Pixels) -> bool:
     return bool(abs(np.log(ratio)) <= slack)
 
 
-def similarity(both: Pair) -> tuple[Floats, int]:
+def similarity(both: Pair, tiles: int = 16, least: int = 32) -> tuple[Floats, int]:
     """Return the mean similarity of the tile around every pixel, and the side of a tile.
 
-    A sixteenth of the long side, but enough pixels to tell structure from sharpening.
+    Args:
+        both: The pair.
+        tiles: Tiles along the long side.
+        least: Side of a tile in pixels at least: enough to tell structure from sharpening.
     """
     one, two = (soft(luma(rgb), 1.0) for rgb in (both.source, both.result))
-    side = int(np.clip(max(one.shape) // 16, 24, 64))
+    side = int(np.clip(max(one.shape) // tiles, least, 64))
     return tile_means(ssim_map(one, two, c2=_CONTRAST), side), side
 
 
