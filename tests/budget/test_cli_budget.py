@@ -103,7 +103,7 @@ def test_over_the_hard_limit_nothing_is_started(
     done = light_imagegate("run", "--dry-run", "--cases", "40", **env)
     assert done.code == 0, done.err
     flat = " ".join(done.out.split())
-    assert "this run may spend $1.00 of the $25.00 of its own budget" in flat
+    assert "this run may spend $1.00 of the $40.00 of its own budget" in flat
     assert "the run would end as HOLD" in flat
 
 

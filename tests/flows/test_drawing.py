@@ -139,6 +139,9 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 class Silent:
     """No progress in Prefect, and no worker processes."""
 
+    def __init__(self, *_: object, **__: object) -> None:
+        return None
+
     def show(self, fraction: float) -> None:
         assert 0 <= fraction <= 1
 
