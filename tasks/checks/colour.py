@@ -91,7 +91,7 @@ class Cast:
     #: Share of the picture that turns grey, at least, when the light of a cast is taken out.
     turned: float = 0.1
     #: Beside an upload: difference between the logarithms of the strongest and the weakest gain.
-    moved: float = 0.23
+    moved: float = 0.28
     datasets: Path = DATASETS
     name: str = "colour.cast"
     version: str = "2"
