@@ -32,7 +32,7 @@ SMALL_SIDE = 208
 #: Largest marked part.
 CROP = (480, 200)
 #: Bytes of all thumbnails together; base64 makes a third more of them in the report.
-BUDGET = 3_500_000
+BUDGET = 3_000_000
 #: Below this many pictures starting worker processes costs more than it saves.
 _WORTH_A_POOL = 120
 _HEAD = 32
