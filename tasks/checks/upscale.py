@@ -74,7 +74,7 @@ def same_shape(one: Pixels, two: Pixels) -> bool:
     return bool(abs(np.log(ratio)) <= slack)
 
 
-def similarity(both: Pair, tiles: int = 16, least: int = 32) -> tuple[Floats, int]:
+def similarity(both: Pair, tiles: int = 16, least: int = 24) -> tuple[Floats, int]:
     """Return the mean similarity of the tile around every pixel, and the side of a tile.
 
     Args:

@@ -14,7 +14,7 @@ def test_similarity_agrees_with_scikit_image(seed: int, sigma: float) -> None:
     rng = np.random.default_rng(seed)
     one = luma(np.asarray(scene(192, 160, seed))) + rng.normal(0, 3, (160, 192))
     two = one + rng.normal(0, sigma, one.shape)
-    _, expected = structural_similarity(
+    _, expected = structural_similarity(  # type: ignore[no-untyped-call]
         one, two, data_range=255, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, full=True,
     )  # fmt: skip
