@@ -254,12 +254,21 @@ def unmarked(key: str) -> str:
     return unicodedata.normalize("NFC", bare)
 
 
-def _same_letters(text: str, key: str, read: str) -> bool:
-    """Say whether a reading differs only in marks, or in Greek capitals with an accent.
+#: Thai letters that differ by a notch or a loop, which modern typefaces leave out.
+_THAI_FAMILIES = {
+    ord(letter): family[0]
+    for family in ("กถภ", "ขชซ", "คตดศ", "งวอ", "ฎฏ", "ญณฌ", "ทห", "นม", "บปษ", "ผฝพฟฬ", "รธ", "ลส")
+    for letter in family
+}
 
-    That accent stands before the capital and is read as a part of it: of Ή, Tesseract makes Έ.
+
+def _same_letters(text: str, key: str, read: str) -> bool:
+    """Say whether a reading differs only in what the data of the script is weak in.
+
+    That is marks, Thai letters of one family, and Greek capitals with an accent: it stands before
+    the capital and is read as a part of it, so that Tesseract makes Έ of Ή.
     """
-    if unmarked(read) == unmarked(key):
+    if unmarked(read).translate(_THAI_FAMILIES) == unmarked(key).translate(_THAI_FAMILIES):
         return True
     letters = [c for c in unicodedata.normalize("NFC", text) if keys(c)]
     return len(letters) == len(key) == len(read) and all(

@@ -222,5 +222,18 @@ def test_a_doubled_word_is_confirmed() -> None:
     assert found.message.startswith("doubled: ")
 
 
+@pytest.mark.parametrize(
+    ("code", "intended", "read"),
+    [("ell", "Ήλιος", "Έλιος"), ("ell", "καφές", "καφες"), ("tha", "อาหารเช้า", "อาหารเข้า"),
+     ("tha", "ต้น", "ตัน")],
+)  # fmt: skip
+def test_what_the_data_is_weak_in_accuses_nobody(code: str, intended: str, read: str) -> None:
+    texts = [Box(read, 0, 0, 90, 30)] * len(scripts.HYPOTHESES)
+    pages = scripts.Pages(None, code, texts, [Guess(read, 0.95)] * len(texts), [None] * len(texts))
+    pages.spans = [range(n, n + 1) for n in range(len(texts))]
+    assert scripts.wrong(intended, pages) is None
+    assert scripts.wrong(intended + read[0], pages) is not None
+
+
 def test_marks_of_thai_stand_in_one_order() -> None:
     assert keys("น้ำ") == keys("นํ้า")
