@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tasks.checks import containers
+from tasks.checks import containers, icc
 from tasks.checks.base import Expected, Picture
 from tasks.checks.container_base import Damaged
 from tasks.errors import ConfigError
@@ -213,14 +213,16 @@ def _open(data: bytes, mime: str | None) -> tuple[Picture, int, str]:
         image.load()
         if kind == "PSD":
             getattr(image, "n_frames")  # noqa: B009 - reads the layer directory
-        rgb = to_rgb(image)
+        colours = icc.to_srgb(_upright(image), data)
+        rgb = to_rgb(colours.image)
         note = _further_frames(image, kind, frames)
         # Pages, thumbnails and exposures are no animation: they do not move when shown.
         moving = frames if kind in _MOVING else 1
     offset = containers.webp_opaque_palette(data)
     if offset is not None:
         _palette_in_range(data, offset)
-    return Picture(rgb=rgb, data=data, mime=shown), moving, note
+    notes: dict[str, tuple[str, ...]] = {icc.NOTE: colours.note}
+    return Picture(rgb=rgb, data=data, mime=shown, notes=notes), moving, note
 
 
 def _size_allowed(image: Image.Image) -> None:
@@ -266,7 +268,7 @@ def _palette_in_range(data: bytes, offset: int) -> None:
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Return a decoded image as displayed: orientation applied, alpha over white, 8-bit RGB.
+    """Return a decoded image as 8-bit RGB, alpha over white.
 
     Args:
         image: Any Pillow mode, 16-bit, float, palette and CMYK included.
@@ -274,7 +276,6 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     Returns:
         Height × width × 3, contiguous.
     """
-    image = _upright(image)
     mode = image.mode
     if mode.startswith("I;16"):
         grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)

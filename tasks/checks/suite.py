@@ -10,23 +10,49 @@ from typing import Literal
 from tasks.checks import duplicates
 from tasks.checks.base import Check, Expected, Picture, Role
 from tasks.checks.blank import Blank, Refusal
+from tasks.checks.borders import Borders
 from tasks.checks.colour import Cast, Palette
+from tasks.checks.colour_channels import Channels
+from tasks.checks.colour_space import summary
+from tasks.checks.composition import BlankPart
 from tasks.checks.decode import VERSION as DECODE_VERSION
 from tasks.checks.decode import decode
-from tasks.checks.geometry import Aspect, Size
+from tasks.checks.edit import Kept, Light, Noise, Outside
+from tasks.checks.exposure import Contrast, Exposure
+from tasks.checks.geometry import Aspect, Orientation, Size
+from tasks.checks.icc import Profile
 from tasks.checks.logo import Logo
+from tasks.checks.subject import Subject
 from tasks.checks.typography import NOT_COVERED, Text
+from tasks.checks.upscale import Detail, Faithful, Halos
+from tasks.checks.upscale_text import Text as UpscaledText
 from tasks.records import Case, Finding, Generation, ImageReport, digest_json
 
 #: In the order of the report; decoding goes before all of them.
 CHECKS: tuple[Check, ...] = (
     Size(),
     Aspect(),
+    Borders(),
+    Orientation(),
     Text(),
+    Profile(),
     Cast(),
+    Channels(),
     Palette(),
+    Exposure(),
+    Contrast(),
     Blank(),
+    BlankPart(),
+    Subject(),
     Logo(),
+    Outside(),
+    Kept(),
+    Noise(),
+    Light(),
+    Faithful(),
+    UpscaledText(),
+    Halos(),
+    Detail(),
     Refusal(),
 )
 _BLANK = "composition.blank"
@@ -81,6 +107,7 @@ def check_picture(
         findings=tuple(findings),
         read_text=picture.notes.get("read_text", ()),
         fingerprint=_fingerprint(picture),
+        colour=_colour(picture),
         width=width,
         height=height,
         seconds=round(time.process_time() - started, 4),
@@ -115,6 +142,13 @@ def _fingerprint(picture: Picture) -> str | None:
         return duplicates.fingerprint(picture.rgb)
     except Exception:  # noqa: BLE001 - without a fingerprint the picture is left out, not failed
         return None
+
+
+def _colour(picture: Picture) -> tuple[float, ...]:
+    try:
+        return tuple(round(value, 3) for value in summary(picture.rgb))
+    except Exception:  # noqa: BLE001 - without a summary the picture is left out of the drift
+        return ()
 
 
 def expected_for(case: Case, generation: Generation) -> Expected:

@@ -63,11 +63,6 @@ class Measured:
         """Return how many of the drawn cases of an arm came to an end."""
         return sum(1 for o in self.outcomes if o.arm == arm)
 
-    @property
-    def checker_faults(self) -> int:
-        """Pictures of the candidate on which a check itself broke."""
-        return sum(1 for o in self.outcomes if o.arm == "candidate" and o.outcome == "unmeasured")
-
 
 class Judged:
     """Outcomes of some cases, with what they rest on.

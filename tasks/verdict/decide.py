@@ -45,8 +45,8 @@ class GateState(Record):
     checks: tuple[Sensitivity, ...] = ()
     #: Why the run ended early (a spend cap, a provider down, Ctrl-C); ``None`` when it did not.
     stopped: str | None = None
-    #: Pictures of the candidate that nobody could judge because a check itself broke.
-    checker_faults: int = 0
+    #: Pictures of the candidate that nobody could judge: a check broke, or two readers disagree.
+    unjudged: int = 0
     #: What was not generated, when the evidence decided before the end of the plan.
     savings: Savings | None = None
     #: More warnings for the reader, as sentences.
@@ -155,7 +155,7 @@ def _warnings(state: GateState, tests: tuple[SequentialResult, ...]) -> Iterator
         if result.on_breach == "warn" and (result.unmeasured or not result.success):
             yield reasons.breach(result)
     yield from reasons.not_covered(state.metrics.candidate)
-    yield from reasons.broken_checks(state.checker_faults)
+    yield from reasons.unjudged(state.unjudged)
     yield from state.notes
 
 

@@ -106,6 +106,7 @@ def state_of(
     final: bool,
     stopped: str | None = None,
     savings: Savings | None = None,
+    notes: Sequence[str] = (),
 ) -> GateState:
     """Return what the decision looks at.
 
@@ -118,6 +119,7 @@ def state_of(
         final: Whether no more cases will come.
         stopped: Why the run ended early, if it did.
         savings: What an early decision saved, if it did.
+        notes: What else a reader should know, as sentences.
     """
     rule = plan.policy.failure
     own = [o for o in outcomes if o.arm == "candidate"]
@@ -144,9 +146,9 @@ def state_of(
         guards=guards_of(plan.policy, metrics, [o for o in own if drawn.get(o.case_id) is None]),
         beta_left=left,
         stopped=stopped,
-        checker_faults=sum(1 for o in own if o.outcome == "unmeasured"),
+        unjudged=sum(1 for o in own if o.outcome == "unmeasured"),
         savings=savings,
-        notes=() if told is None else (told,),
+        notes=(*(() if told is None else (f"{told}.",)), *notes),
     )
 
 

@@ -242,12 +242,14 @@ def not_covered(arm: ArmMetrics) -> Iterator[str]:
         )
 
 
-def broken_checks(faults: int) -> Iterator[str]:
-    """Yield on how many images the checks themselves broke."""
-    if faults:
+def unjudged(count: int) -> Iterator[str]:
+    """Yield how many images nobody could judge."""
+    if count:
+        who, them = ("it counts", "it for a failure") if count == 1 else ("they count", "them for")
+        them += "" if count == 1 else " failures"
         yield (
-            f"A check broke on {images(faults)}: these count neither as good nor as bad, and "
-            "PROMOTE takes them for failures."
+            f"{images(count)} could not be judged, because a check broke or two readers disagree: "
+            f"{who} neither as good nor as bad, and PROMOTE takes {them}."
         )
 
 

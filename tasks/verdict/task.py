@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.checks.drift import drift
 from tasks.context import RunContext
 from tasks.metrics.task import Measured
 from tasks.plan import Drawn, RunPlan, Shard
-from tasks.records import ExpectationResult, Look, Verdict
+from tasks.records import Arm, ExpectationResult, ImageReport, Look, Verdict
 from tasks.telemetry import stage
 from tasks.verdict.decide import decide as decide_purely
 from tasks.verdict.intervals import with_limits
@@ -52,7 +54,38 @@ def decide(
             final=not early,
             stopped=context.stopped,
             savings=savings_of(context, plan, measured.metrics.candidate.images) if early else None,
+            notes=(*broken_checks(measured), *colour_drift(measured)),
         )
     )
     record_test(context, plan, verdict.verdict, measured.metrics)
     return verdict.model_copy(update={"looks": tuple(looks)})
+
+
+def broken_checks(measured: Measured) -> Iterator[str]:
+    """Yield which checks broke on pictures of the candidate, and what the first of each said."""
+    said: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for (arm, _), report in measured.reports.items():
+        for finding in report.findings if arm == "candidate" else ():
+            if finding.verdict == "fault":
+                counts[finding.check] += 1
+                said.setdefault(finding.check, finding.message)
+    for check, count in counts.most_common(3):
+        yield f"Check {check} broke on {count} of the candidate's pictures: {said[check]}"
+
+
+def colour_drift(measured: Measured) -> Iterator[str]:
+    """Yield a warning when the candidate's colours drifted away from the baseline's."""
+    before = {case: report.colour for (arm, case), report in _of(measured, "baseline")}
+    pairs = [
+        (before[case], report.colour)
+        for (_, case), report in _of(measured, "candidate")
+        if case in before
+    ]
+    found = drift(pairs)
+    if found.verdict == "fail":
+        yield f"Colours of the whole run: {found.message}"
+
+
+def _of(measured: Measured, arm: Arm) -> list[tuple[tuple[Arm, str], ImageReport]]:
+    return [(key, report) for key, report in measured.reports.items() if key[0] == arm]

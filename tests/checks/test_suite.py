@@ -11,8 +11,14 @@ from tests.checks.drawing import encoded, poster, scene
 
 NAMES = {
     "decode.file", "decode.mime", "decode.still",
-    "geometry.size", "geometry.aspect", "typography.text",
-    "colour.cast", "colour.palette", "composition.blank", "composition.logo", "safety.refusal",
+    "geometry.size", "geometry.aspect", "geometry.borders", "geometry.orientation",
+    "typography.text",
+    "colour.profile", "colour.cast", "colour.channels", "colour.palette", "colour.exposure",
+    "colour.contrast",
+    "composition.blank", "composition.blank_part", "composition.subject", "composition.logo",
+    "edit.outside", "edit.kept", "edit.noise", "edit.light",
+    "upscale.faithful", "upscale.text", "upscale.halos", "upscale.detail",
+    "safety.refusal",
 }  # fmt: skip
 
 

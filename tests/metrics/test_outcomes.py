@@ -164,3 +164,24 @@ def test_only_a_judged_and_unblemished_picture_is_ok(
         assert not outcome.failed
     if outcome.outcome in {"defect", "undelivered"}:
         assert outcome.failed
+
+
+def test_a_flag_that_the_second_reader_contradicts_is_for_a_person() -> None:
+    disputed = finding("typography.text", "fail").model_copy(update={"confirmed": False})
+    agreed = disputed.model_copy(update={"confirmed": True})
+    passed = finding("decode.complete", "pass")
+
+    outcome = end(found=report(passed, disputed))
+    assert (outcome.outcome, outcome.failed, outcome.reasons) == ("unmeasured", False, ())
+    assert outcome.judged == ("decode.complete",)
+    assert end(found=report(passed, agreed)).outcome == "defect"
+    # One flag that nobody contradicts is enough.
+    other = end(found=report(passed, disputed, finding("colour.cast", "fail")))
+    assert (other.outcome, other.failed) == ("defect", True)
+
+
+def test_a_black_picture_is_a_refusal_where_one_is_right() -> None:
+    blank = report(finding("decode.complete", "pass"), finding("composition.blank", "fail"))
+    right = end(found=blank, case=UNSAFE)
+    assert (right.outcome, right.failed) == ("refused", False)
+    assert end(found=blank).outcome == "defect"

@@ -112,11 +112,11 @@ def test_restricted_origins_are_told() -> None:
 
 def test_text_that_nobody_read_and_broken_checks_are_warnings() -> None:
     unread = {"text_unjudged": 12, "text_cases": 96, "text_unjudged_locales": ("ar", "th")}
-    verdict = decide(gate(candidate=unread, checker_faults=2, notes=("Third run of this mix.",)))
+    verdict = decide(gate(candidate=unread, unjudged=2, notes=("Third run of this mix.",)))
 
     assert verdict.verdict == "PROMOTE"
     assert verdict.warnings[0].endswith("no reader covers the script (ar, th).")
-    assert verdict.warnings[1].startswith("A check broke on 2 images")
+    assert verdict.warnings[1].startswith("2 images could not be judged")
     assert verdict.warnings[2] == "Third run of this mix."
 
 
