@@ -20,6 +20,10 @@ from tasks.verdict.guards import GuardEvidence, guarded
 from tasks.verdict.proofs import prove
 
 
+#: The rule on the bare failure rate, which Great Expectations answers for the Data Docs.
+HEADLINE = "failure.promote_below"
+
+
 class GateState(Record):
     """Everything that the decision looks at, fixed."""
 
@@ -152,7 +156,9 @@ def _warnings(state: GateState, tests: tuple[SequentialResult, ...]) -> Iterator
         if test.amber and not test.failed:
             yield reasons.amber(state, test)
     for result in state.expectations:
-        if result.on_breach == "warn" and (result.unmeasured or not result.success):
+        # The headline is told by its proof; its bare figure beside it would say the same again.
+        told = result.source == HEADLINE
+        if not told and result.on_breach == "warn" and (result.unmeasured or not result.success):
             yield reasons.breach(result)
     yield from reasons.not_covered(state.metrics.candidate)
     yield from reasons.unjudged(state.unjudged)
