@@ -19,7 +19,6 @@ from tasks.verdict.checkers import Sensitivity
 from tasks.verdict.guards import GuardEvidence, guarded
 from tasks.verdict.proofs import prove
 
-
 #: The rule on the bare failure rate, which Great Expectations answers for the Data Docs.
 HEADLINE = "failure.promote_below"
 
