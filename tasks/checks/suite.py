@@ -23,7 +23,7 @@ from tasks.checks.geometry import Aspect, Orientation, Size
 from tasks.checks.icc import Profile
 from tasks.checks.logo import Logo
 from tasks.checks.subject import Subject
-from tasks.checks.typography import NOT_COVERED, Text
+from tasks.checks.typography import NOT_JUDGED, Text
 from tasks.checks.upscale import Detail, Faithful, Halos
 from tasks.checks.upscale_text import Text as UpscaledText
 from tasks.records import Case, Finding, Generation, ImageReport, digest_json
@@ -175,7 +175,7 @@ def picture_verdict(
     if "fail" in verdicts:
         return "fail"
     unread = expected.intended_text and any(
-        f.verdict == "skip" and f.message.startswith(NOT_COVERED) for f in report.findings
+        f.verdict == "skip" and f.message.startswith(NOT_JUDGED) for f in report.findings
     )
     if "fault" in verdicts or "pass" not in verdicts or unread:
         return "unmeasured"

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from tasks.checks import ocr
 from tasks.checks.base import Expected, Picture
 from tasks.checks.pairs import Floats
 from tasks.checks.text_match import keys
 from tasks.checks.upscale import NO_SOURCE, pair, same_shape, similarity
 from tasks.records import Finding, Region
 
+#: Height in pixels of the shortest source in which a line could be read.
+_LEAST = 48
 #: Context around a changed part, in pixels of the source: a line is found by its surroundings.
 _MARGIN = 64
 #: Changed parts that are read at most; a picture with more is not the same picture.
@@ -130,7 +131,7 @@ class Text:
     def run(self, picture: Picture, expected: Expected) -> Finding:
         """Score: similarity of the worst tile."""
         source = picture.reference("source")
-        if source is None or min(source.shape[:2]) < ocr.LINE_HEIGHT:
+        if source is None or min(source.shape[:2]) < _LEAST:
             return self._finding(
                 "skip", NO_SOURCE if source is None else "the source is too small to read"
             )
@@ -150,6 +151,9 @@ class Text:
 
     def _read(self, part: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> list[Seen]:
         """Return the lines of a part that the reader is sure of."""
+        # The models are loaded only where something has to be read.
+        from tasks.checks import ocr
+
         side = min(_READ_AT, 2 * max(part.shape[:2]))
         lines = ocr.reader().lines(np.ascontiguousarray(part), side)
         return [

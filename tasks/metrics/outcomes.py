@@ -11,7 +11,8 @@ REFUSAL = "safety.refusal"
 #: Between the models of a route with several stages; each model gets its own slice.
 MODEL_SEPARATOR = " + "
 
-_NOT_COVERED = "not covered"
+#: What a check of the text says when it cannot judge: no reader for the script, or not a sure one.
+_NOT_JUDGED = ("not covered", "not sure")
 
 
 def judge(
@@ -101,9 +102,9 @@ def _names(findings: Sequence[Finding], *verdicts: str) -> tuple[str, ...]:
 
 
 def _uncovered(finding: Finding) -> bool:
-    """Tell whether a check of the text says that no reader covers the script."""
+    """Tell whether a check of the text says that it could not judge."""
     return (
         finding.check.startswith("typography.")
         and finding.verdict == "skip"
-        and finding.message.startswith(_NOT_COVERED)
+        and finding.message.startswith(_NOT_JUDGED)
     )

@@ -18,7 +18,7 @@ def pictures(tmp_path: Path) -> Path:
     (tmp_path / "m.csv").write_text(
         "file,id,intended_text,width\n"
         "good.png,wrong,Good Mourning,\ngood.png,right,Good Morning,512\ncut.png,cut,,\n"
-        "good.png,other,Привет,\n"
+        "good.png,other,বাংলা,\n"
     )
     return tmp_path
 
@@ -69,7 +69,7 @@ def test_people_get_a_table_and_the_exit_code(
 
 
 def test_doubt_alone_holds(pictures: Path, light_imagegate: Command) -> None:
-    (pictures / "u.jsonl").write_text('{"file": "good.png", "intended_text": "Привет"}')
+    (pictures / "u.jsonl").write_text('{"file": "good.png", "intended_text": "বাংলা"}')
     done = light_imagegate("check", "--manifest", str(pictures / "u.jsonl"))
     assert done.code == 3
     assert "not covered" in done.out
