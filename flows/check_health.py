@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from tasks.checks.health import FIRST, LIVE, measure_drawings, take, version
-from tasks.checks.planted import DEFECTS, CheckHealth, DefectHealth, check_names
+from tasks.checks.planted import DEFECTS, NEVER_FAIL, CheckHealth, DefectHealth, check_names
 from tasks.errors import ConfigError, known
 from tasks.settings import Settings
 from tasks.verdict.checkers import FLOOR, Sensitivity, blind
@@ -61,7 +61,7 @@ def sensitivities(
     """
     found = []
     for one in record:
-        if checks is not None and one.check not in checks:
+        if one.check in NEVER_FAIL or (checks is not None and one.check not in checks):
             continue
         found.append(
             Sensitivity(one.check, one.found, one.planted, one.clean.alarms, one.clean.clean)

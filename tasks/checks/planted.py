@@ -47,6 +47,8 @@ DEFECTS: tuple[Defect, ...] = (
     *planted_edit.DEFECTS,
     *planted_upscale.DEFECTS,
 )
+#: Checks that, as the suite runs them, only tell and never fail: nothing can be planted for them.
+NEVER_FAIL = frozenset({"colour.profile"})
 #: What decoding finds, before any check of the suite.
 _DECODE = (FILE, MIME, STILL)
 #: In a quick look, the share of the pictures that are made edits or enlargements of themselves.

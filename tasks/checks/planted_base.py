@@ -39,8 +39,11 @@ class Good:
     references: Mapping[Role, bytes] = field(default_factory=dict, repr=False)
     #: Checks for which the picture is known to be good; ``None`` for all.
     judged: frozenset[str] | None = None
-    #: What checks said of the picture as it is; filled by whoever asks them first.
-    verdicts: dict[str, CheckVerdict] = field(default_factory=dict, repr=False, compare=False)
+    #: What checks said of the picture as it is; filled by whoever asks them first. A picture made
+    #: from this one starts without.
+    verdicts: dict[str, CheckVerdict] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def data(self) -> bytes:

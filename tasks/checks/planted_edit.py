@@ -39,7 +39,6 @@ def masked(good: Good, seed: int = 0) -> Good:
         edit,
         make=functools.partial(png, pixels),
         references={"upload": good.data, "mask": png(mask)},
-        verdicts={},
         job=None,
     )
 

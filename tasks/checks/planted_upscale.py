@@ -33,7 +33,6 @@ def enlarged(good: Good) -> Good:
         expected=expected,
         make=lambda: png(upscale(good.rgb)),
         references={"source": good.data},
-        verdicts={},
         # What is drawn again would be the source, not the enlargement.
         brand=None,
         judged=frozenset({FAITHFUL, TEXT, HALOS, DETAIL, "decode.file", "composition.blank"}),

@@ -22,6 +22,7 @@ from tasks.checks.planted import (
     plant,
 )
 from tasks.checks.planted_base import Defect, Good, Planted
+from tasks.checks.planted_colour import as_edit
 from tasks.checks.planted_good import branded, drawn, from_file
 from tasks.checks.text_match import keys
 from tasks.providers.embedded.draws import generator
@@ -48,7 +49,7 @@ def shown(defect: Defect) -> list[Planted]:
 def test_every_check_has_a_defect_and_every_defect_a_check() -> None:
     """A check without planted defects is blind by definition: the gate would always hold."""
     # What the file says of its colours is only judged where a policy requires a profile.
-    assert set(check_names()) - {defect.check for defect in DEFECTS} <= {"colour.profile"}
+    assert set(check_names()) - {defect.check for defect in DEFECTS} == planted.NEVER_FAIL
     names = [(defect.check, defect.name) for defect in DEFECTS]
     assert len(set(names)) == len(names)
     assert all(defect.strength in defect.strengths for defect in DEFECTS)
@@ -201,3 +202,10 @@ def test_files_with_labels_are_good_pictures(tmp_path: Path) -> None:
     good = from_file(file, planted.Expected(), frozenset({"decode.file"}))
     assert good.picture.mime == "image/png"
     assert [c.clean for c in look_at_good([good], ["decode.file", "composition.blank"])] == [1, 0]
+
+
+def test_an_edit_of_a_picture_is_judged_anew() -> None:
+    good = from_file_of(scene(seed=4))
+    look_at_good([good], ["edit.noise", "colour.cast"])
+    assert not as_edit(good).verdicts
+    assert plant(kind("colour cast of an edit"), [good]).found == 1
