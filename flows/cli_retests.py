@@ -39,7 +39,8 @@ def listed(
 def _line(test: dict[str, Any]) -> str:
     text = (
         f"{test['ended_at'][:16]}Z  {test['verdict']:<8}  {test['failures']:>4} of "
-        f"{test['images']:>5} failed  mix {test['candidate_digest'][7:19]}  {test['run_id']}"
+        f"{test['images']:>5} failed or unjudged  mix {test['candidate_digest'][7:19]}  "
+        f"{test['run_id']}"
     )
     if test["excused_at"] is None:
         return text

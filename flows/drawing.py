@@ -69,19 +69,14 @@ def draw_until_decided(
                 spend += sum(each.result().spend_microusd for each in done.made)
                 pictures += sum(each.result() for each in done.checked)
                 progress.update_artifact()
-                if plan.policy.sampling.stop_early and not context.halt.is_set():
-                    seen = look(looker, done.shard)
-                    progress.on_look(seen, looker.tests)
-                    settled = seen.verdict == "ROLLBACK" or (
-                        # A slice that looks bad is looked into before anything is promoted.
-                        seen.verdict == "PROMOTE" and not drawer.tops_up(looker.tests)
-                    )
-                    if settled:
-                        # At the end of the plan there is nothing to save, and nothing to add: no
-                        # extra cases are paid for a build that is proven bad.
-                        if flight or drawer.left:
-                            context.decided.set()
-                        break
+                if not context.halt.is_set() and _settled(
+                    plan, done, flight, drawer, looker, progress
+                ):
+                    # At the end of the plan there is nothing to save, and nothing to add: no
+                    # extra cases are paid for a build that is proven bad.
+                    if flight or drawer.left:
+                        context.decided.set()
+                    break
     except BaseException:
         # Nothing is paid any more for a run that broke.
         context.decided.set()
@@ -101,6 +96,27 @@ def draw_until_decided(
     if decided:
         return Drawing(looker.drawn, looker.looks)
     return Drawing(dict.fromkeys(case.case_id for case in plan.cases) | extra, looker.looks)
+
+
+def _settled(
+    plan: RunPlan,
+    done: _UnderWay,
+    flight: deque[_UnderWay],
+    drawer: Drawer,
+    looker: Looker,
+    progress: GateProgress,
+) -> bool:
+    """Take a finished shard in, and return whether the evidence decides."""
+    if not plan.policy.sampling.stop_early:
+        looker.take(done.shard)
+        return False
+    seen = look(looker, done.shard)
+    progress.on_look(seen, looker.tests)
+    if seen.verdict != "PROMOTE" or looker.patient:
+        return seen.verdict == "ROLLBACK"
+    # A slice that looks bad is looked into, to the last extra case, before anything is promoted.
+    looked_into = any(each.shard.top_up is not None for each in flight)
+    return not looked_into and drawer.tops_up(looker.tests) is None
 
 
 def _fill(

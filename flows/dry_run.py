@@ -133,7 +133,7 @@ def render_dry_run(preview: dict[str, Any]) -> str:
         + (
             "unknown: no price for " + ", ".join(preview["models_without_price"])
             if total is None
-            else f"${total:.2f} at list prices without retries "
+            else f"${total:.2f} for all cases at list prices, without retries and extra cases "
             f"(baseline ${cost['baseline']:.2f}, candidate ${cost['candidate']:.2f})"
         ),
         f"budget     ${preview['budget_usd']:.2f}" + capped,
@@ -142,5 +142,5 @@ def render_dry_run(preview: dict[str, Any]) -> str:
     ]
     left = preview["hard_limit_left_usd"]
     if total is not None and total > min(preview["budget_usd"], left or total):
-        lines.append("This would pass the budget: the run would end as HOLD.")
+        lines.append("A run that needs all of these cases would pass the budget and end as HOLD.")
     return "\n".join(lines)

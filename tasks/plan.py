@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from tasks.errors import EvidenceError
 from tasks.mix.manifest import ResolvedMix
 from tasks.policy import Policy, Strict
-from tasks.records import SCHEMA_VERSION, Arm, Case
+from tasks.records import SCHEMA_VERSION, Arm, Case, PriorRun
 
 
 class Shard(Strict):
@@ -37,17 +37,6 @@ class Shard(Strict):
 #: Cases that count, by id: ``None`` for one of the headline sample, or the slice that an extra
 #: case was drawn for.
 Drawn = Mapping[str, str | None]
-
-
-class PriorRun(Strict):
-    """An earlier run that judged the same candidate mix and did not promote it."""
-
-    run_id: str
-    #: Headline images, and those among them that a PROMOTE took for failures.
-    images: int
-    failures: int
-    #: Images that it was planned with; ``None`` for as many as today's run.
-    planned: int | None = None
 
 
 class RunPlan(Strict):

@@ -406,6 +406,17 @@ class Look(Record):
     amber: tuple[str, ...] = ()
 
 
+class PriorRun(Record):
+    """An earlier run that judged the same candidate mix and did not promote it."""
+
+    run_id: str
+    #: Headline images, and those among them that a PROMOTE took for failures.
+    images: int
+    failures: int
+    #: Images that it was planned with; ``None`` for as many as today's run.
+    planned: int | None = None
+
+
 class Savings(Record):
     """What an early decision did not have to generate, both arms together."""
 
@@ -430,6 +441,8 @@ class Verdict(Record):
     tests: tuple[SequentialResult, ...] = ()
     looks: tuple[Look, ...] = ()
     savings: Savings | None = None
+    #: Earlier tests of the same mix at the time of the decision: they spent of its risk.
+    prior: tuple[PriorRun, ...] = ()
 
 
 def slice_name(parts: Iterable[str]) -> str:

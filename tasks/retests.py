@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from tasks.errors import ConfigError, known
-from tasks.plan import PriorRun, RunPlan
-from tasks.records import Record, VerdictName, utc_now
+from tasks.plan import RunPlan
+from tasks.records import PriorRun, Record, VerdictName, utc_now
 from tasks.state import State, within
 from tasks.tables import retests, transitions
 

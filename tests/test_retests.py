@@ -13,9 +13,9 @@ from tasks import retests as ledger
 from tasks.errors import ConfigError, StateError
 from tasks.mix.manifest import ResolvedMix
 from tasks.mix.production import adopt
-from tasks.plan import PriorRun, RunPlan
+from tasks.plan import RunPlan
 from tasks.policy import Policy
-from tasks.records import Case
+from tasks.records import Case, PriorRun
 from tasks.rollout.change import promote, roll_back
 from tasks.rollout.routers.file import FileRouter
 from tasks.state import State

@@ -8,8 +8,8 @@ from prefect.cache_policies import NO_CACHE
 from tasks.context import RunContext
 from tasks.inputs.draw import draw_sample as draw
 from tasks.mix.selection import Selection
-from tasks.plan import PriorRun, RunPlan
-from tasks.records import microusd, utc_now
+from tasks.plan import RunPlan
+from tasks.records import PriorRun, microusd, utc_now
 from tasks.retests import prior_runs
 from tasks.settings import DATASETS
 from tasks.telemetry import stage

@@ -17,12 +17,13 @@ from tasks.records import (
     Look,
     Metrics,
     Outcome,
+    PriorRun,
     Savings,
     SequentialResult,
     VerdictName,
     usd,
 )
-from tasks.retests import record
+from tasks.retests import prior_runs, record
 from tasks.verdict.decide import GateState, decide
 from tasks.verdict.drawing import slices_of_plan
 from tasks.verdict.guards import guards_of
@@ -46,6 +47,11 @@ class Looker:
         self._generations: dict[tuple[Arm, str], Generation] = {}
         self._reports: dict[tuple[Arm, str], ImageReport] = {}
         self.looks: list[Look] = []
+        #: Once all proofs were there and a limit without a test of its own did not hold, nothing
+        #: is promoted before the end of the plan: trying such a limit again after every shard
+        #: would wait for a lucky look.
+        self.patient = False
+        self._prior = prior_of(context, plan)
         self.tests: tuple[SequentialResult, ...] = ()
 
     @property
@@ -53,8 +59,8 @@ class Looker:
         """The cases of all shards that were looked at."""
         return dict(self._drawn)
 
-    def look(self, shard: Shard) -> Look:
-        """Take a finished shard in and look at everything so far.
+    def take(self, shard: Shard) -> tuple[Metrics, list[Outcome]]:
+        """Take a finished shard in, and return what is known of all so far.
 
         Raises:
             StateError: The journal cannot be read or the ledger of retests not be written.
@@ -67,17 +73,29 @@ class Looker:
         cases = [case for case_id, case in plan.by_id.items() if case_id in self._drawn]
         judged = judge_cases(self._context, cases, self._generations, self._reports)
         metrics = metrics_of(plan, cases, judged.outcomes, self._drawn)
+        # Written after every shard: a run that is killed because it looks bad has spent its risk.
+        record_test(self._context, plan, "HOLD", metrics)
+        return metrics, judged.outcomes
+
+    def look(self, shard: Shard) -> Look:
+        """Take a finished shard in and look at everything so far; errors as :meth:`take`."""
+        plan = self._plan
+        metrics, outcomes = self.take(shard)
+        limits = limits_by_figures(plan.policy, metrics)
         verdict = decide(
             state_of(
                 plan,
                 metrics,
-                judged.outcomes,
+                outcomes,
                 self._drawn,
-                expectations=limits_by_figures(plan.policy, metrics),
+                expectations=limits,
                 final=False,
+                prior=self._prior,
             ),
             bounds=False,
         )
+        proven = all(t.passed for t in verdict.tests if t.kind == "headline" or t.below is not None)
+        self.patient = self.patient or (proven and any(_fails_by_chance(r) for r in limits))
         self.tests = verdict.tests
         headline = verdict.tests[0]
         rate = metrics.candidate.failure_rate
@@ -91,8 +109,6 @@ class Looker:
             amber=tuple(t.name for t in verdict.tests if t.kind == "slice" and t.amber),
         )
         self.looks.append(look)
-        # Written at every look: a run that is killed because it looks bad has spent its risk too.
-        record_test(self._context, plan, "HOLD", metrics)
         return look
 
 
@@ -107,6 +123,7 @@ def state_of(
     stopped: str | None = None,
     savings: Savings | None = None,
     notes: Sequence[str] = (),
+    prior: Sequence[PriorRun] = (),
 ) -> GateState:
     """Return what the decision looks at.
 
@@ -120,19 +137,20 @@ def state_of(
         stopped: Why the run ended early, if it did.
         savings: What an early decision saved, if it did.
         notes: What else a reader should know, as sentences.
+        prior: Earlier tests of the same mix.
     """
     rule = plan.policy.failure
     own = [o for o in outcomes if o.arm == "candidate"]
     left = None
-    if plan.prior:
+    if prior:
         left = remaining_beta(
-            plan.prior,
+            prior,
             promote_below=rule.promote_below,
             beta=rule.beta,
             mode=rule.mode,
             n_max=max(1, len(plan.cases)),
         )
-    told = None if left is None else sentence(plan.prior, rule.beta, left)
+    told = None if left is None else sentence(prior, rule.beta, left)
     return GateState(
         policy=plan.policy,
         metrics=metrics,
@@ -150,6 +168,21 @@ def state_of(
         savings=savings,
         notes=(*(() if told is None else (f"{told}.",)), *notes),
     )
+
+
+def _fails_by_chance(result: ExpectationResult) -> bool:
+    """Tell whether a limit blocks a PROMOTE now and may hold at another look by luck alone."""
+    counted = result.name.startswith("images ")  # It only grows.
+    return result.on_breach != "warn" and not result.success and not counted
+
+
+def prior_of(context: RunContext, plan: RunPlan) -> tuple[PriorRun, ...]:
+    """Return the earlier tests of the mix as the ledger has them now.
+
+    Not as they were when the run was planned: a run that was paused meanwhile must not come back
+    with the risk that other tests of the same mix have spent.
+    """
+    return prior_runs(context.state, plan.product, plan.candidate.digest, but=plan.run_id)
 
 
 def record_test(context: RunContext, plan: RunPlan, verdict: VerdictName, metrics: Metrics) -> None:

@@ -15,8 +15,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from tasks.plan import PriorRun
 from tasks.policy import FailureRule, Policy
+from tasks.records import PriorRun
 from tasks.verdict.calibration import Course, calibrate, course
 from tasks.verdict.retest import remaining_beta
 from tasks.verdict.sequential import Mode, log_e, pass_bets

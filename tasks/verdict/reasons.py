@@ -43,6 +43,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.{_decimals(share)}f} %"
 
 
+def surety(risk: float) -> str:
+    """Return a confidence by its risk; never ``100 %``, which no number of images gives."""
+    return "more than 99.99 %" if risk < 1e-4 else threshold(math.floor(1e6 * (1 - risk)) / 1e6)
+
+
 def threshold(share: float) -> str:
     """Return a share that a person chose, with the digits it was given, e.g. ``2 %``."""
     return f"{100 * share:.4g} %"
@@ -265,7 +270,7 @@ def _seen(state: GateState) -> str:
 def _confidence(state: GateState) -> str:
     """Return the confidence of a proof for the candidate, by the risk that earlier tests left."""
     beta = state.policy.failure.beta
-    return threshold(1 - min(state.beta_left or beta, beta))
+    return surety(min(state.beta_left or beta, beta))
 
 
 def _up_to(upper: float | None) -> str:
@@ -278,9 +283,9 @@ def _at_least(policy: Policy, test: SequentialResult, limit: float | None) -> st
     if test.lower is None or limit is None or test.fail_at is None:
         return ""
     # A calibrated threshold is lower than its risk says; the limit itself is what it proves.
-    risk = policy.failure.alpha * HEADLINE_SHARE
-    sure = 1 - (risk if test.kind == "headline" else math.exp(-test.fail_at))
-    return f", and at least {_floor(max(test.lower, limit))} fail with {threshold(sure)} confidence"
+    headline = policy.failure.alpha * HEADLINE_SHARE
+    risk = headline if test.kind == "headline" else math.exp(-test.fail_at)
+    return f", and at least {_floor(max(test.lower, limit))} fail with {surety(risk)} confidence"
 
 
 def _more(state: GateState, test: SequentialResult) -> str:

@@ -41,7 +41,7 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.plan import PriorRun
+from tasks.records import PriorRun
 from tasks.verdict.betting import Floats, log_e, pass_bets
 from tasks.verdict.calibration import calibrate
 from tasks.verdict.sequential import first_pass
@@ -153,7 +153,8 @@ def sentence(prior: Sequence[PriorRun], beta: float, remaining: float) -> str | 
     if not prior:
         return None
     named = ", ".join(
-        f"run {run.run_id}: {run.failures} of {run.images} failed" for run in prior[-_NAMED:]
+        f"run {run.run_id}: {run.failures} of {run.images} failed or were not judged"
+        for run in prior[-_NAMED:]
     )
     times = "" if len(prior) == 1 else f" {len(prior)} times"
     latest = "the latest are " if len(prior) > _NAMED else ""

@@ -16,7 +16,7 @@ from tasks.records import Arm, ExpectationResult, ImageReport, Look, Verdict
 from tasks.telemetry import stage
 from tasks.verdict.decide import decide as decide_purely
 from tasks.verdict.intervals import with_limits
-from tasks.verdict.looks import Looker, record_test, savings_of, state_of
+from tasks.verdict.looks import Looker, prior_of, record_test, savings_of, state_of
 
 
 @task(name="look", task_run_name="look after shard {shard.number}", cache_policy=NO_CACHE)
@@ -44,6 +44,7 @@ def decide(
 ) -> Verdict:
     """Return PROMOTE, ROLLBACK or HOLD with its reasons."""
     early = context.decided.is_set()
+    prior = prior_of(context, plan)
     verdict = decide_purely(
         state_of(
             plan,
@@ -54,11 +55,12 @@ def decide(
             final=not early,
             stopped=context.stopped,
             savings=savings_of(context, plan, measured.metrics.candidate.images) if early else None,
+            prior=prior,
             notes=(*broken_checks(measured), *colour_drift(measured)),
         )
     )
     record_test(context, plan, verdict.verdict, measured.metrics)
-    return verdict.model_copy(update={"looks": tuple(looks)})
+    return verdict.model_copy(update={"looks": tuple(looks), "prior": prior})
 
 
 def broken_checks(measured: Measured) -> Iterator[str]:

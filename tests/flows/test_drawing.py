@@ -24,8 +24,9 @@ from tasks.expectations.limits import limits_by_figures
 from tasks.harness.run import ShardResult
 from tasks.metrics.task import compute_metrics
 from tasks.plan import RunPlan, Shard
-from tasks.policy import Policy, Sampling, SliceRule
+from tasks.policy import FailureRule, Policy, Sampling, SliceRule
 from tasks.records import Verdict
+from tasks.retests import ledger_of
 from tasks.state import State
 from tasks.verdict.task import decide
 from tests.verdict import plans
@@ -224,6 +225,9 @@ def test_without_early_stops_nothing_is_looked_at_and_all_is_drawn(stage: Stages
     assert found.looks == []
     assert set(found.drawn) == every(run.plan)
     assert not run.context.decided.is_set()
+    # Whoever kills it has spent its risk all the same.
+    (test,) = ledger_of(run.context.state, run.plan.product)
+    assert (test.verdict, test.images, test.failures) == ("HOLD", 60, 60)
     assert run.verdict(found).verdict == "ROLLBACK"
 
 
@@ -244,6 +248,29 @@ def test_a_slice_that_looks_bad_gets_its_extra_cases_before_the_rest(stage: Stag
     # Extra cases come as soon as a look that saw the slice has passed.
     amber = next(number for number, look in enumerate(found.looks) if look.amber)
     assert run.begun[amber + IN_FLIGHT].top_up == "locale=th"
+
+
+def test_nothing_is_promoted_while_extra_cases_of_a_bad_slice_are_under_way(
+    stage: Stages,
+) -> None:
+    """The last extra cases are begun when the headline is proven: they are waited for."""
+    thai, rest = plans.cases(12, "t", ("th",)), list(plans.cases(108, "c", ("en",)))
+    mixed = [case for one in thai for case in (one, rest.pop(), rest.pop())]
+    policy = Policy(
+        failure=FailureRule(limit=0.30, promote_below=0.36),
+        sampling=Sampling(cases=120, shard_size=12),
+        slices=SliceRule(min_images=6, limit=0.10),
+    )
+    plan = plans.plan(120, 12, policy=policy).model_copy(
+        update={"cases": (*mixed, *rest), "reserve": plans.cases(12, "x", ("th",))}
+    )
+    bad = {case.case_id for case in thai[::2]} | {case.case_id for case in plan.reserve}
+    run = stage(plan, bad=bad)
+    found = run.draw()
+    promoted = next(n for n, look in enumerate(found.looks) if look.verdict == "PROMOTE")
+    begun = next(n for n, shard in enumerate(run.begun) if shard.top_up)
+    assert promoted < len(found.looks) or begun < promoted
+    assert {i for i, name in found.drawn.items() if name} == {c.case_id for c in plan.reserve}
 
 
 def test_a_proven_bad_build_gets_no_extra_cases_at_the_end_of_its_plan(stage: Stages) -> None:

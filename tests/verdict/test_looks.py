@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tasks import retests as ledger
 from tasks.context import RunContext
 from tasks.expectations.limits import limits_by_figures
 from tasks.harness.journal import Journal
 from tasks.metrics.task import compute_metrics, judge_cases, metrics_of
-from tasks.plan import PriorRun, RunPlan, Shard
+from tasks.plan import RunPlan, Shard
 from tasks.policy import Limit, Policy, Sampling, SliceRule
 from tasks.records import Look
 from tasks.state import State
@@ -192,20 +193,23 @@ def test_a_picture_that_is_gone_is_nothing_that_was_judged(
 def test_what_earlier_tests_left_decides_how_much_is_asked_for(
     tmp_path: Path, state: State
 ) -> None:
-    def last(prior: tuple[PriorRun, ...], run_id: str) -> tuple[Look, Any]:
-        plan = plans.plan(180, 0, 90, run_id=run_id, prior=prior)
+    def last(failures: int | None, run_id: str) -> tuple[Look, Any]:
+        plan = plans.plan(180, 0, 90, run_id=run_id)
+        if failures is not None:
+            before = plan.model_copy(update={"run_id": "r0"})
+            ledger.record(state, before, "HOLD", 240, failures)
         context = started(tmp_path, state, plan, bad={})
         looker = Looker(context, plan)
         for shard in plan.shards():
             seen = looker.look(shard)
         return seen, looker.tests[0]
 
-    fresh, test = last((), "first")
+    fresh, test = last(None, "first")
     assert fresh.verdict == "PROMOTE"
-    again, second = last((PriorRun(run_id="r0", images=240, failures=7),), "second")
+    again, second = last(7, "second")
     assert again.verdict == "HOLD"
     assert second.pass_at > test.pass_at
-    spent, _ = last((PriorRun(run_id="r0", images=240, failures=60),), "third")
+    spent, _ = last(60, "third")
     assert spent.verdict == "HOLD"
 
 
@@ -263,3 +267,47 @@ def test_extra_cases_were_paid_and_are_no_saving(
     context = started(tmp_path, state, run_plan, bad={}, only=made)
     saved = savings_of(context, run_plan, 18)
     assert (saved.used, saved.images) == (40, 2 * 50)
+
+
+def test_a_paused_run_comes_back_with_the_risk_that_others_left(
+    tmp_path: Path, state: State
+) -> None:
+    plan = plans.plan(180, 0, 90, run_id="paused")
+    context = started(tmp_path, state, plan, bad={})
+    first = Looker(context, plan)
+    first.look(plan.shards()[0])
+    other = plan.model_copy(update={"run_id": "other"})
+    ledger.record(state, other, "ROLLBACK", 240, 31)
+
+    resumed = Looker(context, plan)
+    for shard in plan.shards():
+        seen = resumed.look(shard)
+    assert seen.verdict == "HOLD"
+    # Its own counts are in the ledger too, and are no test before itself.
+    ledger.excuse(state, plan.product, "other", by="kim", why="the provider was ill")
+    again = Looker(context, plan)
+    for shard in plan.shards():
+        seen = again.look(shard)
+    assert seen.verdict == "PROMOTE"
+
+
+def test_a_limit_without_a_test_is_not_tried_until_it_holds_by_luck(
+    tmp_path: Path, state: State
+) -> None:
+    def last(limit: Limit, run_id: str) -> Looker:
+        policy = Policy(sampling=Sampling(cases=180, shard_size=90), limits=(limit,))
+        plan = plans.plan(180, 0, run_id=run_id, policy=policy)
+        context = started(tmp_path, state, plan, bad={})
+        looker = Looker(context, plan)
+        for shard in plan.shards():
+            looker.look(shard)
+        assert all(t.passed for t in looker.tests if t.kind == "headline")
+        return looker
+
+    slow = last(Limit(measure="latency_p95_s", max=1e-9), "slow")
+    assert slow.patient
+    assert slow.looks[-1].verdict == "HOLD"
+    # The number of images only grows: waiting for it is no luck.
+    few = last(Limit(measure="images", min=181), "few")
+    assert not few.patient
+    assert few.looks[-1].verdict == "HOLD"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.plan import PriorRun
+from tasks.records import PriorRun
 from tasks.verdict.betting import log_e, pass_bets
 from tasks.verdict.calibration import calibrate, course, pass_error, spent
 from tasks.verdict.retest import FLOOR, conditional_error, remaining_beta, sentence
@@ -199,8 +199,8 @@ def test_the_sentence_says_what_was_tested_and_what_is_left() -> None:
     assert sentence((), BETA, BETA) is None
     said = sentence([run(240, 7, "r1")], BETA, 0.0043)
     assert said == (
-        "This build was tested before (run r1: 7 of 240 failed); 0.43 % of the 5 % risk of a wrong "
-        "PROMOTE is left, so a PROMOTE needs more evidence than the first time"
+        "This build was tested before (run r1: 7 of 240 failed or were not judged); 0.43 % of the "
+        "5 % risk of a wrong PROMOTE is left, so a PROMOTE needs more evidence than the first time"
     )
     assert "all of the 5 % risk" in str(sentence([run(240, 4)], BETA, BETA))
 
@@ -208,7 +208,7 @@ def test_the_sentence_says_what_was_tested_and_what_is_left() -> None:
 def test_the_sentence_of_a_build_that_was_tested_too_often() -> None:
     prior = [run(240, 31, f"r{n}") for n in range(5)]
     said = str(sentence(prior, 0.025, left(*prior)))
-    assert "tested 5 times before (the latest are run r2: 31 of 240 failed, run r3" in said
+    assert "tested 5 times before (the latest are run r2: 31 of 240 failed or were" in said
     assert "nothing is left of the 2.5 % risk" in said
     assert "cannot promote it any more" in said
 
