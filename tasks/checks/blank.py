@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
@@ -24,7 +26,34 @@ def reduced(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     if ratio >= 1:
         return rgb
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    # Several checks look at the same few sizes of a picture.
+    kept = _kept_for(rgb)
+    small = kept.get(size) if kept is not None else None
+    if small is None:
+        small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        if kept is not None:
+            small.setflags(write=False)
+            kept[size] = small
+    return small
+
+
+#: The decoded picture that was reduced last, and what it was reduced to.
+_Kept = tuple["weakref.ref[NDArray[np.uint8]]", dict[tuple[int, int], NDArray[np.uint8]]]
+_LAST: list[_Kept] = []
+
+
+def _kept_for(rgb: NDArray[np.uint8]) -> dict[tuple[int, int], NDArray[np.uint8]] | None:
+    """Return what a picture was reduced to so far; ``None`` where that must not be kept.
+
+    Kept only for what the decoder made: an array over bytes, which nobody can change.
+    """
+    if not isinstance(cast(object, rgb.base), bytes):
+        return None
+    if _LAST and _LAST[0][0]() is rgb:
+        return _LAST[0][1]
+    found: dict[tuple[int, int], NDArray[np.uint8]] = {}
+    _LAST[:] = [(weakref.ref(rgb), found)]
+    return found
 
 
 def drawn_share(rgb: NDArray[np.uint8]) -> float:
