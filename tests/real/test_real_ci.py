@@ -146,7 +146,7 @@ def failed(
                 "schema_version": 1,
                 "name": "strict",
                 "failure": {"limit": 0.005, "promote_below": 0.01, "alpha": 0.2},
-                "sampling": {"shard_size": 9},
+                "sampling": {"shard_size": 9, "stop_early": False},
             }
         ),
         encoding="utf-8",
