@@ -104,7 +104,7 @@ def test_over_the_hard_limit_nothing_is_started(
     assert done.code == 0, done.err
     flat = " ".join(done.out.split())
     assert "this run may spend $1.00 of the $40.00 of its own budget" in flat
-    assert "the run would end as HOLD" in flat
+    assert "would pass the budget and end as HOLD" in flat
 
 
 @pytest.mark.parametrize(
