@@ -58,7 +58,7 @@ def test_a_gate_stops_at_the_hard_limit_and_goes_on_when_it_is_raised(
     assert result["incomplete"]
     assert 0.20 < result["spend_usd"] <= 0.30
     assert any("hard limit of all products" in reason for reason in result["reasons"])
-    assert "may spend $0.30 of the $25.00" in " ".join(done.err.split())
+    assert "may spend $0.30 of the $40.00" in " ".join(done.err.split())
 
     # Less than the least is left: refused before Prefect starts a flow run, and nothing is booked.
     before = booked(imagegate)
