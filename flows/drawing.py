@@ -36,11 +36,13 @@ class Drawing:
     looks: Sequence[Look]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _UnderWay:
+    """A shard that was chosen, and its work once that was started."""
+
     shard: Shard
-    made: tuple[PrefectFuture[ShardResult], ...]
-    checked: tuple[PrefectFuture[int], ...]
+    made: tuple[PrefectFuture[ShardResult], ...] = ()
+    checked: tuple[PrefectFuture[int], ...] = ()
 
 
 def draw_until_decided(
@@ -129,36 +131,44 @@ def _fill(
     pool: CheckPool,
     progress: GateProgress,
 ) -> bool:
-    """Start shards until enough are under way; return whether any is."""
+    """Choose and start shards until enough are under way; return whether any is."""
     while len(flight) < IN_FLIGHT and not context.halt.is_set():
         shard = drawer.next(looker.tests if plan.policy.sampling.stop_early else ())
         if shard is None:
             break
-        flight.append(_submit(context, shard, endpoints, pool, progress))
+        flight.append(_UnderWay(shard))
+    for place, each in enumerate(flight):
+        # Of a resumed run the look at what is there already may decide: it goes before new money.
+        if place and context.resumes and looker.generated(flight[0].shard):
+            break
+        if not each.made:
+            _submit(context, each, endpoints, pool, progress)
     return bool(flight)
 
 
 def _submit(
     context: RunContext,
-    shard: Shard,
+    each: _UnderWay,
     endpoints: Mapping[str, str],
     pool: CheckPool,
     progress: GateProgress,
-) -> _UnderWay:
+) -> None:
     """Start a shard of both arms; its pictures are checked as soon as they are there."""
     made, checked = [], []
     for arm in ARMS:
-        generated = run_harness.submit(context, arm, shard, endpoints, IN_FLIGHT, progress.on_event)
+        generated = run_harness.submit(
+            context, arm, each.shard, endpoints, IN_FLIGHT, progress.on_event
+        )
         made.append(generated)
         checked.append(
             check_images.submit(
                 context,
                 arm,
-                shard,
+                each.shard,
                 pool,
                 progress.on_report,
                 wait_for=[generated],
                 return_state=False,
             )
         )
-    return _UnderWay(shard, tuple(made), tuple(checked))
+    each.made, each.checked = tuple(made), tuple(checked)

@@ -114,6 +114,12 @@ def allowed(limit: Limit) -> str:
     return " and ".join(parts)
 
 
+def seen(limit: Limit, value: float | None) -> str:
+    """Return a limit's sentence with the figure."""
+    shown = "unknown" if value is None else figure(value, limit.measure)
+    return f"{limit.measure} is {shown}; the policy wants {allowed(limit)}."
+
+
 def _on_limit(limit: Limit, source: str, severity: Severity | None = None) -> Rule:
     """Return the rule of one limit."""
     between = {"column": limit.measure, "min_value": limit.min, "max_value": limit.max}

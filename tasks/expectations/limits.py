@@ -6,7 +6,7 @@ counts. A look must only know whether a limit would hold.
 
 from __future__ import annotations
 
-from tasks.expectations.compile import allowed, compile_rules, figure
+from tasks.expectations.compile import compile_rules, seen
 from tasks.metrics.measures import measures
 from tasks.policy import Policy
 from tasks.records import ExpectationResult, Metrics
@@ -26,7 +26,6 @@ def limits_by_figures(policy: Policy, metrics: Metrics) -> tuple[ExpectationResu
             and (limit.min is None or value >= limit.min)
             and (limit.max is None or value <= limit.max)
         )
-        shown = "unknown" if value is None else figure(value, limit.measure)
         found.append(
             ExpectationResult(
                 name=rule.name,
@@ -35,7 +34,7 @@ def limits_by_figures(policy: Policy, metrics: Metrics) -> tuple[ExpectationResu
                 success=holds,
                 unmeasured=value is None,
                 observed=value,
-                sentence=f"{limit.measure} is {shown}; the policy wants {allowed(limit)}.",
+                sentence=seen(limit, value),
             )
         )
     return tuple(found)

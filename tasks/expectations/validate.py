@@ -17,10 +17,9 @@ from tasks.expectations.compile import (
     TABLES,
     Rule,
     Table,
-    allowed,
     build_suite,
     compile_rules,
-    figure,
+    seen,
 )
 from tasks.expectations.docs import self_contained
 from tasks.metrics.measures import measures
@@ -183,9 +182,7 @@ def _result(
     value = figures.get(rule.limit.measure)
     # Said by us and not by Great Expectations alone: nulls are nothing to it.
     unknown = broken or value is None or not math.isfinite(value)
-    return _outcome(
-        rule, holds and not unknown, unknown, value, _seen(rule.limit.measure, value, rule)
-    )
+    return _outcome(rule, holds and not unknown, unknown, value, seen(rule.limit, value))
 
 
 def _outcome(
@@ -201,13 +198,6 @@ def _outcome(
         observed=observed,
         sentence=sentence,
     )
-
-
-def _seen(measure: str, value: float | None, rule: Rule) -> str:
-    """Return a limit's sentence with the figure."""
-    shown = "unknown" if value is None else figure(value, measure)
-    bounds = "" if rule.limit is None else f"; the policy wants {allowed(rule.limit)}"
-    return f"{measure} is {shown}{bounds}."
 
 
 def _source(result: Any) -> str | None:

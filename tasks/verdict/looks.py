@@ -59,6 +59,13 @@ class Looker:
         """The cases of all shards that were looked at."""
         return dict(self._drawn)
 
+    def generated(self, shard: Shard) -> bool:
+        """Tell whether both arms have finished every case of a shard, so that it costs nothing."""
+        journal = Journal(self._context.state, self._plan.run_id)
+        return all(
+            len(journal.generations(arm, shard.case_ids)) == len(shard.case_ids) for arm in ARMS
+        )
+
     def take(self, shard: Shard) -> tuple[Metrics, list[Outcome]]:
         """Take a finished shard in, and return what is known of all so far.
 

@@ -301,6 +301,19 @@ def test_a_resumed_run_draws_the_same(stage: Stages) -> None:
     assert again.begun[: len(first.looks)] == begun[: len(first.looks)]
 
 
+def test_a_resumed_run_that_was_decided_begins_nothing_new(stage: Stages) -> None:
+    """A person approved it, perhaps over budget: its verdict needs no picture more."""
+    plan = small()
+    run = stage(plan, bad=every(plan))
+    first = run.draw()
+    assert run.context.decided.is_set()
+    again = stage(plan, bad=run.bad)
+    again.context.resumes = True
+    second = again.draw()
+    assert (second.drawn, second.looks) == (first.drawn, first.looks)
+    assert len(again.begun) == len(first.looks)
+
+
 def test_the_order_in_which_shards_end_changes_nothing(stage: Stages) -> None:
     plan, bad = with_a_bad_slice()
     plain = stage(plan, bad=bad)
