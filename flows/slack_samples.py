@@ -19,8 +19,8 @@ from tasks.state import State
 PRODUCT = "storefront"
 _RUN = "20261125-021407-aurora-5f3c"
 _CLASSIC = "sha256:7cc1d4e0a9b2" + "0" * 52
-_GOOD = Rate(estimate=0.018, lower=0.0059, upper=0.0415, n=278, failures=5)
-_BAD = Rate(estimate=0.1223, lower=0.0862, upper=0.1667, n=278, failures=34)
+_GOOD = Rate(estimate=0.018, lower=0.0029, upper=0.0539, n=278, failures=5)
+_BAD = Rate(estimate=0.1223, lower=0.0700, upper=0.1949, n=278, failures=34)
 
 Sample = Callable[[State, Settings, datetime], None]
 
@@ -97,14 +97,14 @@ def _rollback(state: State, settings: Settings, now: datetime) -> None:
         after=_BAD,
         cost="$27.90",
         reasons=(
-            "12.2 % of 278 images failed (8.6 % to 16.7 % with 95 % confidence); the policy rolls "
-            "back above 2 %, and at least 8.6 % fail with 97.5 % confidence.",
+            "12.2 % of 278 images failed; the policy rolls back above 2 %, and at least 7.0 % fail "
+            "with 97.5 % confidence.",
             "Slice locale=th: 21 of 40 failed; the policy rolls back above 20 % in a slice.",
         ),
         done=("Production of storefront stays classic, verified at the router in 0.02 s.",),
         failing=(
-            TopFailure("typography.legible_text", "locale=th", 21, 40),
-            TopFailure("typography.missing_glyphs", "", 9, 278),
+            TopFailure("typography.text", "locale=th", 21, 40),
+            TopFailure("colour.cast", "", 9, 278),
         ),
     )
 
@@ -118,8 +118,8 @@ def _promote(state: State, settings: Settings, now: datetime) -> None:
         after=_GOOD,
         cost="$19.02",
         reasons=(
-            "1.8 % of 278 images failed (0.6 % to 4.2 % with 95 % confidence); with 95 % "
-            "confidence fewer than 3.8 % fail, and the policy promotes below 5 %.",
+            "1.8 % of 278 images failed; with 95 % confidence fewer than 5 % fail, and the policy "
+            "promotes below 5 %.",
         ),
         done=("Production of storefront is now aurora, verified at the router in 0.02 s.",),
     )
@@ -192,7 +192,7 @@ def _approval(state: State, settings: Settings, now: datetime) -> None:
         _RUN,
         product=PRODUCT,
         because="The policy asks a person before every promotion. The machine says PROMOTE: "
-        "1.8 % of 278 images failed (0.6 % to 4.2 % with 95 % confidence).",
+        "1.8 % of 278 images failed.",
         until=stamp(now + timedelta(hours=24)),
         links=links,
     )

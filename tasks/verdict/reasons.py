@@ -243,7 +243,8 @@ def not_covered(arm: ArmMetrics) -> Iterator[str]:
         where = ", ".join(arm.text_unjudged_locales)
         yield (
             f"Text was not judged in {arm.text_unjudged} of {arm.text_cases} cases that ask for "
-            f"it: no reader covers the script" + (f" ({where})." if where else ".")
+            f"it: no reader covers the script, or is sure of it"
+            + (f" ({where})." if where else ".")
         )
 
 

@@ -115,7 +115,7 @@ def test_text_that_nobody_read_and_broken_checks_are_warnings() -> None:
     verdict = decide(gate(candidate=unread, unjudged=2, notes=("Third run of this mix.",)))
 
     assert verdict.verdict == "PROMOTE"
-    assert verdict.warnings[0].endswith("no reader covers the script (ar, th).")
+    assert verdict.warnings[0].endswith("no reader covers the script, or is sure of it (ar, th).")
     assert verdict.warnings[1].startswith("2 images could not be judged")
     assert verdict.warnings[2] == "Third run of this mix."
 
