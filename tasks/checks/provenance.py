@@ -30,8 +30,9 @@ _SIGNED = "claimSignature.validated"
 _BOUND = frozenset(
     {"assertion.dataHash.match", "assertion.boxesHash.match", "assertion.bmffHash.match"}
 )
-#: Errors of the library itself; all others speak of the file.
-_OWN_FAULTS = ("Io", "Encoding", "UntrackedPointer", "WrongPointerType")
+#: Errors of the library itself; all others speak of the file. ``Io`` too: the stream is in
+#: memory, and reading one fails only where the file ends too early.
+_OWN_FAULTS = ("Encoding", "UntrackedPointer", "WrongPointerType")
 
 
 @dataclass(frozen=True, slots=True)
