@@ -37,6 +37,10 @@ Role = Literal["upload", "mask", "source"]
 
 Pixels = NDArray[np.uint8]
 
+#: Name of the note with the places of the texts that were asked for, or of what stands in their
+#: place: ``x,y,width,height`` in pixels, one for each line.
+TEXT_BOXES = "text_boxes"
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:

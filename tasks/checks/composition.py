@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.checks.base import Expected, Picture, Pixels
+from tasks.checks.base import TEXT_BOXES, Expected, Picture, Pixels
 from tasks.checks.blank import MIN_SIDE
 from tasks.checks.logo import brand_logo
 from tasks.inputs.brands import BrandKit
@@ -21,8 +21,6 @@ _CELLS = 64
 _COLOURS = 4
 #: Levels by which the mean of a cell may differ from the colour of a plain part: grain, JPEG.
 _SAME = 4
-#: Name of the note with the places of text: ``x,y,width,height`` in pixels, one for each line.
-TEXT_BOXES = "text_boxes"
 
 
 def plain_rectangle(rgb: Pixels) -> tuple[float, Region]:

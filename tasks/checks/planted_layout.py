@@ -9,8 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from tasks.checks.base import Picture, Pixels
-from tasks.checks.composition import TEXT_BOXES
+from tasks.checks.base import TEXT_BOXES, Picture, Pixels
 from tasks.checks.planted_base import Defect, Good, Planted, choice
 from tasks.checks.typography import Text
 from tasks.records import Region

@@ -16,9 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.checks.base import Expected, Picture, Pixels
+from tasks.checks.base import TEXT_BOXES, Expected, Picture, Pixels
 from tasks.checks.blank import MIN_SIDE, reduced
-from tasks.checks.composition import TEXT_BOXES
 from tasks.checks.logo import brand_logo
 from tasks.inputs.brands import BrandKit
 from tasks.records import Finding, Region

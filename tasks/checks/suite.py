@@ -14,7 +14,7 @@ from tasks.checks.borders import Borders
 from tasks.checks.colour import Cast, Palette
 from tasks.checks.colour_channels import Channels
 from tasks.checks.colour_space import summary
-from tasks.checks.composition import BlankPart
+from tasks.checks.composition import BlankPart, Margins
 from tasks.checks.decode import VERSION as DECODE_VERSION
 from tasks.checks.decode import decode
 from tasks.checks.edit import Kept, Light, Noise, Outside
@@ -43,6 +43,7 @@ CHECKS: tuple[Check, ...] = (
     Contrast(),
     Blank(),
     BlankPart(),
+    Margins(),
     Subject(),
     Logo(),
     Outside(),

@@ -164,3 +164,15 @@ def extra(lines: Sequence[Box], places: Sequence[Box]) -> tuple[str, ...]:
         for line in lines
         if len(keys(line.text)) > 1 and all(line.overlap(other) <= 0.5 for other in places)
     )
+
+
+def written(places: Sequence[Box], rgb: Pixels) -> tuple[str, ...]:
+    """Return the places of text inside a picture as notes: ``x,y,width,height`` in pixels."""
+    height, width = rgb.shape[:2]
+    found = []
+    for box in places:
+        left, top = max(0, int(box.left)), max(0, int(box.top))
+        right, bottom = min(width, int(np.ceil(box.right))), min(height, int(np.ceil(box.bottom)))
+        if right > left and bottom > top:
+            found.append(f"{left},{top},{right - left},{bottom - top}")
+    return tuple(dict.fromkeys(found))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tasks.checks.base import Expected, Picture
-from tasks.checks.composition import TEXT_BOXES, BlankPart, Margins, plain_rectangle
+from tasks.checks.base import TEXT_BOXES, Expected, Picture
+from tasks.checks.composition import BlankPart, Margins, plain_rectangle
 from tasks.checks.geometry import Aspect, Orientation
 from tasks.checks.logo import Logo
 from tasks.checks.subject import Subject

@@ -1,7 +1,8 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
+from PIL import ImageChops
 
 from tasks.checks import suite
 from tasks.checks.base import Expected, Picture
@@ -15,7 +16,8 @@ NAMES = {
     "typography.text",
     "colour.profile", "colour.cast", "colour.channels", "colour.palette", "colour.exposure",
     "colour.contrast",
-    "composition.blank", "composition.blank_part", "composition.subject", "composition.logo",
+    "composition.blank", "composition.blank_part", "composition.margins", "composition.subject",
+    "composition.logo",
     "edit.outside", "edit.kept", "edit.noise", "edit.light",
     "upscale.faithful", "upscale.text", "upscale.halos", "upscale.detail",
     "safety.refusal",
@@ -39,6 +41,20 @@ def test_every_check_answers_once() -> None:
 def test_the_text_read_is_reported() -> None:
     report = check_picture(encoded(poster("Good", "Morning")), Expected(intended_text=("Good",)))
     assert report.read_text == ("Good", "Morning")
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0, "pass"), (-30, "fail")])
+def test_margins_are_judged_where_the_reader_knows_the_place_of_the_text(
+    shift: int, verdict: str
+) -> None:
+    moved = ImageChops.offset(poster("Good Morning"), shift, 0)
+    asked = Expected(intended_text=("Good Morning",), brand="northwind")
+    found = {f.check: f for f in check_picture(encoded(moved), asked).findings}
+    assert found["typography.text"].verdict == "pass"
+    assert found["composition.margins"].verdict == verdict
+    assert (found["composition.margins"].region is not None) == bool(shift)
+    unread = check_picture(encoded(moved), replace(asked, intended_text=()))
+    assert verdicts(unread)["composition.margins"] == "skip"
 
 
 def test_an_unreadable_file_fails_once_and_skips_the_rest() -> None:
