@@ -15,7 +15,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 SCHEMA_VERSION = 1
 
@@ -114,6 +120,20 @@ class Case(Record):
     stratum: str = ""
     #: How many inputs of the log this case stands for.
     weight: float = Field(default=1.0, gt=0)
+
+    #: The set of pictures, by name, that this one belongs to and must look like.
+    campaign: str | None = Field(default=None, min_length=1, max_length=120)
+    #: Number of this repeat, for a prompt that is asked for several times, each under another seed.
+    repeat: int | None = Field(default=None, ge=0, le=9999)
+
+    @model_serializer(mode="wrap")
+    def _without_group(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the groups that a case is not in: such a case is what it was before."""
+        shown: dict[str, Any] = handler(self)
+        for name in ("campaign", "repeat"):
+            if shown.get(name) is None:
+                shown.pop(name, None)
+        return shown
 
     @property
     def digest(self) -> str:
@@ -463,5 +483,15 @@ class ImageReport(Record):
     height: int | None = None
     #: Mean lightness, a, b (CIELAB, D65) and mean chroma of the picture; empty when not decoded.
     colour: tuple[float, ...] = ()
+    #: What became of each text that was asked for, in their order: ``exact``, ``minor``,
+    #: ``doubled``, ``boxes``, ``partial``, ``garbled``, ``wrong text``, ``absent``, or
+    #: ``not judged``. Empty when no text was read.
+    text_severity: tuple[str, ...] = ()
+    #: Lines that nobody asked for, and where they stand.
+    extra_text: tuple[str, ...] = ()
+    extra_regions: tuple[Region, ...] = ()
+    #: Colours and layout in short, of a picture that belongs to a group; see
+    #: :func:`tasks.checks.consistency.unpacked`.
+    look: str = ""
     #: CPU seconds that the checks took.
     seconds: float = 0.0

@@ -40,6 +40,8 @@ _CASES: dict[str, str] = {
     "theme": _TEXT,
     "stratum": _TEXT,
     "weight": _FLOAT,
+    "campaign": _TEXT,
+    "repeat": _MAYBE_INT,
 }
 _GENERATIONS: dict[str, str] = {
     "schema_version": _INT,
