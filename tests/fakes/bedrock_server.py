@@ -23,7 +23,10 @@ SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYBEDROCKTESTKEY"
 TOKEN = "FwoGZXIvYXdzEBYaDFakeSessionToken=="
 REGION = "us-west-2"
 MODEL = "stability.sd3-5-large-v1:0"
-UPSCALER = "stability.stable-conservative-upscale-v1:0"
+#: Upscalers are served through a profile of several regions only: the name says which.
+UPSCALER = "us.stability.stable-conservative-upscale-v1:0"
+FAST_UPSCALER = "us.stability.stable-fast-upscale-v1:0"
+_SERVED = (MODEL, UPSCALER, FAST_UPSCALER)
 #: Error code, status: the exceptions of InvokeModel in botocore's service description.
 STATUSES = {
     "AccessDeniedException": 403,
@@ -78,14 +81,27 @@ class BedrockServer(FakeServer):
         return failure("ResourceNotFoundException", "no such operation")
 
     def _invoke(self, model: str, seen: Seen) -> Reply:
-        if model not in (MODEL, UPSCALER):
+        if f"us.{model}" in _SERVED:
+            return failure(
+                "ValidationException",
+                f"Invocation of model ID {model} with on-demand throughput isn't supported. Retry "
+                "your request with the ID or ARN of an inference profile that contains this model.",
+            )
+        if model not in _SERVED:
             return failure("ValidationException", "The provided model identifier is invalid.")
         if seen.headers.get("content-type") != "application/json":
             return failure("ValidationException", "Content-Type must be application/json")
         given = seen.json()
-        if not given.get("prompt"):
+        needed = {MODEL: ("prompt",), UPSCALER: ("prompt", "image"), FAST_UPSCALER: ("image",)}
+        for name in needed[model]:
+            if not given.get(name):
+                return failure(
+                    "ValidationException",
+                    f"Malformed input request: #: required key [{name}] not found",
+                )
+        if model == FAST_UPSCALER and set(given) - {"image", "output_format"}:
             return failure(
-                "ValidationException", "Malformed input request: #: required key [prompt] not found"
+                "ValidationException", "Malformed input request: #: extraneous key is not permitted"
             )
         if self.script.finish is not None:
             return as_json({"finish_reasons": [self.script.finish]}, x_amzn_RequestId="req-1")
@@ -101,7 +117,7 @@ class BedrockServer(FakeServer):
         )
 
     def _describe(self, model: str) -> Reply:
-        if model not in (MODEL, UPSCALER):
+        if model not in [name.removeprefix("us.") for name in _SERVED]:
             return failure("ResourceNotFoundException", "The foundation model was not found.")
         return as_json(
             {

@@ -81,6 +81,11 @@ def test_edit_and_upscale_run(server: BedrockServer) -> None:
     assert invoke(client(server), UPSCALER, image=image)["images"]
 
 
+def test_an_upscaler_is_reached_through_its_profile_only(server: BedrockServer) -> None:
+    with pytest.raises(errors.ClientError, match="inference profile"):
+        invoke(client(server), UPSCALER.removeprefix("us."))
+
+
 @pytest.mark.parametrize(
     "reason",
     [
