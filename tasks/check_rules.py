@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 from tasks.records import Subtask, digest_json
 
@@ -18,6 +26,9 @@ from tasks.records import Subtask, digest_json
 CHECK_NAME = r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$"
 #: Name of an entry point.
 _ENTRY_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$"
+
+#: Fewer pictures are no group: nobody could say which of them is the odd one.
+LEAST_GROUP = 3
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
@@ -101,8 +112,51 @@ class OnnxRule(PinnedFile):
         return "onnx-" + digest_json(shown)[7:19]
 
 
+#: What a finding that is not of one picture's own does. ``warn``: it is told, and decides
+#: nothing. ``hold``: nothing is promoted while there is one. ``failure``: each picture that it
+#: names counts as a failed image, in the failure rate and nowhere else.
+CountsAs = Literal["warn", "hold", "failure"]
+
+
+#: Fields of the rules that say what a finding counts as; the check is ``consistency.<kind>``.
+GROUP_KINDS: tuple[Literal["near_duplicate", "campaign", "repeat", "seed"], ...] = (
+    "near_duplicate",
+    "campaign",
+    "repeat",
+    "seed",
+)
+
+
+class ConsistencyRules(_Strict):
+    """What is asked of pictures that are judged together, and what it counts as."""
+
+    #: Almost the same picture for different prompts; never within one campaign.
+    near_duplicate: CountsAs = "failure"
+    #: A picture without the colours or the layout of its campaign.
+    campaign: CountsAs = "warn"
+    #: A repeat of a prompt whose colours stray from the other repeats.
+    repeat: CountsAs = "warn"
+    #: Repeats under different seeds that are one and the same picture.
+    seed: CountsAs = "warn"
+    #: Farthest that the colours of a campaign may be apart, in CIEDE2000.
+    campaign_palette: float = Field(default=16.0, gt=0, le=100)
+    #: Least likeness of its layouts, a correlation; ``None`` where only colours must be shared.
+    campaign_layout: float | None = Field(default=0.3, ge=-1, le=1)
+    #: Farthest that the colours of repeats may be apart, in CIEDE2000; ``None`` for what the
+    #: baseline's own repeats keep to, but no less than ``repeat_floor``.
+    repeat_palette: float | None = Field(default=None, gt=0, le=100)
+    repeat_floor: float = Field(default=10.0, gt=0, le=100)
+
+    @property
+    def told_only(self) -> frozenset[str]:
+        """The checks whose failures do not make a picture a failed one."""
+        return frozenset(
+            f"consistency.{kind}" for kind in GROUP_KINDS if getattr(self, kind) != "failure"
+        )
+
+
 class CheckRules(_Strict):
-    """Provenance and plug-ins; the default asks for nothing."""
+    """Provenance, plug-ins, and what counts; the default asks for nothing beside the checks."""
 
     #: ``required``: every picture carries a C2PA manifest that is valid and by a trusted signer.
     #: ``if_present``: a manifest that is there is valid and by a trusted signer.
@@ -114,6 +168,20 @@ class CheckRules(_Strict):
     signed_by: tuple[str, ...] = ()
     plugins: tuple[PluginRule, ...] = ()
     onnx: tuple[OnnxRule, ...] = ()
+    consistency: ConsistencyRules = ConsistencyRules()
+    #: Text in a picture that nobody asked for, where text was asked for and read. ``report``: it
+    #: is shown beside the picture. ``failure``: such a picture fails.
+    extra_text: Literal["report", "failure"] = "report"
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and asks for nothing: digests stay what they were."""
+        shown: dict[str, Any] = handler(self)
+        if self.consistency == ConsistencyRules():
+            shown.pop("consistency", None)
+        if self.extra_text == "report":
+            shown.pop("extra_text", None)
+        return shown
 
     @model_validator(mode="after")
     def _answerable(self) -> CheckRules:

@@ -146,6 +146,13 @@ class Case(Record):
             del shape["mask"]
         return digest_json(shape)
 
+    @property
+    def repeat_of(self) -> str | None:
+        """What the repeats of one prompt share; ``None`` for a case that is no repeat."""
+        if self.repeat is None:
+            return None
+        return self.model_copy(update={"repeat": None}).digest
+
 
 class Attempt(Record):
     """One HTTP request to a model and what came of it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from tasks.check_rules import LEAST_GROUP
 from tasks.inputs.sample import LogSample, Stratum
+from tasks.records import Case
 
 
 def log_coverage(sample: LogSample) -> dict[str, Any]:
@@ -63,3 +65,23 @@ def _shares(counts: Mapping[Stratum, float], name: str) -> dict[str, float]:
 def total_variation(one: Mapping[str, float], other: Mapping[str, float]) -> float:
     """Return half the sum of the differences of two sets of shares: 0 same, 1 nothing shared."""
     return sum(abs(one.get(v, 0.0) - other.get(v, 0.0)) for v in {*one, *other}) / 2
+
+
+def group_notes(cases: Iterable[Case]) -> Iterator[str]:
+    """Yield which groups have too few cases in the sample to be judged, in a sentence each kind.
+
+    Cases are drawn one by one: pictures that belong together do not stand or fall independently,
+    and the proofs count on cases that do.
+    """
+    listed = list(cases)
+    for kind, counts in (
+        ("campaigns", Counter(c.campaign for c in listed if c.campaign is not None)),
+        ("prompts asked for repeatedly", Counter(c.repeat_of for c in listed if c.repeat_of)),
+    ):
+        few = sorted(name for name, count in counts.items() if count < LEAST_GROUP)
+        if few:
+            named = f", e.g. {few[0]!r}" if kind == "campaigns" else ""
+            yield (
+                f"{len(few)} of {len(counts)} {kind} have fewer than {LEAST_GROUP} cases in the "
+                f"sample{named}: whether their pictures belong together is not judged"
+            )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.errors import ConfigError
-from tasks.inputs.coverage import log_coverage
+from tasks.inputs.coverage import group_notes, log_coverage
 from tasks.inputs.reserve import choose_reserve
 from tasks.inputs.rows import RowReader, read_rows
 from tasks.inputs.sample import sample_log, split
@@ -105,6 +105,7 @@ def draw_sample(
     reserve = (
         choose_reserve(mixed, spare, _share(top_up, len(mixed)), slices, seed) if slices else ()
     )
+    notes.extend(group_notes(mixed))
     coverage = {
         "source": f"{datasets.name}/{DEFAULT_LOG}" if inputs is None else source.description,
         "asked": count,

@@ -28,6 +28,10 @@ MAX_LOG_TEXTS = 16
 MAX_LOG_TEXT = 500
 DEFAULT_SIZE = 512
 DEFAULT_UPSCALED = 1024
+#: Longest name of a campaign, and most repeats of one prompt that a row may ask for.
+MAX_CAMPAIGN = 120
+MAX_REPEATS = 32
+_LAST_REPEAT = 9999
 #: Problems shown before reading a log stops.
 MOST_PROBLEMS = 5
 
@@ -44,6 +48,10 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "brand": ("brand",),
     "upload": ("upload", "upload_path"),
     "expect": ("expect",),
+    "mask": ("mask", "mask_path"),
+    "campaign": ("campaign",),
+    "repeat": ("repeat",),
+    "repeats": ("repeats",),
 }
 FIELDS: tuple[str, ...] = tuple(COLUMNS)
 
@@ -66,6 +74,14 @@ class LogRow(NamedTuple):
     expect: str
     #: What tells two requests for the same picture apart; not part of the picture.
     request_id: str | None = None
+    #: Which part of the upload may change.
+    mask: str | None = None
+    #: The set of pictures that it belongs to.
+    campaign: str | None = None
+    #: Number of this repeat of the prompt.
+    repeat: int | None = None
+    #: How many repeats the row asks for; :func:`read_rows` makes a row of each.
+    repeats: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +138,10 @@ class _Details(NamedTuple):
     brand: str | None
     upload: str | None
     expect: str
+    mask: str | None
+    campaign: str | None
+    repeat: int | None
+    repeats: int | None
 
 
 @dataclass
@@ -170,6 +190,10 @@ class RowReader:
             details.upload,
             details.expect,
             None if request is None or request == "" else str(request)[:200],
+            details.mask,
+            details.campaign,
+            details.repeat,
+            details.repeats,
         )
 
     def _details(self, values: tuple[object, ...]) -> _Details:
@@ -187,17 +211,26 @@ class RowReader:
         return found
 
     def _check(self, values: tuple[object, ...]) -> _Details:
-        subtask, locale, width, height, size, brand, upload, expect = values
+        subtask, locale, width, height, size, brand, upload, expect, *grouping = values
         expected = _text("expect", expect) or "image"
         if expected not in ("image", "refusal"):
             raise _Bad("expect", f"must be 'image' or 'refusal', got {expected[:40]!r}")
+        mask, campaign, repeat, repeats = grouping
+        numbers = _repeats(repeat, repeats)
+        picture = self._picture("upload", _text("upload", upload))
+        area = self._picture("mask", _text("mask", mask))
+        if area is not None and picture is None:
+            raise _Bad("mask", "goes with an upload and only with one")
         return _Details(
             _subtask(_text("subtask", subtask)),
             _locale(_text("locale", locale)),
             _size(width, height, _text("size", size)),
             self._brand(_text("brand", brand)),
-            self._upload(_text("upload", upload)),
+            picture,
             expected,
+            area,
+            _campaign(campaign),
+            *numbers,
         )
 
     def _brand(self, name: str | None) -> str | None:
@@ -205,15 +238,15 @@ class RowReader:
             raise _Bad("brand", f"no such brand kit: {name[:60]!r} {known(self._brands)}")
         return name
 
-    def _upload(self, value: str | None) -> str | None:
+    def _picture(self, name: str, value: str | None) -> str | None:
         problem = None if value is None else upload_problem(value, self.datasets)
         if problem is not None:
-            raise _Bad("upload", problem)
+            raise _Bad(name, problem)
         return value
 
 
 def read_rows(raw: Iterable[RawRow | BadRow], reader: RowReader, source: str) -> Iterator[LogRow]:
-    """Yield the checked rows of a log.
+    """Yield the checked rows of a log; of one that asks for repeats, one for each.
 
     Raises:
         DataError: At the fifth bad row, or at the end of the log when there was any: a sample of
@@ -227,13 +260,22 @@ def read_rows(raw: Iterable[RawRow | BadRow], reader: RowReader, source: str) ->
             if len(problems) >= MOST_PROBLEMS:
                 break
         elif not problems:
-            yield row
+            yield from repeated(row)
     if problems:
         first, *others = problems
         more = "".join(
             f"\n  also row {bad.row}, field {bad.field!r}: {bad.problem}" for bad in others
         )
         raise DataError(source, first.row, first.field, first.problem + more)
+
+
+def repeated(row: LogRow) -> Iterator[LogRow]:
+    """Yield the row, or each of the repeats that it asks for, numbered from 1."""
+    if row.repeats is None:
+        yield row
+        return
+    for number in range(1, row.repeats + 1):
+        yield row._replace(repeat=number, repeats=None)
 
 
 def _missing(value: object) -> bool:
@@ -314,6 +356,34 @@ def _subtask(value: str | None) -> Subtask | None:
     raise _Bad("subtask", f"must be one of {', '.join(SUBTASKS)}, got {value[:40]!r}")
 
 
+def _campaign(value: object) -> str | None:
+    # Exports write names that are numbers as numbers.
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    name = _text("campaign", value)
+    if name is not None and len(name) > MAX_CAMPAIGN:
+        raise _Bad("campaign", f"has {len(name)} characters, at most {MAX_CAMPAIGN} are allowed")
+    return None if name is None else clean(name)
+
+
+def _repeats(repeat: object, repeats: object) -> tuple[int | None, int | None]:
+    """Return the number of this repeat, and how many are asked for."""
+    one = _whole("repeat", repeat, 0, _LAST_REPEAT)
+    many = _whole("repeats", repeats, 1, MAX_REPEATS)
+    if one is not None and many is not None:
+        raise _Bad("repeat", "says which repeat this is, 'repeats' asks for several; name one")
+    return one, many
+
+
+def _whole(name: str, value: object, least: int, most: int) -> int | None:
+    if _missing(value) or (isinstance(value, str) and not value.strip()):
+        return None
+    number = _number(value)
+    if number is None or not least <= number <= most:
+        raise _Bad(name, f"must be a whole number from {least} to {most}, got {value!r:.40}")
+    return number
+
+
 def _size(width: object, height: object, size: str | None) -> tuple[int, int] | None:
     if _missing(width) and _missing(height):
         if size is None:
@@ -326,13 +396,18 @@ def _size(width: object, height: object, size: str | None) -> tuple[int, int] | 
 
 
 def _pixels(name: str, value: object) -> int:
-    pixels: int | None = None
-    if isinstance(value, int) and not isinstance(value, bool):
-        pixels = value
-    elif isinstance(value, float) and value.is_integer():
-        pixels = int(value)
-    elif isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,5}(\.0+)?\s*", value):
-        pixels = int(float(value))
+    pixels = _number(value)
     if pixels is None or not 16 <= pixels <= 8192:
         raise _Bad(name, f"must be a whole number of pixels from 16 to 8192, got {value!r:.40}")
     return pixels
+
+
+def _number(value: object) -> int | None:
+    """Return a whole number, also one written as text or as a float; ``None`` for all else."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,5}(\.0+)?\s*", value):
+        return int(float(value))
+    return None

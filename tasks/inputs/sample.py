@@ -105,7 +105,10 @@ def size_class(width: int, height: int) -> str:
 def content_key(row: LogRow) -> bytes:
     """Return a digest over what makes the picture: equal for rows that ask for the same."""
     # repr() of a tuple of texts and numbers is unambiguous whatever characters the texts hold.
-    return hashlib.sha256(repr(row[:9]).encode("ascii", "backslashreplace")).digest()
+    # Rows had no mask and no groups at first, and their cases must keep their names.
+    later = (row.mask, row.campaign, row.repeat)
+    shape = row[:9] if later == (None, None, None) else row[:9] + later
+    return hashlib.sha256(repr(shape).encode("ascii", "backslashreplace")).digest()
 
 
 @dataclass
@@ -372,8 +375,11 @@ def _case(row: LogRow, key: bytes, stratum: str, weight: float) -> Case:
         expected_text=row.expected_text,
         brand=row.brand,
         upload=row.upload,
+        mask=row.mask,
         origin="production",
         expect="refusal" if row.expect == "refusal" else "image",
         stratum=stratum,
         weight=weight,
+        campaign=row.campaign,
+        repeat=row.repeat,
     )

@@ -31,6 +31,9 @@ class StressRow(Strict):
     expected_text: tuple[Annotated[str, Field(min_length=1, max_length=500)], ...]
     brand: str | None = None
     upload: str | None = None
+    mask: str | None = None
+    campaign: str | None = Field(default=None, min_length=1, max_length=120)
+    repeat: int | None = Field(default=None, ge=0, le=9999, strict=True)
     origin: Literal["stress", "adversarial"]
     expect: Literal["image", "refusal"]
     theme: str = Field(pattern=r"^[a-z][a-z &-]{2,39}$")
@@ -39,6 +42,8 @@ class StressRow(Strict):
     def _upload_with_edit(self) -> StressRow:
         if (self.subtask == "edit") != (self.upload is not None):
             raise ValueError("an upload goes with subtask 'edit' and only with it")
+        if self.mask is not None and self.upload is None:
+            raise ValueError("a mask goes with an upload and only with one")
         return self
 
 
@@ -69,9 +74,10 @@ def load_stress(datasets: Path) -> tuple[Case, ...]:
                 raise DataError(
                     path, number, "brand", f"no such brand kit: {row.brand!r} {known(brands)}"
                 )
-            problem = None if row.upload is None else upload_problem(row.upload, datasets)
-            if problem is not None:
-                raise DataError(path, number, "upload", problem)
+            for name, value in (("upload", row.upload), ("mask", row.mask)):
+                problem = None if value is None else upload_problem(value, datasets)
+                if problem is not None:
+                    raise DataError(path, number, name, problem)
             cases.append(Case(**row.model_dump(), stratum=f"{row.theme}/{row.locale}"))
     return tuple(cases)
 

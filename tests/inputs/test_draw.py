@@ -95,3 +95,20 @@ def test_a_bad_row_anywhere_fails_the_draw(tmp_path):
 def test_no_cases_is_refused():
     with pytest.raises(ConfigError, match="at least 1"):
         draw(cases=0)
+
+
+def test_groups_that_are_too_small_to_judge_are_named(tmp_path):
+    rows = [f"prompt {n},summer," for n in range(3)] + ["one,autumn,", "again,,2"]
+    log = tmp_path / "log.csv"
+    log.write_text("\n".join(["prompt,campaign,repeats", *rows]))
+    only = Sampling(stress=0, adversarial=0)
+    drawn = draw_sample(str(log), only, 20, 1, DATASETS)
+    assert sorted(c.campaign or "" for c in drawn.cases) == ["", "", "autumn", *["summer"] * 3]
+    assert len({c.digest for c in drawn.cases}) == 6
+    few = [note for note in drawn.coverage["notes"] if "belong together" in note]
+    assert few == [
+        "1 of 2 campaigns have fewer than 3 cases in the sample, e.g. 'autumn': whether their "
+        "pictures belong together is not judged",
+        "1 of 1 prompts asked for repeatedly have fewer than 3 cases in the sample: whether their "
+        "pictures belong together is not judged",
+    ]

@@ -209,3 +209,35 @@ def test_a_column_that_stands_twice_is_refused():
     with pytest.raises(ConfigError, match="twice"):
         map_columns(["prompt", "Prompt"], "log")
     assert map_columns(["prompt", "x", "x"], "log")[0] == 0
+
+
+EDIT = {"subtask": "edit", "upload": "uploads/colour-cast-mug.jpg"}
+
+
+def test_a_mask_goes_with_an_upload_and_reaches_the_case():
+    row = read(**EDIT, mask=EDIT["upload"])
+    assert (row.upload, row.mask) == (EDIT["upload"], EDIT["upload"])
+    bad = read(mask=EDIT["upload"])
+    assert (bad.field, bad.problem) == ("mask", "goes with an upload and only with one")
+    assert read(**EDIT, mask="../pyproject.toml").field == "mask"
+    assert read(**EDIT, mask="uploads/none.png").field == "mask"
+
+
+def test_groups_are_read():
+    assert read(campaign=" Summer 26 ", repeat="3").campaign == "Summer 26"
+    assert read(campaign=7).campaign == "7"
+    assert read(repeat=3.0).repeat == 3
+    assert read(campaign=math.nan, repeat=None, repeats="").campaign is None
+    assert read(campaign="x" * 121).field == "campaign"
+    for value in (-1, 10_000, "two", 1.5, True, float("inf")):
+        assert read(repeat=value).field == "repeat"
+    assert read(repeats=33).field == "repeats"
+    assert read(repeat=1, repeats=2).field == "repeat"
+
+
+def test_a_row_that_asks_for_repeats_is_several_inputs():
+    rows = list(read_rows([raw("a cat", repeats=3), raw("a dog")], READER, "log"))
+    assert [(r.prompt, r.repeat, r.repeats) for r in rows] == [
+        ("a cat", 1, None), ("a cat", 2, None), ("a cat", 3, None), ("a dog", None, None),
+    ]  # fmt: skip
+    assert len(list(read_rows([raw("a cat", repeats=1)], READER, "log"))) == 1

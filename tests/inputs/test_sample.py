@@ -202,6 +202,24 @@ def test_content_key_agrees_with_the_digest_of_the_case(one, other):
     assert (content_key(one) == content_key(other)) == (cases[0].digest == cases[1].digest)
 
 
+def test_rows_without_groups_keep_the_names_of_their_cases():
+    # As the first release named them.
+    assert content_key(row("a cat")).hex()[:16] == "b8a2d45920b97c73"
+    grouped = [row()._replace(**{name: value}) for name, value in GROUPS.items()]
+    assert len({content_key(r) for r in (row(), *grouped)}) == 4
+
+
+GROUPS = {"mask": "uploads/m.png", "campaign": "summer", "repeat": 2}
+
+
+def test_mask_and_groups_reach_the_case():
+    asked = row(subtask="edit")._replace(upload="uploads/u.png", **GROUPS)
+    case = sample_log([asked], 1, 0).cases[0]
+    assert {name: getattr(case, name) for name in GROUPS} == GROUPS
+    assert case.repeat_of == case.model_copy(update={"repeat": 9}).repeat_of
+    assert case.digest != case.model_copy(update={"repeat": 9}).digest
+
+
 def test_hostile_texts_cannot_be_mistaken_for_each_other():
     assert content_key(row("a", texts=("b', 'c",))) != content_key(row("a", texts=("b", "c")))
 

@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import os
+import sqlite3
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -259,3 +260,37 @@ def test_any_bytes_after_a_csv_header_give_rows_or_bad_rows(tmp_path_factory, da
     path = write(tmp_path_factory.mktemp("fuzz"), "a.csv", b"prompt,locale\n" + data)
     for item in open_log(str(path)).rows():
         assert isinstance(item, BadRow) or len(item[1]) == len(FIELDS)
+
+
+def grouped_rows(folder):
+    """The same three rows in every kind of file that has columns."""
+    rows = [
+        {"prompt": "a", "campaign": "summer", "repeat": None, "mask": None, "upload": None},
+        {"prompt": "b", "campaign": "summer", "repeat": 2, "mask": None, "upload": None},
+        {"prompt": "c", "campaign": None, "repeat": None, "mask": MUG, "upload": MUG},
+    ]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write(folder, "log.csv", table.getvalue())
+    write(folder, "log.jsonl", "\n".join(map(json.dumps, rows)))
+    pq.write_table(pa.Table.from_pylist(rows), folder / "log.parquet")
+    with contextlib.closing(sqlite3.connect(folder / "log.db")) as database:
+        database.execute("CREATE TABLE t (prompt, campaign, repeat, mask, upload)")
+        database.executemany("INSERT INTO t VALUES (?,?,?,?,?)", [tuple(r.values()) for r in rows])
+        database.commit()
+
+
+MUG = "uploads/colour-cast-mug.jpg"
+
+
+@pytest.mark.parametrize("kind", ["log.csv", "log.jsonl", "log.parquet", "sql"])
+def test_masks_and_groups_are_read_from_every_kind_of_log(tmp_path, kind):
+    grouped_rows(tmp_path)
+    where = tmp_path / kind
+    database = f"sqlite:///{tmp_path}/log.db::SELECT * FROM t"  # noqa: S608 - a path of our own
+    rows = read(database if kind == "sql" else where)
+    assert [(r.prompt, r.campaign, r.repeat, r.mask) for r in rows] == [
+        ("a", "summer", None, None), ("b", "summer", 2, None), ("c", None, None, MUG),
+    ]  # fmt: skip

@@ -1,0 +1,92 @@
+"""Counts of planted defects and of good pictures, check by check: plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class DefectHealth:
+    """What a check made of one kind of defect at one strength."""
+
+    name: str
+    check: str
+    strength: float
+    found: int = 0
+    planted: int = 0
+    #: Of the planted: the check broke or said that it cannot judge. Not found.
+    unjudged: int = 0
+    #: CPU seconds of the check itself, over all planted.
+    seconds: float = 0.0
+    #: Pictures in which the defect was missed, the first few.
+    missed: tuple[str, ...] = ()
+
+    def plus(self, other: DefectHealth) -> DefectHealth:
+        """Return both counts together."""
+        return replace(
+            self,
+            found=self.found + other.found,
+            planted=self.planted + other.planted,
+            unjudged=self.unjudged + other.unjudged,
+            seconds=self.seconds + other.seconds,
+            missed=(*self.missed, *other.missed)[:8],
+        )
+
+
+@dataclass(frozen=True)
+class CleanHealth:
+    """What a check made of good pictures; those it does not apply to are not counted."""
+
+    check: str
+    alarms: int = 0
+    clean: int = 0
+    faults: int = 0
+    seconds: float = 0.0
+    #: Pictures that were called bad, and why, the first few.
+    accused: tuple[str, ...] = ()
+
+    def plus(self, other: CleanHealth) -> CleanHealth:
+        """Return both counts together."""
+        return replace(
+            self,
+            alarms=self.alarms + other.alarms,
+            clean=self.clean + other.clean,
+            faults=self.faults + other.faults,
+            seconds=self.seconds + other.seconds,
+            accused=(*self.accused, *other.accused)[:8],
+        )
+
+
+@dataclass(frozen=True)
+class CheckHealth:
+    """Everything about one check."""
+
+    check: str
+    clean: CleanHealth
+    defects: tuple[DefectHealth, ...] = ()
+
+    @property
+    def found(self) -> int:
+        """Planted defects that the check found, all kinds together."""
+        return sum(defect.found for defect in self.defects)
+
+    @property
+    def planted(self) -> int:
+        """Planted defects, all kinds together."""
+        return sum(defect.planted for defect in self.defects)
+
+    def plus(self, other: CheckHealth) -> CheckHealth:
+        """Return both measurements together, kind by kind.
+
+        Raises:
+            ValueError: They are not of the same check, kinds and strengths.
+        """
+        mine, theirs = ([(d.name, d.strength) for d in h.defects] for h in (self, other))
+        if self.check != other.check or mine != theirs:
+            raise ValueError(f"{self.check!r} was measured in another way than {other.check!r}")
+        pairs = zip(self.defects, other.defects, strict=True)
+        return replace(
+            self,
+            clean=self.clean.plus(other.clean),
+            defects=tuple(one.plus(two) for one, two in pairs),
+        )
