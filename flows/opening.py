@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from flows.prefect_keys import with_block_keys
 from flows.request import GateRequest
 from flows.watcher import Watcher
 from tasks.budget.task import (
@@ -74,6 +75,8 @@ def open_run(
             )
             room = refuse_over_budget(state, settings, selection.product)
             asked = run_budget(selection.policy, request.budget_usd)
+        models = (*selection.baseline.models, *selection.candidate.models)
+        context.settings = with_block_keys(settings, {model.key_env for model in models})
         capped = room.caps(asked)
         if capped is not None:
             watcher.step("budget", capped)
