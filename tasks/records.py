@@ -31,6 +31,10 @@ Arm = Literal["baseline", "candidate"]
 Billed = Literal["yes", "no", "unknown"]
 CostSource = Literal["reported", "computed", "list"]
 PinStrength = Literal["immutable", "dated", "alias", "none"]
+#: What the reported version says about the pin. ``held``: it is the pinned one. ``broken``: it is
+#: another one, though the pin is immutable or dated. ``moved``: it is another one, as an alias may
+#: be. ``unsaid``: the provider reports none. ``unpinned``: the catalog pins nothing.
+PinCheck = Literal["held", "broken", "moved", "unsaid", "unpinned"]
 Operation = Literal["generate", "edit", "upscale"]
 CheckVerdict = Literal["pass", "fail", "skip", "fault"]
 OutcomeName = Literal["ok", "defect", "refused", "undelivered", "unmeasured"]
@@ -120,7 +124,6 @@ class Case(Record):
     stratum: str = ""
     #: How many inputs of the log this case stands for.
     weight: float = Field(default=1.0, gt=0)
-
     #: The set of pictures, by name, that this one belongs to and must look like.
     campaign: str | None = Field(default=None, min_length=1, max_length=120)
     #: Number of this repeat, for a prompt that is asked for several times, each under another seed.
@@ -154,8 +157,27 @@ class Case(Record):
         return self.model_copy(update={"repeat": None}).digest
 
 
+class Usage(Record):
+    """What a provider says that one request used; ``None`` where it does not say."""
+
+    #: Tokens by modality.
+    text_in: int | None = Field(default=None, ge=0, le=10**9)
+    image_in: int | None = Field(default=None, ge=0, le=10**9)
+    text_out: int | None = Field(default=None, ge=0, le=10**9)
+    image_out: int | None = Field(default=None, ge=0, le=10**9)
+    megapixels: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False)
+    credits: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False)
+    gpu_seconds: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False)
+    #: The provider's own words, bounded and without secrets.
+    raw: dict[str, Any] = Field(default_factory=dict)
+
+
+#: Fields that attempts of the first release did not have; left out while they are unset.
+LATER_ATTEMPT_FIELDS = ("seed_used", "usage", "pin")
+
+
 class Attempt(Record):
-    """One HTTP request to a model and what came of it."""
+    """One request to a model, with all exchanges that it took, and what came of it."""
 
     schema_version: int = SCHEMA_VERSION
     #: 0-based stage of the route.
@@ -186,6 +208,19 @@ class Attempt(Record):
     body_digest: str | None = None
     body_bytes: int = 0
     headers: dict[str, str] = Field(default_factory=dict)
+    #: The seed that the provider says it used; ``None`` when it does not say.
+    seed_used: int | None = None
+    usage: Usage | None = None
+    pin: PinCheck | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is unset: such an attempt reads as it always did."""
+        shown: dict[str, Any] = handler(self)
+        for name in LATER_ATTEMPT_FIELDS:
+            if shown.get(name) is None:
+                shown.pop(name, None)
+        return shown
 
 
 class Generation(Record):

@@ -53,8 +53,8 @@ def steps(mix: ResolvedMix, case: Case) -> tuple[Step, ...]:
     return tuple(result)
 
 
-def worst_price(model: Model) -> int:
-    """Return the micro-dollars that one attempt can cost at the most.
+def require_price(model: Model) -> None:
+    """Pass when the catalog tells what the model costs.
 
     Raises:
         ConfigError: The catalog gives no price.
@@ -64,7 +64,6 @@ def worst_price(model: Model) -> int:
             f"model {model.name!r} has no price in the catalog; add price with usd, source and "
             "date: nothing is spent on a model without one"
         )
-    return model.price.microusd
 
 
 def idempotency_key(run_id: str, arm: Arm, case_id: str, stage: int, attempt: int) -> str:

@@ -21,12 +21,13 @@ from tasks.harness.ledger import SpendLedger
 from tasks.harness.limits import ModelLimits
 from tasks.harness.progress import HarnessEvent
 from tasks.harness.retry import backoff
-from tasks.harness.route import Step, Track, idempotency_key, request_for, steps, worst_price
+from tasks.harness.route import Step, Track, idempotency_key, request_for, require_price, steps
 from tasks.harness.setup import adapter, open_client, read_upload
 from tasks.harness.workers import Signal, drive
 from tasks.images import ImageStore
 from tasks.plan import RunFolder, RunPlan, Shard
 from tasks.providers.base import AttemptResult, ProviderFactory
+from tasks.providers.drive import complete, reservation
 from tasks.providers.registry import provider_for
 from tasks.records import Arm, Attempt, Case, Generation, Record
 from tasks.settings import DATASETS, Settings
@@ -157,7 +158,9 @@ class _ShardRun:
         self.mix_digest, self.endpoints = self.mix.digest, endpoints
         self.routes = {case.case_id: steps(self.mix, case) for case in self.cases}
         models = {s.model.name: s.model for route in self.routes.values() for s in route}
-        self.prices = {name: worst_price(model) for name, model in models.items()}
+        for model in models.values():
+            require_price(model)
+        self.models = models
         self.providers = {
             name: adapter(model, settings, endpoints, factory) for name, model in models.items()
         }
@@ -320,6 +323,11 @@ class _ShardRun:
         async with self.limits.slot(model) as queued_s:
             if self.halted.is_set():
                 return None
+            seed = self.plan.case_seed(case)
+            request = request_for(
+                step, case, seed=seed, attempt=number, key=key, image=image, queued_s=queued_s
+            )
+            worst = reservation(self.providers[model], request)
             self.open[key] = False
             try:
                 await self._aside(
@@ -330,7 +338,7 @@ class _ShardRun:
                         stage=step.index,
                         attempt=number,
                         model=model,
-                        microusd=self.prices[model],
+                        microusd=worst,
                     )
                 )
             except TakenOverError:
@@ -342,10 +350,6 @@ class _ShardRun:
                 self._halt(str(error))
                 return None
             self.open[key] = True
-            seed = self.plan.case_seed(case)
-            request = request_for(
-                step, case, seed=seed, attempt=number, key=key, image=image, queued_s=queued_s
-            )
             with request_span(
                 step.model,
                 self.endpoints,
@@ -355,7 +359,7 @@ class _ShardRun:
                 stage_number=step.index,
                 attempt=number,
             ) as span:
-                result = await self.providers[model].submit(self.client, request)
+                result = await complete(self.providers[model], self.client, request)
                 attempt = await self._book(result.attempt)
                 span.ended(attempt)
         self._tell_attempt(case, attempt)
@@ -407,7 +411,7 @@ class _ShardRun:
         """Ask the provider for its models: the cheapest sign of life."""
         try:
             async with asyncio.timeout(PROBE_S):
-                await self.providers[model].served(self.client)
+                await self.providers[model].served(self.client, (self.models[model],))
         except (GateError, TimeoutError):
             return False
         return True

@@ -12,7 +12,16 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.records import Arm, Case, Finding, Generation, Outcome, canonical_json
+from tasks.records import (
+    Arm,
+    Case,
+    Finding,
+    Generation,
+    ImageReport,
+    Outcome,
+    Record,
+    canonical_json,
+)
 
 _TEXT = "str"
 _INT = "int64"
@@ -22,6 +31,8 @@ _MAYBE_INT = "Int64"
 _MAYBE_BOOL = "boolean"
 #: A list or a mapping, as JSON text.
 _JSON = "json"
+#: Places in a picture, as JSON text.
+_REGIONS = "regions"
 
 _CASES: dict[str, str] = {
     "schema_version": _INT,
@@ -92,6 +103,10 @@ _ATTEMPTS: dict[str, str] = {
     "body_digest": _TEXT,
     "body_bytes": _INT,
     "headers": _JSON,
+    # The tables of older evidence end here.
+    "seed_used": _MAYBE_INT,
+    "usage": _JSON,
+    "pin": _TEXT,
 }
 _FINDINGS: dict[str, str] = {
     "schema_version": _INT,
@@ -103,6 +118,19 @@ _FINDINGS: dict[str, str] = {
     "higher_is_better": _BOOL,
     "message": _TEXT,
     "confirmed": _MAYBE_BOOL,
+}
+_REPORTS: dict[str, str] = {
+    "schema_version": _INT,
+    "read_text": _JSON,
+    "text_severity": _JSON,
+    "extra_text": _JSON,
+    "extra_regions": _REGIONS,
+    "fingerprint": _TEXT,
+    "look": _TEXT,
+    "colour": _JSON,
+    "width": _MAYBE_INT,
+    "height": _MAYBE_INT,
+    "seconds": _FLOAT,
 }
 _REGION = ("x", "y", "width", "height")
 _OUTCOMES: dict[str, str] = {
@@ -166,6 +194,21 @@ def findings_frame(rows: Iterable[tuple[str, Arm, str, Finding]]) -> pd.DataFram
     return frame
 
 
+def reports_frame(rows: Iterable[tuple[str, Arm, str, ImageReport]]) -> pd.DataFrame:
+    """Return one row a picture that was checked, without its findings.
+
+    Args:
+        rows: Run, arm, case and report.
+    """
+    listed = list(rows)
+    columns = {
+        name: _column([row[place] for row in listed], dtype)
+        for place, (name, dtype) in enumerate(_OWNER.items())
+    }
+    reports = _frame([row[3] for row in listed], _REPORTS)
+    return pd.concat([pd.DataFrame(columns), reports], axis=1)
+
+
 def outcomes_frame(outcomes: Iterable[Outcome]) -> pd.DataFrame:
     """Return one row an outcome."""
     return _frame(list(outcomes), _OUTCOMES)
@@ -184,12 +227,21 @@ def _frame(records: Sequence[object], columns: Mapping[str, str]) -> pd.DataFram
 def _column(values: list[Any], dtype: str) -> pd.Series[Any]:
     """Return a column of the type, with text that Parquet can hold."""
     if dtype == _JSON:
-        values = [_safe(canonical_json(value)) for value in values]
+        values = [None if value is None else _safe(_json(value)) for value in values]
+    elif dtype == _REGIONS:
+        values = [canonical_json([region.model_dump() for region in value]) for value in values]
     elif dtype == _TEXT:
         values = [None if value is None else _safe(value) for value in values]
     elif dtype == _FLOAT:
         values = [float("nan") if value is None else value for value in values]
-    return pd.Series(values, dtype=_TEXT if dtype == _JSON else dtype)
+    return pd.Series(values, dtype=_TEXT if dtype in (_JSON, _REGIONS) else dtype)
+
+
+def _json(value: Any) -> str:
+    """Return a list, a mapping or a record as JSON text."""
+    return canonical_json(
+        value.model_dump(mode="json", exclude_none=True) if isinstance(value, Record) else value
+    )
 
 
 def _safe(text: str) -> str:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from tasks.errors import ConfigError
 from tasks.policy import Strict, parse_strict, read_yaml
@@ -37,18 +44,68 @@ def _endpoint(value: str) -> str:
     return value
 
 
-class Price(Strict):
-    """What one request costs at the most, where the figure is from and since when it holds."""
+PriceUnit = Literal["image", "megapixel", "token", "credit", "gpu_second"]
 
+
+class TokenPrices(Strict):
+    """Dollars for a million tokens, by modality."""
+
+    text_in: float = Field(default=0.0, ge=0)
+    image_in: float = Field(default=0.0, ge=0)
+    text_out: float = Field(default=0.0, ge=0)
+    image_out: float = Field(default=0.0, ge=0)
+
+
+class Price(Strict):
+    """What a unit of work costs, where the figure is from and since when it holds.
+
+    What one request costs is worked out in :mod:`tasks.providers.cost`.
+    """
+
+    #: Dollars for one unit. A request for one image takes one image, ``credits`` credits, or as
+    #: many megapixels or GPU-seconds as it needs. For tokens: the most that one request can cost,
+    #: which nobody can tell from the request.
     usd: float = Field(ge=0)
-    per: Literal["image"] = "image"
+    per: PriceUnit = "image"
+    #: Needed for ``per: token`` and for nothing else.
+    tokens: TokenPrices | None = None
+    #: Credits that one request takes; needed for ``per: credit`` and for nothing else.
+    credits: float | None = Field(default=None, gt=0)
+    #: Dollars for the first megapixel where that one has a price of its own.
+    first_usd: float | None = Field(default=None, ge=0)
+    #: The most that one request can cost where the unit alone would tell too little.
+    most_usd: float | None = Field(default=None, ge=0)
     source: str = Field(min_length=1)
     date: date
 
+    @model_validator(mode="after")
+    def _fits_its_unit(self) -> Price:
+        for field, unit in (("tokens", "token"), ("credits", "credit")):
+            if (getattr(self, field) is not None) != (self.per == unit):
+                raise ValueError(
+                    f"{field!r} belongs to per: {unit} and is needed there, got per: {self.per}"
+                )
+        if self.first_usd is not None and self.per != "megapixel":
+            raise ValueError(f"'first_usd' belongs to per: megapixel, got per: {self.per}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is unset: old plans and mixes keep their digests."""
+        return _shown(handler(self), ("tokens", "credits", "first_usd", "most_usd"))
+
     @property
     def microusd(self) -> int:
-        """Price of one request in micro-dollars, rounded up."""
+        """Price of one unit in micro-dollars, rounded up."""
         return microusd(self.usd)
+
+
+def _shown(dumped: dict[str, Any], later: tuple[str, ...]) -> dict[str, Any]:
+    """Return a dump without the named fields that are unset."""
+    for name in later:
+        if dumped.get(name) in (None, {}, [], ()):
+            dumped.pop(name, None)
+    return dumped
 
 
 class Licence(Strict):
@@ -56,6 +113,17 @@ class Licence(Strict):
 
     id: str = Field(min_length=1)
     uses: tuple[Literal["commercial", "internal", "research"], ...]
+    #: Where the uses hold, as ISO 3166 codes or names of unions; empty: everywhere.
+    regions: tuple[Annotated[str, Field(pattern=r"^[A-Z]{2,4}$")], ...] = ()
+    #: Last day on which it holds, ``None`` without an end.
+    expires: date | None = None
+    #: Address of the text that grants it.
+    evidence: Annotated[str, Field(pattern=r"^https://[^\s]+$", max_length=500)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is unset: old plans keep their digests."""
+        return _shown(handler(self), ("regions", "expires", "evidence"))
 
 
 class Limits(Strict):
@@ -68,11 +136,29 @@ class Limits(Strict):
     attempts: int = Field(default=3, ge=1, le=10)
 
 
+#: What adapters speak; each is a module of :mod:`tasks.providers`.
+Protocol = Literal[
+    "raw",
+    "openai",
+    "gemini",
+    "imagen",
+    "stability",
+    "automatic1111",
+    "comfyui",
+    "replicate",
+    "fal",
+    "bfl",
+    "bedrock",
+    "replay",
+]
+_LATER_MODEL_FIELDS = ("id", "options", "asset_hosts")
+
+
 class Model(Strict):
     """One trusted model."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
-    protocol: Literal["raw"]
+    protocol: Protocol
     endpoint: Annotated[str, AfterValidator(_endpoint)]
     #: The version that the provider must report.
     version: str = Field(min_length=1)
@@ -87,6 +173,30 @@ class Model(Strict):
     retires: date | None = None
     successor: str | None = None
     limits: Limits = Limits()
+    #: The provider's own name for it, as requests carry it; ``version`` when it is not given.
+    id: str | None = Field(default=None, min_length=1, max_length=300)
+    #: What the adapter of the protocol wants to know, see there: a region, a graph, a sampler.
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    #: Hosts that finished pictures may be fetched from; ``.example.com`` is any host below it.
+    #: Empty for those that the adapter knows.
+    asset_hosts: tuple[Annotated[str, Field(pattern=r"^\.?[a-z0-9.-]+\.[a-z]{2,}$")], ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is unset: old plans and mixes keep their digests."""
+        return _shown(handler(self), _LATER_MODEL_FIELDS)
+
+    @property
+    def model_id(self) -> str:
+        """The provider's own name for the model."""
+        return self.id or self.version
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything of the entry that can change a picture, for the digest of a mix."""
+        said = {"version": self.version, "protocol": self.protocol, "endpoint": self.endpoint}
+        later: dict[str, Any] = {"id": self.id, "options": dict(self.options)}
+        return said | _shown(later, _LATER_MODEL_FIELDS)
 
 
 class Catalog(Strict):

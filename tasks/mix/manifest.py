@@ -121,11 +121,7 @@ class ResolvedMix(Strict):
 
     def _stage(self, stage: Stage) -> dict[str, Any]:
         model = self.by_name[stage.model]
-        return stage.model_dump(mode="json") | {
-            "version": model.version,
-            "protocol": model.protocol,
-            "endpoint": model.endpoint,
-        }
+        return stage.model_dump(mode="json") | model.identity
 
     def alternative(self, subtask: Subtask, case_digest: str) -> Alternative:
         """Return the alternative that serves a case: by traffic weight, the same at every call."""

@@ -21,8 +21,8 @@ class Served(Protocol):
     """What a provider says that it serves under a name."""
 
     @property
-    def version(self) -> str:
-        """Version that it serves now."""
+    def version(self) -> str | None:
+        """Version that it serves now, ``None`` when it cannot tell before it answers."""
         ...
 
     @property
@@ -141,7 +141,9 @@ def _model_problems(
 def _served_problems(
     model: Model, served: Served, today: date, frozen_until: date, safety_needed: bool
 ) -> Iterator[str]:
-    if served.version != model.version:
+    # An alias may move; what it moved to stands in the record of every attempt.
+    pinned = model.pin not in ("alias", "none")
+    if pinned and served.version is not None and served.version != model.version:
         yield (
             f"its provider serves version {served.version!r}, the catalog pins {model.version!r}; "
             "judge the new version as a new mix, or have the pinned one served again"

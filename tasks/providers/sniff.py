@@ -67,12 +67,66 @@ def _sniff_text(data: bytes) -> str | None:
     return None
 
 
-def parse_json(data: bytes) -> object | None:
+def parse_json(data: bytes, most: int = _JSON_MOST) -> object | None:
     """Return the parsed JSON of an untrusted body, or ``None`` when it is not JSON or too long."""
-    if len(data) > _JSON_MOST:
+    if len(data) > most:
         return None
     try:
         parsed: object = json.loads(data)
     except (ValueError, RecursionError):
         return None
     return parsed
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height in pixels that a PNG, JPEG or WebP states, ``None`` otherwise.
+
+    Only headers are read; a turned photograph's sides are as they are stored.
+    """
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) >= 24:
+        size = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    elif data.startswith(b"\xff\xd8"):
+        size = _jpeg_size(data)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        size = _webp_size(data)
+    else:
+        return None
+    return size if 0 < size[0] < 2**31 and 0 < size[1] < 2**31 else None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Return the size in the frame header of a JPEG; zeros without one."""
+    at = 2
+    while at + 9 <= len(data):
+        if data[at] != 0xFF:
+            return 0, 0
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        # SOF0 to SOF15 without the tables that share their range.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
+        if marker in (0xD9, 0xDA):
+            return 0, 0
+        at += 2 if 0xD0 <= marker <= 0xD8 or marker == 0x01 else 2 + _length(data, at + 2)
+    return 0, 0
+
+
+def _length(data: bytes, at: int) -> int:
+    """Return the length of a JPEG segment, which counts its own two bytes."""
+    return max(2, int.from_bytes(data[at : at + 2]))
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Return the size in the first chunk of a WebP; zeros without one."""
+    kind = data[12:16]
+    if kind == b"VP8X" and len(data) >= 30:
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8 " and len(data) >= 30 and data[23:26] == b"\x9d\x01\x2a":
+        wide, high = (int.from_bytes(data[n : n + 2], "little") & 0x3FFF for n in (26, 28))
+        return wide, high
+    if kind == b"VP8L" and len(data) >= 25 and data[20] == 0x2F:
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return 0, 0

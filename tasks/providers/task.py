@@ -29,14 +29,17 @@ async def ask_providers(
     models: Mapping[str, Model], context: RunContext, endpoints: Mapping[str, str]
 ) -> dict[str, ServedModel]:
     """Return what the providers of these models serve, by name; each provider is asked once."""
-    addresses = {(m.protocol, base_url(m, endpoints), m.key_env): m for m in models.values()}
+    asked: dict[tuple[str, str, str | None], list[Model]] = {}
+    for model in models.values():
+        address = (model.protocol, base_url(model, endpoints), model.key_env)
+        asked.setdefault(address, []).append(model)
     async with httpx.AsyncClient(timeout=ASK_TIMEOUT_S, follow_redirects=False) as client:
         answers = await asyncio.gather(
             *(
                 provider_for(
-                    model, address, context.settings.key(key) if key is not None else None
-                ).served(client)
-                for (_, address, key), model in addresses.items()
+                    group[0], address, context.settings.key(key) if key is not None else None
+                ).served(client, group)
+                for (_, address, key), group in asked.items()
             )
         )
     return {name: served for answer in answers for name, served in answer.items()}

@@ -11,7 +11,7 @@ from typing import Any, cast
 import httpx
 
 from tasks.providers.answers import Answer, clean
-from tasks.records import FailureClass
+from tasks.records import FailureClass, utc_now
 
 #: Most bytes of a picture; more is a fault of the provider, not a picture to judge.
 MOST_BODY = 64 * 1024 * 1024
@@ -70,6 +70,38 @@ class WireClock:
     def total(self) -> float:
         """Return the seconds on the wire until now."""
         return max(0.0, self.now() - self.started_at)
+
+
+class Trip:
+    """The times of one attempt over all of its exchanges."""
+
+    def __init__(
+        self, now: Callable[[], float], began: float | None = None, started_at: str = ""
+    ) -> None:
+        self.now, self.began = now, began
+        self.started_at = started_at or utc_now()
+        self.called_at = now() if began is None else began
+        self.first_body_at: float | None = None
+
+    def note(self, clock: WireClock) -> None:
+        """Add an exchange that ended."""
+        if self.began is None:
+            self.began = clock.started_at
+        self.first_body_at = clock.first_body_at
+
+    def seconds(self) -> float:
+        """Return the seconds on the wire until now."""
+        return max(0.0, self.now() - (self.called_at if self.began is None else self.began))
+
+    def ttfb(self) -> float | None:
+        """Return the seconds to the first body byte of the last exchange."""
+        if self.first_body_at is None or self.began is None:
+            return None
+        return max(0.0, self.first_body_at - self.began)
+
+    def left(self, limit: float) -> float:
+        """Return the seconds that are left of a limit for the whole."""
+        return limit - (self.now() - self.called_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +172,7 @@ async def exchange(
         await _close(response)
         await chunks.aclose()
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, headers, body, broken)
+    return Answer(response.status_code, headers, body, broken, seconds=clock.total())
 
 
 def _maybe_sent(clock: WireClock) -> bool:

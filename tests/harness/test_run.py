@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -32,7 +32,7 @@ from tasks.mix.catalog import Limits, Model, Price
 from tasks.mix.manifest import Alternative, Mix, ResolvedMix, Stage
 from tasks.plan import RunFolder, RunPlan, Shard
 from tasks.policy import Policy
-from tasks.providers.base import AttemptResult, GenerationRequest, ServedModel
+from tasks.providers.base import Adapter, AttemptResult, GenerationRequest, ServedModel
 from tasks.records import Attempt, Case, FailureClass, Generation, digest_bytes
 from tasks.settings import Settings
 from tasks.state import State
@@ -81,7 +81,7 @@ def some_cases(count: int, **changes: Any) -> tuple[Case, ...]:
 
 
 @dataclass
-class Bench:
+class Bench(Adapter):
     """A run on a fresh state database, and the requests that its models saw."""
 
     root: Path
@@ -158,7 +158,9 @@ class Bench:
         )
         return AttemptResult(attempt, image)
 
-    async def served(self, _client: httpx.AsyncClient) -> dict[str, ServedModel]:
+    async def served(
+        self, _client: httpx.AsyncClient, _models: Sequence[Model] = ()
+    ) -> dict[str, ServedModel]:
         if self.dead:
             raise GateError("no answer")
         return {}

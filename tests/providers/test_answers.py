@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 
@@ -15,11 +16,13 @@ from tasks.providers.answers import (
     MOST_RETRY_AFTER_S,
     QUOTA,
     Answer,
+    Meaning,
     clean,
-    interpret,
     parse_cost,
     parse_retry_after,
 )
+from tasks.providers.base import GenerationRequest
+from tasks.providers.raw import read
 from tasks.providers.sniff import sniff_mime
 from tasks.records import FailureClass
 
@@ -38,6 +41,22 @@ MODEL = Model(
 
 def said(type_: str = "", message: str = "no", code: object = None) -> bytes:
     return json.dumps({"error": {"type": type_, "message": message, "code": code}}).encode()
+
+
+def interpret(given: Answer, model: Model, seed: int, now: datetime) -> Meaning:
+    """Return what the raw protocol makes of an answer."""
+    request = GenerationRequest(
+        model=model,
+        operation="generate",
+        prompt="a sign",
+        width=512,
+        height=512,
+        seed=seed,
+        stage=0,
+        attempt=1,
+        idempotency_key="ig-1",
+    )
+    return read(replace(given, at=now), request)
 
 
 def answer(status: int = 200, body: bytes = PNG, **headers: str) -> Answer:
