@@ -123,6 +123,11 @@ class HttpAdapter(Adapter):
         """Return how to look at a job."""
         return Message("GET", job.poll)
 
+    def passing(self, answer: Answer, job: Job) -> bool:
+        """Return whether an answer to a look says nothing about the job, which then goes on."""
+        cut = answer.broken is not None and answer.broken[0] is FailureClass.TRANSPORT
+        return cut or answer.status in _LATER
+
     def upload(self, request: GenerationRequest) -> Message | None:
         """Return what must be sent before the request itself, ``None`` for nothing."""
         return None
@@ -192,9 +197,7 @@ class HttpAdapter(Adapter):
             if answer.ours:
                 return self._unanswered(request, trip, replace(answer, sent=True, ours=False))
             return missed
-        if answer.status in _LATER or (
-            answer.broken is not None and answer.broken[0] is FailureClass.TRANSPORT
-        ):
+        if self.passing(answer, job):
             wait = parse_retry_after(answer.headers.get("retry-after"), answer.at)
             return replace(missed, wait_s=wait)
         told = self._reading(answer, request, partial(self.read_job, answer, request, job))
