@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.records import Finding
+from tasks.records import Finding, Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Expected:
     prompt: str | None = None
     #: ``refusal`` when the right answer is no picture.
     expect: str = "image"
+    #: Whether the picture is judged together with others, so that a look at it is taken.
+    grouped: bool = False
 
 
 #: Pictures that a picture is judged against: what a user sent to be edited, the part of it that may
@@ -40,6 +42,8 @@ Pixels = NDArray[np.uint8]
 #: Name of the note with the places of the texts that were asked for, or of what stands in their
 #: place: ``x,y,width,height`` in pixels, one for each line.
 TEXT_BOXES = "text_boxes"
+#: Name of the note with the places of the text that nobody asked for, in the same form.
+EXTRA_BOXES = "extra_boxes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +94,13 @@ class Check(Protocol):
     def run(self, picture: Picture, expected: Expected) -> Finding:
         """Judge the picture. An exception is booked as a checker fault, never as a bad image."""
         ...
+
+
+def placed(note: str) -> Region:
+    """Return a place from a note.
+
+    Raises:
+        ValueError: It is no place: a fault of the reader that left it.
+    """
+    x, y, width, height = (int(part) for part in note.split(","))
+    return Region(x=x, y=y, width=width, height=height)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.checks.base import TEXT_BOXES, Expected, Picture, Pixels
+from tasks.checks.base import TEXT_BOXES, Expected, Picture, Pixels, placed
 from tasks.checks.blank import MIN_SIDE
 from tasks.checks.logo import brand_logo
 from tasks.inputs.brands import BrandKit
@@ -136,7 +136,7 @@ class Margins:
         """Score: smallest distance of text from an edge, as a share of the shorter side."""
         kit = _kit(expected, self.datasets)
         limit = kit.layout.margin if kit else None
-        boxes = [_box(text) for text in picture.notes.get(TEXT_BOXES, ())]
+        boxes = [placed(text) for text in picture.notes.get(TEXT_BOXES, ())]
         if limit is None or not boxes or not expected.intended_text:
             why = "no rule for margins" if limit is None else "no place of text is known"
             return Finding(check=self.name, version=self.version, verdict="skip", message=why)
@@ -164,13 +164,3 @@ class Margins:
 
 def _kit(expected: Expected, datasets: Path) -> BrandKit | None:
     return brand_logo(expected.brand, datasets)[0] if expected.brand else None
-
-
-def _box(text: str) -> Region:
-    """Return a place from a note.
-
-    Raises:
-        ValueError: It is no place: a fault of the reader that left it.
-    """
-    x, y, width, height = (int(part) for part in text.split(","))
-    return Region(x=x, y=y, width=width, height=height)

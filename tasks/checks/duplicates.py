@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ CHECK, VERSION = "consistency.near_duplicate", "1"
 MAX_DISTANCE = 28
 #: Rows compared at once: 512 × 5,000 distances take 20 MB.
 _BLOCK = 512
+_NO_CAMPAIGNS: Mapping[str, str] = {}
 
 
 def fingerprint(rgb: NDArray[np.uint8]) -> str | None:
@@ -33,13 +34,16 @@ def fingerprint(rgb: NDArray[np.uint8]) -> str | None:
 
 
 def find_duplicates(
-    items: Sequence[tuple[str, str, str | None]], limit: int = MAX_DISTANCE
+    items: Sequence[tuple[str, str, str | None]],
+    limit: int = MAX_DISTANCE,
+    campaigns: Mapping[str, str] = _NO_CAMPAIGNS,
 ) -> dict[str, Finding]:
     """Find pictures that repeat an earlier picture of another prompt.
 
     Args:
         items: Case id, prompt and fingerprint; those without a fingerprint are left out.
         limit: Bits in which two pictures may differ and still count as one.
+        campaigns: Campaigns of cases that are in one: pictures of the same one may be alike.
 
     Returns:
         A finding a case: ``fail`` for every picture but the first of its kind.
@@ -48,8 +52,8 @@ def find_duplicates(
     if not listed:
         return {}
     codes = np.array([np.frombuffer(bytes.fromhex(m), np.uint64) for _, _, m in listed])
-    known: dict[str, int] = {}
-    prompts = np.array([known.setdefault(prompt, len(known)) for _, prompt, _ in listed])
+    prompts = _numbered([prompt for _, prompt, _ in listed])
+    sets = _numbered([campaigns.get(case) for case, _, _ in listed])
     found: dict[str, Finding] = {}
     for start in range(0, len(listed), _BLOCK):
         block = slice(start, min(start + _BLOCK, len(listed)))
@@ -58,13 +62,23 @@ def find_duplicates(
             differing = codes[block, word, None] ^ codes[None, : block.stop, word]
             distances += np.bitwise_count(differing)
         later = np.arange(block.start, block.stop)[:, None] <= np.arange(block.stop)[None, :]
-        distances[later | (prompts[block, None] == prompts[None, : block.stop])] = 999
+        related = prompts[block, None] == prompts[None, : block.stop]
+        related |= (sets[block, None] == sets[None, : block.stop]) & (sets[block, None] >= 0)
+        distances[later | related] = 999
         nearest = distances.argmin(axis=1)
         for row, other in enumerate(nearest):
             case = listed[start + row][0]
             distance = int(distances[row, other])
             found[case] = _finding(distance, listed[int(other)][0], limit)
     return found
+
+
+def _numbered(names: Sequence[str | None]) -> NDArray[np.int64]:
+    """Return a number for each name, the same for equal ones; -1 for ``None``."""
+    known: dict[str, int] = {}
+    return np.array(
+        [-1 if name is None else known.setdefault(name, len(known)) for name in names], np.int64
+    )
 
 
 def _finding(distance: int, other: str, limit: int) -> Finding:

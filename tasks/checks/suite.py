@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypedDict
 
-from tasks.checks import duplicates
-from tasks.checks.base import Check, Expected, Picture, Role
+from tasks.checks import consistency, duplicates
+from tasks.checks.base import EXTRA_BOXES, Check, Expected, Picture, Role, placed
 from tasks.checks.blank import Blank, Refusal
 from tasks.checks.borders import Borders
 from tasks.checks.colour import Cast, Palette
@@ -23,10 +23,11 @@ from tasks.checks.geometry import Aspect, Orientation, Size
 from tasks.checks.icc import Profile
 from tasks.checks.logo import Logo
 from tasks.checks.subject import Subject
+from tasks.checks.text_match import keys
 from tasks.checks.typography import NOT_JUDGED, Text
 from tasks.checks.upscale import Detail, Faithful, Halos
 from tasks.checks.upscale_text import Text as UpscaledText
-from tasks.records import Case, Finding, Generation, ImageReport, digest_json
+from tasks.records import Case, Finding, Generation, ImageReport, Region, digest_json
 
 #: In the order of the report; decoding goes before all of them.
 CHECKS: tuple[Check, ...] = (
@@ -56,7 +57,9 @@ CHECKS: tuple[Check, ...] = (
     Detail(),
     Refusal(),
 )
-_BLANK = "composition.blank"
+_BLANK, _LOGO = "composition.blank", "composition.logo"
+#: What is said of a text that nobody can judge.
+NO_WORD = "not judged"
 #: What can be judged on a picture of one colour.
 _FOR_BLANK = frozenset({"geometry.size", "geometry.aspect", "typography.text", _BLANK})
 
@@ -111,6 +114,9 @@ def check_picture(
         colour=_colour(picture),
         width=width,
         height=height,
+        text_severity=_severities(picture, expected),
+        **_extra_text(picture, judged[_LOGO].region),
+        look=_look(picture) if expected.grouped else "",
         seconds=round(time.process_time() - started, 4),
     )
 
@@ -152,6 +158,47 @@ def _colour(picture: Picture) -> tuple[float, ...]:
         return ()
 
 
+def _look(picture: Picture) -> str:
+    try:
+        return consistency.look(picture.rgb).packed()
+    except Exception:  # noqa: BLE001 - without a look the picture is left out of its group
+        return ""
+
+
+def _severities(picture: Picture, expected: Expected) -> tuple[str, ...]:
+    """Return a word for each text asked for; those without a letter to read are not judged."""
+    words = iter(picture.notes.get("text_severity", ()))
+    if not picture.notes.get("text_severity"):
+        return ()
+    return tuple(next(words, NO_WORD) if keys(text) else NO_WORD for text in expected.intended_text)
+
+
+class _Extra(TypedDict):
+    extra_text: tuple[str, ...]
+    extra_regions: tuple[Region, ...]
+
+
+def _extra_text(picture: Picture, logo: Region | None) -> _Extra:
+    """Return the text that nobody asked for; what stands in the brand's logo was asked for."""
+    places = [placed(note) for note in picture.notes.get(EXTRA_BOXES, ())]
+    lines = picture.notes.get("extra_text", ())
+    kept = [
+        (line, place)
+        for line, place in zip(lines, places, strict=True)
+        if logo is None or not _inside(place, logo)
+    ]
+    return {
+        "extra_text": tuple(line for line, _ in kept),
+        "extra_regions": tuple(place for _, place in kept),
+    }
+
+
+def _inside(place: Region, other: Region) -> bool:
+    """Say whether the middle of a place lies in another."""
+    x, y = place.x + place.width / 2, place.y + place.height / 2
+    return other.x <= x <= other.x + other.width and other.y <= y <= other.y + other.height
+
+
 def expected_for(case: Case, generation: Generation) -> Expected:
     """Return what the picture of a generation should be."""
     return Expected(
@@ -165,6 +212,7 @@ def expected_for(case: Case, generation: Generation) -> Expected:
         declared_mime=generation.declared_mime,
         prompt=case.prompt,
         expect=case.expect,
+        grouped=case.campaign is not None or case.repeat is not None,
     )
 
 

@@ -152,7 +152,7 @@ def region(misses: Sequence[Miss], rgb: Pixels) -> Region | None:
     return Region(x=left, y=top, width=max(1, right - left), height=max(1, bottom - top))
 
 
-def extra(lines: Sequence[Box], places: Sequence[Box]) -> tuple[str, ...]:
+def extra(lines: Sequence[Box], places: Sequence[Box]) -> tuple[Box, ...]:
     """Return the text that nobody asked for: lines apart from every place that is accounted for.
 
     Args:
@@ -160,19 +160,19 @@ def extra(lines: Sequence[Box], places: Sequence[Box]) -> tuple[str, ...]:
         places: Where strings were found, or something stands in their place.
     """
     return tuple(
-        line.text
+        line
         for line in lines
         if len(keys(line.text)) > 1 and all(line.overlap(other) <= 0.5 for other in places)
     )
 
 
 def written(places: Sequence[Box], rgb: Pixels) -> tuple[str, ...]:
-    """Return the places of text inside a picture as notes: ``x,y,width,height`` in pixels."""
+    """Return each place as a note, ``x,y,width,height`` in pixels inside the picture."""
     height, width = rgb.shape[:2]
     found = []
     for box in places:
-        left, top = max(0, int(box.left)), max(0, int(box.top))
-        right, bottom = min(width, int(np.ceil(box.right))), min(height, int(np.ceil(box.bottom)))
-        if right > left and bottom > top:
-            found.append(f"{left},{top},{right - left},{bottom - top}")
-    return tuple(dict.fromkeys(found))
+        left, top = min(max(0, int(box.left)), width - 1), min(max(0, int(box.top)), height - 1)
+        right = min(width, max(left + 1, int(np.ceil(box.right))))
+        bottom = min(height, max(top + 1, int(np.ceil(box.bottom))))
+        found.append(f"{left},{top},{right - left},{bottom - top}")
+    return tuple(found)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tasks.checks import scripts, second_reader
-from tasks.checks.base import TEXT_BOXES, Expected, Picture
+from tasks.checks.base import EXTRA_BOXES, TEXT_BOXES, Expected, Picture
 from tasks.checks.glyphs import BOXED, LOOK_ALIKE, renamed
 from tasks.checks.second_look import MARGIN, opinion
 from tasks.checks.text_match import Box, Piece, doubled, find, keys
@@ -145,7 +145,9 @@ class Text:
         picture.notes["read_text"] = tuple(box.text for box in lines)
         places += [box for miss in misses for box in miss.boxes]
         picture.notes[TEXT_BOXES] = written(places, picture.rgb)
-        picture.notes["extra_text"] = extra(lines, places) if not unsure else ()
+        others = extra(lines, places) if not unsure else ()
+        picture.notes["extra_text"] = tuple(box.text for box in others)
+        picture.notes[EXTRA_BOXES] = written(others, picture.rgb)
         picture.notes["text_severity"] = _severities(strings, misses, unsure + beyond)
         if misses:
             return self._fail(misses, picture)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: The tables of a run, in the order of the data.
-TABLES = ("cases", "generations", "attempts", "findings", "outcomes", "metrics")
+TABLES = ("cases", "generations", "attempts", "findings", "reports", "outcomes", "metrics")
 MANIFEST = "manifest.json"
 
 #: Half-written files of :func:`tasks.plan.write_atomic`: a killed writer leaves them, a re-run

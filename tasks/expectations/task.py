@@ -6,6 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.context import RunContext
+from tasks.expectations.groups import group_results
 from tasks.expectations.validate import validate
 from tasks.metrics.task import Measured
 from tasks.plan import RunPlan
@@ -18,5 +19,11 @@ from tasks.telemetry import stage
 def validate_expectations(
     context: RunContext, plan: RunPlan, measured: Measured
 ) -> tuple[ExpectationResult, ...]:
-    """Return every expectation with its result; the Data Docs lie in the run's folder."""
-    return validate(plan.policy, measured.metrics, measured.tables["outcomes"], context.folder.path)
+    """Return every expectation with its result; the Data Docs lie in the run's folder.
+
+    What pictures that are judged together count as comes last; it is no matter of the Data Docs.
+    """
+    found = validate(
+        plan.policy, measured.metrics, measured.tables["outcomes"], context.folder.path
+    )
+    return (*found, *group_results(plan.policy.checks.consistency, measured.reports))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tasks.records import Case, Finding, Generation, ImageReport, Outcome, OutcomeName
 
@@ -20,7 +20,8 @@ def judge(
     case: Case,
     generation: Generation,
     report: ImageReport | None,
-    duplicate: Finding | None = None,
+    more: Sequence[Finding] = (),
+    told_only: Collection[str] = (),
 ) -> Outcome:
     """Return the outcome of one finished case.
 
@@ -31,11 +32,12 @@ def judge(
         case: What was asked for.
         generation: What was delivered.
         report: What the checks found; ``None`` when they never answered.
-        duplicate: The finding of the near-duplicate search across prompts, if it was made.
+        more: Findings that are not of this picture alone, e.g. on its campaign.
+        told_only: Checks that, by the policy, fail no picture: they are told elsewhere, and
+            neither a failure nor a pass of this picture.
     """
-    findings = () if report is None else report.findings
-    if duplicate is not None:
-        findings = (*findings, duplicate)
+    findings = (*(() if report is None else report.findings), *more)
+    findings = tuple(f for f in findings if f.check not in told_only)
     if generation.status != "ok":
         findings = ()
     outcome, failed, reasons = _end(case, generation, findings)

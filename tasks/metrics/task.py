@@ -8,7 +8,9 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.checks.duplicates import find_duplicates
+from tasks.check_rules import GROUP_KINDS, CheckRules
+from tasks.checks.groups import group_findings
+from tasks.checks.unrequested import extra_text
 from tasks.context import RunContext
 from tasks.harness.journal import Journal
 from tasks.metrics.compute import compute_metrics as compute
@@ -20,12 +22,15 @@ from tasks.metrics.tables import (
     findings_frame,
     generations_frame,
     outcomes_frame,
+    reports_frame,
 )
 from tasks.plan import Drawn, RunPlan
-from tasks.records import Arm, Case, Finding, Generation, ImageReport, Metrics, Outcome
+from tasks.records import Arm, Case, Generation, ImageReport, Metrics, Outcome
 from tasks.telemetry import stage
 
 ARMS: tuple[Arm, Arm] = ("baseline", "candidate")
+#: Of a policy that asks for nothing beside the checks.
+DEFAULT = CheckRules()
 
 
 class Measured:
@@ -89,29 +94,48 @@ def judge_cases(
     cases: Sequence[Case],
     generations: Mapping[tuple[Arm, str], Generation],
     reports: Mapping[tuple[Arm, str], ImageReport],
+    rules: CheckRules = DEFAULT,
+    *,
+    told: bool = True,
 ) -> Judged:
-    """Judge what was generated for the cases; those that are not finished are left out."""
+    """Judge what was generated for the cases; those that are not finished are left out.
+
+    Args:
+        context: The run.
+        cases: The cases that count.
+        generations: What they got.
+        reports: What the checks found on it.
+        rules: What the policy asks of the checks.
+        told: Whether what is only told is looked for too; the outcomes are the same without.
+    """
+    done = {
+        (arm, case.case_id): generations[arm, case.case_id]
+        for arm in ARMS
+        for case in cases
+        if (arm, case.case_id) in generations
+    }
+    own = {
+        key: report
+        for key, generation in done.items()
+        # What was found on a picture that nobody can look at any more proves nothing.
+        if (report := reports.get(key)) is not None
+        and (generation.image_digest is None or _is_kept(context, generation))
+    }
+    told_only = rules.consistency.told_only
+    kinds = [kind for kind in GROUP_KINDS if told or f"consistency.{kind}" not in told_only]
+    together = group_findings(cases, own, rules.consistency, kinds)
+    by_id = {case.case_id: case for case in cases}
     outcomes: list[Outcome] = []
-    kept: list[Generation] = []
     complete: dict[tuple[Arm, str], ImageReport] = {}
-    for arm in ARMS:
-        done = [generations[arm, c.case_id] for c in cases if (arm, c.case_id) in generations]
-        copies = _duplicates(arm, cases, done, reports)
-        by_id = {case.case_id: case for case in cases}
-        for generation in done:
-            key = (arm, generation.case_id)
-            report, copy = reports.get(key), copies.get(generation.case_id)
-            if generation.image_digest is not None and not _is_kept(context, generation):
-                # What was found on a picture that nobody can look at any more proves nothing.
-                report, copy = None, None
-            outcomes.append(
-                judge(context.run_id, by_id[generation.case_id], generation, report, copy)
-            )
-            if report is not None:
-                findings = (*report.findings, copy) if copy is not None else report.findings
-                complete[key] = report.model_copy(update={"findings": findings})
-        kept += done
-    return Judged(outcomes, kept, complete)
+    for key, generation in done.items():
+        case, report = by_id[generation.case_id], own.get(key)
+        more = together.get(key, ())
+        if report is not None:
+            more = (*extra_text(case, report, rules), *more)
+            findings = (*report.findings, *more)
+            complete[key] = report.model_copy(update={"findings": findings})
+        outcomes.append(judge(context.run_id, case, generation, report, more, told_only))
+    return Judged(outcomes, list(done.values()), complete)
 
 
 def metrics_of(
@@ -144,7 +168,7 @@ def compute_metrics(context: RunContext, plan: RunPlan, drawn: Drawn) -> Measure
     reports = {key: report for key, report in journal.reports().items() if key in generations}
     # The order of the plan, with the extra cases of slices that looked bad behind it.
     cases = [case for case_id, case in plan.by_id.items() if case_id in drawn]
-    judged = judge_cases(context, cases, generations, reports)
+    judged = judge_cases(context, cases, generations, reports, plan.policy.checks)
     metrics = metrics_of(plan, cases, judged.outcomes, drawn)
     counted = {(g.arm, g.case_id) for g in judged.generations}
     rest = [g for key, g in generations.items() if key not in counted]
@@ -156,6 +180,10 @@ def compute_metrics(context: RunContext, plan: RunPlan, drawn: Drawn) -> Measure
             (context.run_id, arm, case_id, finding)
             for (arm, case_id), report in judged.reports.items()
             for finding in report.findings
+        ),
+        "reports": reports_frame(
+            (context.run_id, arm, case_id, report)
+            for (arm, case_id), report in judged.reports.items()
         ),
         "outcomes": outcomes_frame(judged.outcomes),
         "metrics": pd.DataFrame(
@@ -179,23 +207,3 @@ def _is_kept(context: RunContext, generation: Generation) -> bool:
         return path.stat().st_size == generation.image_bytes
     except OSError:
         return False
-
-
-def _duplicates(
-    arm: Arm,
-    cases: Sequence[Case],
-    generations: list[Generation],
-    reports: Mapping[tuple[Arm, str], ImageReport],
-) -> dict[str, Finding]:
-    """Return the near-duplicates of an arm among different prompts, by case.
-
-    Edits are left out: two edits of one upload are meant to look alike.
-    """
-    prompts = {case.case_id: case.prompt for case in cases if case.subtask != "edit"}
-    return find_duplicates(
-        [
-            (g.case_id, prompts[g.case_id], report.fingerprint)
-            for g in generations
-            if g.case_id in prompts and (report := reports.get((arm, g.case_id))) is not None
-        ]
-    )

@@ -78,7 +78,14 @@ class Looker:
             self._reports |= journal.reports(arm, shard.case_ids)
         self._drawn |= dict.fromkeys(shard.case_ids, shard.top_up)
         cases = [case for case_id, case in plan.by_id.items() if case_id in self._drawn]
-        judged = judge_cases(self._context, cases, self._generations, self._reports)
+        judged = judge_cases(
+            self._context,
+            cases,
+            self._generations,
+            self._reports,
+            plan.policy.checks,
+            told=False,
+        )
         metrics = metrics_of(plan, cases, judged.outcomes, self._drawn)
         # Written after every shard: a run that is killed because it looks bad has spent its risk.
         record_test(self._context, plan, "HOLD", metrics)

@@ -33,6 +33,7 @@ from tasks.metrics.tables import (
     findings_frame,
     generations_frame,
     outcomes_frame,
+    reports_frame,
 )
 from tasks.mix.catalog import load_catalog
 from tasks.mix.manifest import Mix, load_mix
@@ -61,6 +62,7 @@ def frames(view: ReportView) -> dict[str, pd.DataFrame]:
             for (arm, case), report in view.reports.items()
             for finding in report.findings
         ),
+        "reports": reports_frame((RUN_ID, *key, seen) for key, seen in view.reports.items()),
         "outcomes": outcomes_frame(view.outcomes),
         "metrics": pd.DataFrame({"measure": ["failure_rate"], "value": [0.01]}),
     }

@@ -25,7 +25,8 @@ def end(
     found: ImageReport | None = None,
     *,
     case: dict[str, Any] | None = None,
-    duplicate: Finding | None = None,
+    more: tuple[Finding, ...] = (),
+    told_only: frozenset[str] = frozenset(),
     **generation: Any,
 ) -> Outcome:
     asked = Case(case_id="c1", prompt="a", subtask="typography", locale="th", **(case or {}))
@@ -39,7 +40,7 @@ def end(
         status=status,  # type: ignore[arg-type]
         **generation,
     )
-    return judge("r1", asked, made, found, duplicate)
+    return judge("r1", asked, made, found, more, told_only)
 
 
 PASSED = report(finding("decode.complete", "pass"), finding("typography.text", "pass"))
@@ -85,9 +86,18 @@ def test_a_picture_that_nobody_judged_is_unmeasured(found: ImageReport | None) -
 
 
 def test_a_near_duplicate_of_another_prompt_is_a_defect() -> None:
-    outcome = end(found=PASSED, duplicate=finding("consistency.duplicate", "fail"))
+    outcome = end(found=PASSED, more=(finding("consistency.duplicate", "fail"),))
     assert outcome.reasons == ("consistency.duplicate",)
     assert "consistency.duplicate" in outcome.judged
+
+
+def test_what_is_only_told_fails_no_picture_and_passes_none() -> None:
+    told = frozenset({"consistency.campaign"})
+    outcome = end(found=PASSED, more=(finding("consistency.campaign", "fail"),), told_only=told)
+    assert (outcome.outcome, outcome.reasons) == ("ok", ())
+    assert "consistency.campaign" not in outcome.judged
+    alone = end(found=report(), more=(finding("consistency.campaign", "pass"),), told_only=told)
+    assert alone.outcome == "unmeasured"
 
 
 @pytest.mark.parametrize(

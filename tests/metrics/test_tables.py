@@ -16,6 +16,7 @@ from tasks.metrics.tables import (
     findings_frame,
     generations_frame,
     outcomes_frame,
+    reports_frame,
 )
 from tasks.records import (
     Attempt,
@@ -23,6 +24,7 @@ from tasks.records import (
     FailureClass,
     Finding,
     Generation,
+    ImageReport,
     Outcome,
     Region,
 )
@@ -60,6 +62,19 @@ FINDING = Finding(
     score=4.5,
     region=Region(x=1, y=2, width=3, height=4),
 )
+REPORT = ImageReport(
+    findings=(FINDING,),
+    read_text=("Open", "half \ud800"),
+    text_severity=("minor",),
+    extra_text=("Shut",),
+    extra_regions=(Region(x=1, y=2, width=3, height=4),),
+    fingerprint="0f" * 32,
+    look="00" * 192,
+    width=64,
+    height=48,
+    colour=(50.0, 1.0, -2.0, 9.0),
+    seconds=0.1,
+)
 OUTCOME = Outcome(
     run_id="r1",
     arm="candidate",
@@ -80,6 +95,7 @@ TABLES: list[tuple[Build, Any]] = [
     (generations_frame, GENERATION),
     (attempts_frame, GENERATION),
     (findings_frame, ("r1", "candidate", "c1", FINDING)),
+    (reports_frame, ("r1", "candidate", "c1", REPORT)),
     (outcomes_frame, OUTCOME),
 ]
 
@@ -112,6 +128,9 @@ def test_tables_hold_every_field_of_their_records() -> None:
         "arm",
         "case_id",
     }
+    assert set(reports_frame([]).columns) == (
+        set(ImageReport.model_fields) - {"findings"} | {"run_id", "arm", "case_id"}
+    )
     regions = {"region_x", "region_y", "region_width", "region_height"}
     assert set(findings_frame([]).columns) == (
         set(Finding.model_fields) - {"region"} | {"run_id", "arm", "case_id"} | regions
