@@ -188,7 +188,8 @@ class StabilityServer(HttpFake):
             )
         self.credit -= cost
         seed = asked["seed"] or next(self._random)
-        reply = _delivered(asked, name, seed, accept)
+        # A job's picture comes as the look at it asks, whatever the start accepted.
+        reply = _delivered(asked, name, seed, "image/*" if name == "creative" else accept)
         if name != "creative":
             return reply
         job = hashlib.sha256(f"{next(self._ids)}".encode()).hexdigest()
