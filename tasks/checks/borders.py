@@ -22,9 +22,13 @@ from tasks.checks.logo import brand_logo
 from tasks.records import Finding, Region
 from tasks.settings import DATASETS
 
-#: Levels that a pixel of a bar may differ from its colour (JPEG rings near the edge), and levels
-#: from which a pixel is no part of it any more.
+#: Levels that a pixel of a bar may differ from its colour, and levels from which a pixel is no part
+#: of it any more.
 _SAME, _OTHER = 10, 24
+#: Lines before the edge of a bar that JPEG and WebP may fill with ringing: a block of 16 of them
+#: holds the edge. An edge itself is no wider than this many lines, and so many pixels of the last
+#: line before it may ring by more than :data:`_OTHER`.
+_RINGS, _EDGE, _STRAY = 18, 3, 0.35
 #: Share of the pixels of a line that must be of one colour.
 _WHOLE = 0.985
 #: Bars are looked for in this share of the picture at each side.
@@ -53,7 +57,7 @@ class Bar(NamedTuple):
     filled: float
     #: Median spread of lines behind it, in levels: plain bands have none.
     varied: float
-    #: Largest difference of its pixels from its colour.
+    #: Difference of its pixels from its colour that 1 of 200 exceeds, without lines that may ring.
     spread: int
     #: Share of the rest of the picture that has the colour right behind the bar, and share of its
     #: lines that show more than one colour: a plain page with something on it has both.
@@ -90,26 +94,58 @@ def _bar(lines: Pixels) -> Bar | None:
         return None  # As nearly all pictures: nothing more is looked at.
     whole = _whole(inner[: reach + 1], colour)
     depth = len(whole) if whole.all() else int(whole.argmin())
+    if depth > reach:
+        return None
+    depth, filled = _edge(inner, depth, colour)
     # One line may be half bar, half picture; what counts begins behind it.
     rest = inner[depth + 1 : length - depth]
     near = max(4, length // 16)
-    if depth > reach or len(rest) < 2 * near:
+    if len(rest) < 2 * near:
         return None
-    after = np.abs(rest[: 1 + max(1, length // 100)].astype(np.int16) - colour).max(axis=2)
     spreads = rest[:: max(1, len(rest) // 128)].std(axis=1).max(axis=1)
     behind = np.median(rest[:near], axis=(0, 1)).astype(np.int16)
     like = np.abs(rest[::4].astype(np.int16) - behind).max(axis=2) <= 2 * _SAME
-    own = np.abs(inner[: depth - 1].astype(np.int16) - colour)
+    own = np.abs(inner[: max(2, depth - _RINGS)].astype(np.int16) - colour)
     return Bar(
         depth=depth,
         share=depth / length,
         colour=_colour(colour),
-        filled=float((after > _OTHER).mean(axis=1).min()),
+        filled=filled,
         varied=float(np.median(rest[:near].std(axis=1).max(axis=1))),
-        spread=int(own.max()),
+        spread=int(np.quantile(own, 0.995)),
         ground=float(like.mean()),
         busy=float((spreads >= 10).mean()),
     )
+
+
+def _edge(lines: Pixels, depth: int, colour: NDArray[np.int16]) -> tuple[int, float]:
+    """Return where a bar ends, and the share of the lines behind it that is another colour.
+
+    Where the lines stop to be of one colour the picture may begin, or the ringing of JPEG and WebP
+    before it. So the edge is looked for in the lines that follow: it is where nearly nothing turns
+    into nearly all within few lines. What only widens has no such place, and ends where it began.
+
+    Args:
+        lines: From the outer one inwards.
+        depth: How many of them are of one colour without doubt.
+        colour: The colour.
+    """
+    behind = 1 + max(1, len(lines) // 100)
+    seen = lines[max(0, depth - 1) : depth + _RINGS + _EDGE + behind].astype(np.int16)
+    other = (np.abs(seen - colour).max(axis=2) > _OTHER).mean(axis=1)
+    first = depth - max(0, depth - 1)
+
+    def filled(place: int) -> float:
+        after = other[place : place + behind]
+        return float(after.min()) if len(after) == behind else 0.0
+
+    best = (filled(first + 1), depth)
+    for place in range(first, min(first + _RINGS, len(other) - 1)):
+        if place and other[place - 1] > _STRAY:
+            break  # The picture has begun.
+        for width in range(1, _EDGE + 1):
+            best = max(best, (filled(place + width), place - first + depth))
+    return best[1], best[0]
 
 
 def _whole(lines: Pixels, colour: NDArray[np.int16]) -> NDArray[np.bool_]:
@@ -137,9 +173,13 @@ class Borders:
     #: Least thickness of a bar that is alone, and spread behind it that shows a picture.
     single: float = 0.02
     varied: float = 6.0
+    #: The same behind a bar that is alone and of exactly one colour, and how much of the line
+    #: behind such a bar must be picture.
+    calm: float = 0.5
+    whole: float = 0.95
     datasets: Path = DATASETS
     name: str = "geometry.borders"
-    version: str = "1"
+    version: str = "2"
     higher_is_better: bool = False
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -196,14 +236,20 @@ class Borders:
                 found |= {one: every[one], two: every[two]}
         if found:
             return found
-        return {
-            side: bar
-            for side, bar in seen.items()
-            if bar.filled >= self.alone
-            and bar.share >= self.single
-            and bar.spread <= 2
-            and _neutral(bar.colour)
-        }
+        return {side: bar for side, bar in every.items() if self._is_strip(bar)}
+
+    def _is_strip(self, bar: Bar) -> bool:
+        """Say whether a strip along one side alone was left undrawn.
+
+        Behind it lies a picture; or a calm part of one, and then the strip must be of exactly one
+        colour, which nothing beside it is: neither a flag nor a drawn page has that.
+        """
+        if bar.share < self.single or not _neutral(bar.colour):
+            return False
+        if bar.varied >= self.varied:
+            return bar.filled >= self.alone and bar.spread <= 2
+        calm = bar.varied >= self.calm and bar.busy >= 0.1
+        return calm and bar.filled >= self.whole and bar.spread == 0
 
     def _is_pair(self, one: Bar, two: Bar) -> bool:
         """Say whether two opposite strips are as thick as each other and end as bars end."""

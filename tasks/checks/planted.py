@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tasks.checks import (
     duplicates,
@@ -26,6 +26,7 @@ from tasks.checks import (
     planted_upscale,
 )
 from tasks.checks.base import Check, Expected, Picture
+from tasks.checks.counts import CheckHealth, CleanHealth, DefectHealth
 from tasks.checks.decode import FILE, MIME, STILL, decode
 from tasks.checks.planted_base import Defect, Good, Planted
 from tasks.checks.suite import CHECKS
@@ -33,7 +34,7 @@ from tasks.providers.embedded.draws import generator
 from tasks.records import CheckVerdict
 
 #: Changes whenever other pictures are planted, or in another way.
-VERSION = "1"
+VERSION = "2"
 
 #: Every kind of defect; a new check brings its own in a module ``planted_*`` and joins it here.
 DEFECTS: tuple[Defect, ...] = (
@@ -48,8 +49,6 @@ DEFECTS: tuple[Defect, ...] = (
     *planted_edit.DEFECTS,
     *planted_upscale.DEFECTS,
 )
-#: Checks that, as the suite runs them, only tell and never fail: nothing can be planted for them.
-NEVER_FAIL = frozenset({"colour.profile"})
 #: What decoding finds, before any check of the suite.
 _DECODE = (FILE, MIME, STILL)
 #: In a quick look, the share of the pictures that are made edits or enlargements of themselves.
@@ -66,93 +65,6 @@ def check_names() -> tuple[str, ...]:
 def defects_of(checks: Collection[str]) -> tuple[Defect, ...]:
     """Return the defects that are planted for these checks."""
     return tuple(defect for defect in DEFECTS if defect.check in checks)
-
-
-@dataclass(frozen=True)
-class DefectHealth:
-    """What a check made of one kind of defect at one strength."""
-
-    name: str
-    check: str
-    strength: float
-    found: int = 0
-    planted: int = 0
-    #: Of the planted: the check broke or said that it cannot judge. Not found.
-    unjudged: int = 0
-    #: CPU seconds of the check itself, over all planted.
-    seconds: float = 0.0
-    #: Pictures in which the defect was missed, the first few.
-    missed: tuple[str, ...] = ()
-
-    def plus(self, other: DefectHealth) -> DefectHealth:
-        """Return both counts together."""
-        return replace(
-            self,
-            found=self.found + other.found,
-            planted=self.planted + other.planted,
-            unjudged=self.unjudged + other.unjudged,
-            seconds=self.seconds + other.seconds,
-            missed=(*self.missed, *other.missed)[:8],
-        )
-
-
-@dataclass(frozen=True)
-class CleanHealth:
-    """What a check made of good pictures; those it does not apply to are not counted."""
-
-    check: str
-    alarms: int = 0
-    clean: int = 0
-    faults: int = 0
-    seconds: float = 0.0
-    #: Pictures that were called bad, and why, the first few.
-    accused: tuple[str, ...] = ()
-
-    def plus(self, other: CleanHealth) -> CleanHealth:
-        """Return both counts together."""
-        return replace(
-            self,
-            alarms=self.alarms + other.alarms,
-            clean=self.clean + other.clean,
-            faults=self.faults + other.faults,
-            seconds=self.seconds + other.seconds,
-            accused=(*self.accused, *other.accused)[:8],
-        )
-
-
-@dataclass(frozen=True)
-class CheckHealth:
-    """Everything about one check."""
-
-    check: str
-    clean: CleanHealth
-    defects: tuple[DefectHealth, ...] = ()
-
-    @property
-    def found(self) -> int:
-        """Planted defects that the check found, all kinds together."""
-        return sum(defect.found for defect in self.defects)
-
-    @property
-    def planted(self) -> int:
-        """Planted defects, all kinds together."""
-        return sum(defect.planted for defect in self.defects)
-
-    def plus(self, other: CheckHealth) -> CheckHealth:
-        """Return both measurements together, kind by kind.
-
-        Raises:
-            ValueError: They are not of the same check, kinds and strengths.
-        """
-        mine, theirs = ([(d.name, d.strength) for d in h.defects] for h in (self, other))
-        if self.check != other.check or mine != theirs:
-            raise ValueError(f"{self.check!r} was measured in another way than {other.check!r}")
-        pairs = zip(self.defects, other.defects, strict=True)
-        return replace(
-            self,
-            clean=self.clean.plus(other.clean),
-            defects=tuple(one.plus(two) for one, two in pairs),
-        )
 
 
 def judge(name: str, shown: Planted) -> CheckVerdict:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from tasks.checks.base import Pixels
-from tasks.checks.planted_base import Defect, Good, Planted, choice
+from tasks.checks.planted_base import Defect, Good, Planted, choice, encoded
 
 BORDERS = "geometry.borders"
 _CURVE = (0.15, 0.3, 0.6, 1.0)
@@ -19,9 +19,14 @@ _FILLS = (0, 0, 0, 255, 255, 16, 240)
 _SEEN, _SHARE = 40, 0.75
 
 
-def _asked(good: Good, data: bytes) -> Planted:
+def _asked(good: Good, pixels: Pixels, rng: np.random.Generator) -> Planted:
+    """Return pixels as a file of one of the kinds that providers send; two of three are lossy."""
     height, width = good.rgb.shape[:2]
-    return good.sent(data, width=width, height=height, aspect=width / height)
+    kind = choice(("PNG", "JPEG", "WEBP"), rng)
+    lossy = {} if kind == "PNG" else {"quality": int(rng.integers(75, 96))}
+    data = encoded(pixels, kind, **lossy)
+    mime = f"image/{kind.lower()}"
+    return good.sent(data, width=width, height=height, aspect=width / height, declared_mime=mime)
 
 
 def _fill(lines: Sequence[Pixels], rng: np.random.Generator) -> int | None:
@@ -50,7 +55,7 @@ def _placed(good: Good, top: int, left: int, rng: np.random.Generator) -> Plante
     size = (width - 2 * left, height - 2 * top)
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
     canvas[top : height - top, left : width - left] = small
-    return _asked(good, good.planted(canvas).data)
+    return _asked(good, canvas, rng)
 
 
 def letterboxed(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
@@ -79,7 +84,7 @@ def undrawn(good: Good, strength: float, rng: np.random.Generator) -> Planted | 
     if fill is None:
         return None
     turned[:rows] = fill
-    return _asked(good, good.planted(pixels).data)
+    return _asked(good, pixels, rng)
 
 
 DEFECTS = (

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,6 +8,7 @@ from PIL import Image, ImageDraw
 
 from tasks.checks.base import Expected, Pixels
 from tasks.checks.borders import Borders, bars
+from tasks.checks.decode import decode
 from tasks.records import Finding
 from tests.checks.drawing import as_picture, scene
 
@@ -49,6 +52,39 @@ def test_bars_are_found_and_measured(share: float, sides: str, level: int) -> No
 @pytest.mark.parametrize("side", list("tblr"))
 def test_a_strip_left_undrawn_is_found(side: str) -> None:
     assert judged(barred(40, side, 128)).verdict == "fail"
+
+
+@pytest.mark.parametrize(("kind", "quality"), [("JPEG", 75), ("JPEG", 92), ("WEBP", 80)])
+@pytest.mark.parametrize("sides", ["tb", "lr", "tblr", "t", "r"])
+@pytest.mark.parametrize("level", [0, 240])
+def test_bars_are_found_through_the_ringing_of_lossy_files(
+    level: int, sides: str, kind: str, quality: int
+) -> None:
+    """The edge lies in the middle of a block of 8, which rings all over."""
+    file = io.BytesIO()
+    barred(43, sides, level).save(file, kind, quality=quality)
+    picture = decode(file.getvalue(), SQUARE).picture
+    assert picture is not None
+    found = Borders().run(picture, SQUARE)
+    assert found.verdict == "fail"
+    count = 2 if len(sides) > 1 else 1
+    assert found.score == pytest.approx(count * 43 / 512, abs=count * 3 / 512)
+
+
+def calm(strip: int, grain: float) -> Image.Image:
+    """A grey wall in even light with something on it, its first rows of one colour."""
+    rng = np.random.default_rng(5)
+    pixels = np.full((512, 512, 3), 150.0)
+    pixels[300:420, 150:400] = rng.uniform(30, 220, (120, 250, 3))
+    pixels += rng.normal(0, grain, pixels.shape)
+    pixels[:strip] = 16
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def test_a_strip_of_one_exact_colour_is_found_beside_a_calm_part() -> None:
+    assert judged(calm(60, 1.5)).verdict == "fail"
+    # A drawing has such parts: without grain nothing tells the strip from one of them.
+    assert judged(calm(60, 0.0)).verdict == "pass"
 
 
 @settings(max_examples=25, deadline=None)
