@@ -27,6 +27,8 @@ import cv2
 from tests.fakes.http_fake import HttpFake, Reply, Request, as_json, decoded, encoded, squares
 
 CHECKPOINT = "sd_xl_base_1.0.safetensors"
+#: How long a job keeps the GPU busy by the server's own clock.
+BUSY_MS = 2_500
 UPSCALER = "RealESRGAN_x4plus.pth"
 #: sha256 of the weights as the file's own metadata states it.
 SPEC_HASH = "0x" + hashlib.sha256(b"sd_xl_base_1.0").hexdigest()
@@ -280,7 +282,8 @@ class ComfyServer(HttpFake):
         return as_json(found)
 
     def _run(self, job: _Job) -> dict[str, Any]:
-        said: list[Any] = [["execution_start", {"prompt_id": job.identity}]]
+        start = {"prompt_id": job.identity, "timestamp": 1_764_426_300_000}
+        said: list[Any] = [["execution_start", start]]
         key = json.dumps({n: job.graph[n] for o in job.wanted for n in _upstream(job.graph, o)})
         outputs: dict[str, Any] = {}
         status = "success"
@@ -297,7 +300,8 @@ class ComfyServer(HttpFake):
                 status, outputs = "error", {}
                 said.append(["execution_error", error.message(job)])
         if status == "success":
-            said.append(["execution_success", {"prompt_id": job.identity}])
+            end = {"prompt_id": job.identity, "timestamp": start["timestamp"] + BUSY_MS}
+            said.append(["execution_success", end])
         return {
             "prompt": [job.number, job.identity, job.graph, job.extra, job.wanted],
             "outputs": outputs,
