@@ -45,6 +45,7 @@ def _mount() -> None:
         cli_deploy,
         cli_evidence,
         cli_metrics,
+        cli_models,
         cli_operate,
         cli_plan,
         cli_retests,
@@ -88,6 +89,7 @@ def _mount() -> None:
     add(gate, "approve", cli_approval.approve, "approve", f"approve RUN {why}")
     add(gate, "reject", cli_approval.reject, f"reject RUN {why}")
     app.add_typer(cli_retests.retests, name="retests", rich_help_panel=gate)
+    app.add_typer(cli_models.models, name="models", rich_help_panel=gate)
     add(gate, "history", cli_operate.history)
     add(gate, "report", cli_operate.report)
 
