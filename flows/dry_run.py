@@ -106,14 +106,15 @@ def dry_run_gate(request: GateRequest, settings: Settings) -> dict[str, Any]:
 
 
 def list_cost(plan: RunPlan, arm: Arm) -> int:
-    """Return micro-dollars for one attempt at every stage of every case."""
+    """Return the most micro-dollars for one attempt at every stage of every case."""
+    from tasks.harness.route import steps
+    from tasks.providers.cost import worst_case
+
     mix = plan.mix(arm)
-    models = mix.by_name
     return sum(
-        price.microusd
+        worst_case(step.model, step.stage.prompt(case.prompt), step.width, step.height) or 0
         for case in plan.cases
-        for stage in mix.alternative(case.subtask, case.digest).stages
-        if (price := models[stage.model].price) is not None
+        for step in steps(mix, case)
     )
 
 

@@ -64,7 +64,7 @@ def models(view: ReportView) -> list[dict[str, Any]]:
                 "pin": model.pin,
                 "reported": visible(", ".join(seen)) or NONE,
                 "drift": any(version != model.version for version in seen),
-                "price": NONE if price is None else f"${price.usd:g} per {price.per}",
+                "price": NONE if price is None else price.words,
                 "price_source": ""
                 if price is None
                 else visible(f"{price.source}, {price.date.isoformat()}"),

@@ -86,6 +86,7 @@ def request_for(
     key: str,
     image: bytes | None,
     queued_s: float,
+    mask: bytes | None = None,
 ) -> GenerationRequest:
     """Return the request of one attempt."""
     return GenerationRequest(
@@ -103,6 +104,7 @@ def request_for(
         brand=case.brand,
         locale=case.locale,
         image=image,
+        mask=mask,
         queued_s=queued_s,
     )
 
@@ -131,6 +133,7 @@ class Track:
         models: tuple[str, ...],
         image_digest: str | None = None,
         source_digest: str | None = None,
+        image_bytes: int = 0,
     ) -> Generation:
         """Return the end of the case: with a picture exactly when ``image_digest`` is given."""
         last = self.last
@@ -156,7 +159,7 @@ class Track:
             source_digest=source_digest if image_digest is not None else None,
             declared_mime=last.declared_mime,
             sniffed_mime=last.sniffed_mime,
-            image_bytes=last.body_bytes if image_digest is not None else 0,
+            image_bytes=image_bytes if image_digest is not None else 0,
             attempts=tuple(self.attempts),
             cost_microusd=sum(a.cost_microusd for a in self.attempts),
             latency_s=latency,

@@ -169,6 +169,11 @@ class _ShardRun:
             for case in self.cases
             if self.routes[case.case_id][0].stage.operation == "edit"
         }
+        self.masks = {
+            case.case_id: read_upload(case, datasets, "mask")
+            for case in self.cases
+            if case.mask is not None and case.case_id in self.uploads
+        }
         self.journal = Journal(state, plan.run_id)
         self.ledger = SpendLedger(
             state,
@@ -273,7 +278,7 @@ class _ShardRun:
             None if data is None else await self._aside(self.store.put, data)
             for data in (image, source)
         ]
-        return self._end(case, track, models, *digests)
+        return self._end(case, track, models, digests[0], digests[1], len(image or b""))
 
     def _end(
         self,
@@ -282,6 +287,7 @@ class _ShardRun:
         models: tuple[str, ...],
         image_digest: str | None = None,
         source_digest: str | None = None,
+        image_bytes: int = 0,
     ) -> Generation:
         return track.generation(
             run_id=self.plan.run_id,
@@ -292,6 +298,7 @@ class _ShardRun:
             models=models,
             image_digest=image_digest,
             source_digest=source_digest,
+            image_bytes=image_bytes,
         )
 
     async def _stage(
@@ -325,7 +332,15 @@ class _ShardRun:
                 return None
             seed = self.plan.case_seed(case)
             request = request_for(
-                step, case, seed=seed, attempt=number, key=key, image=image, queued_s=queued_s
+                step,
+                case,
+                seed=seed,
+                attempt=number,
+                key=key,
+                image=image,
+                # The mask is of the upload, so it fits no later stage.
+                mask=self.masks.get(case.case_id) if step.index == 0 else None,
+                queued_s=queued_s,
             )
             worst = reservation(self.providers[model], request)
             self.open[key] = False

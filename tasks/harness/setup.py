@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import httpx
 
@@ -55,22 +56,22 @@ def adapter(
     return factory(model, address, key)
 
 
-def read_upload(case: Case, datasets: Path) -> bytes:
-    """Return the picture that a case wants to have edited.
+def read_upload(case: Case, datasets: Path, field: Literal["upload", "mask"] = "upload") -> bytes:
+    """Return the picture that a case wants to have edited, or the mask of that edit.
 
     Raises:
         DataError: The case names none, or one that is not below ``datasets`` or unreadable.
     """
-    where = f"case {case.case_id!r}"
-    if not case.upload:
-        raise DataError(where, None, "upload", "an edit needs a picture; name one or drop the case")
+    where, name = f"case {case.case_id!r}", case.upload if field == "upload" else case.mask
+    if not name:
+        raise DataError(where, None, field, "an edit needs a picture; name one or drop the case")
     root = datasets.resolve()
-    path = (root / case.upload).resolve()
+    path = (root / name).resolve()
     if not path.is_relative_to(root):
-        raise DataError(where, None, "upload", f"{case.upload!r} lies outside {root}")
+        raise DataError(where, None, field, f"{name!r} lies outside {root}")
     try:
         if path.stat().st_size > MOST_UPLOAD:
-            raise DataError(where, None, "upload", f"{path} has more than {MOST_UPLOAD:,} bytes")
+            raise DataError(where, None, field, f"{path} has more than {MOST_UPLOAD:,} bytes")
         return path.read_bytes()
     except OSError as error:
-        raise DataError(where, None, "upload", f"{path} cannot be read: {error}") from None
+        raise DataError(where, None, field, f"{path} cannot be read: {error}") from None

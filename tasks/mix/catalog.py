@@ -99,6 +99,19 @@ class Price(Strict):
         """Price of one unit in micro-dollars, rounded up."""
         return microusd(self.usd)
 
+    @property
+    def words(self) -> str:
+        """The price in words, e.g. ``$0.04 per image``."""
+        if self.tokens is not None:
+            rates = ", ".join(
+                f"{name} ${rate:g}" for name, rate in self.tokens.model_dump().items() if rate
+            )
+            return f"up to ${self.usd:g} per image ({rates or 'free'} per million tokens)"
+        if self.credits is not None:
+            return f"{self.credits:g} credits of ${self.usd:g}"
+        first = "" if self.first_usd is None else f"${self.first_usd:g} for the first megapixel, "
+        return f"{first}${self.usd:g} per {self.per.replace('gpu_second', 'GPU-second')}"
+
 
 def _shown(dumped: dict[str, Any], later: tuple[str, ...]) -> dict[str, Any]:
     """Return a dump without the named fields that are unset."""

@@ -150,13 +150,15 @@ def _served_problems(
         )
     if safety_needed and served.safety not in (None, "on"):
         yield f"its provider reports the safety setting {served.safety!r}, it must be 'on'"
-    if served.price_usd is not None and model.price is not None:
+    # Only the price of an image can be compared with what a provider asks for one.
+    listed = model.price if model.price is not None and model.price.per == "image" else None
+    if served.price_usd is not None and listed is not None:
         # Asked this way round, NaN is a problem too: what cannot be compared is not known.
-        covered = served.price_usd <= model.price.usd + _CENT_FRACTION
+        covered = served.price_usd <= listed.usd + _CENT_FRACTION
         if not covered:
             yield (
                 f"its provider charges ${served.price_usd:g} an image, the catalog reckons with "
-                f"${model.price.usd:g}; the budget could not be kept: mend the catalog's price"
+                f"${listed.usd:g}; the budget could not be kept: mend the catalog's price"
             )
     if served.retires is not None:
         try:
