@@ -375,6 +375,7 @@ class _ShardRun:
                 attempt=number,
             ) as span:
                 result = await complete(self.providers[model], self.client, request)
+                self.limits.note(result.attempt)
                 attempt = await self._book(result.attempt)
                 span.ended(attempt)
         self._tell_attempt(case, attempt)
