@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from tasks.providers.answers import QUOTA
+from tasks.providers.answers import NO_RETRY, QUOTA
 from tasks.records import Attempt, FailureClass
 
 #: Failures that the same request may not meet again. A refusal, a bad request, a retired model, a
@@ -29,6 +29,8 @@ MOST_RETRY_AFTER_S = 30.0
 def retryable(attempt: Attempt) -> bool:
     """Return whether the failure of an attempt may pass when it is tried again."""
     if attempt.failure is FailureClass.THROTTLED and attempt.finish_reason == QUOTA:
+        return False
+    if attempt.failure is FailureClass.SERVER and attempt.finish_reason == NO_RETRY:
         return False
     return attempt.failure in RETRIED
 

@@ -50,6 +50,14 @@ _RATIOS = {
     "9:16": (768 / 1024, 1376 / 1024), "16:9": (1376 / 1024, 768 / 1024),
     "21:9": (1584 / 1024, 672 / 1024),
 }  # fmt: skip
+#: Imagen knows fewer shapes, and other pixels for them.
+_IMAGEN_SIDES = {
+    "1:1": (1024, 1024),
+    "3:4": (896, 1280),
+    "4:3": (1280, 896),
+    "9:16": (768, 1408),
+    "16:9": (1408, 768),
+}
 
 _TOP = {
     "contents", "generationConfig", "safetySettings", "systemInstruction", "tools", "toolConfig",
@@ -425,11 +433,13 @@ class GeminiServer(HttpFake):
         if "seed" in parameters and parameters.get("addWatermark") is not False:
             return _invalid("Seed is not supported when watermark is enabled.")
         (instance,) = body["instances"]
-        ratio = _RATIOS.get(parameters.get("aspectRatio", "1:1"))
-        if ratio is None:
-            return _invalid("aspectRatio must be one of 1:1, 3:4, 4:3, 9:16, 16:9")
-        side = _SIDES[parameters.get("sampleImageSize", "1K")]
-        width, height = (round(side * each) for each in ratio)
+        sides = _IMAGEN_SIDES.get(parameters.get("aspectRatio", "1:1"))
+        if sides is None:
+            return _invalid("aspectRatio must be one of " + ", ".join(_IMAGEN_SIDES))
+        factor = {"1K": 1, "2K": 2}.get(parameters.get("sampleImageSize", "1K"))
+        if factor is None:
+            return _invalid("sampleImageSize must be one of 1K, 2K")
+        width, height = (side * factor for side in sides)
         prompt = instance["prompt"]
         predictions = [
             {

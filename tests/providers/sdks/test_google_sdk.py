@@ -237,7 +237,7 @@ def test_imagen_gives_as_many_pictures_as_asked(sdk: Sdk, server: fake.GeminiSer
     for each in got.generated_images:
         pixels = decoded(each.image.image_bytes)
         assert pixels is not None
-        assert pixels.shape[:2] == (768, 1376)
+        assert pixels.shape[:2] == (768, 1408)
         assert each.image.mime_type == "image/png"
 
 
