@@ -3,84 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
-from tasks.checks.health import FIRST, LIVE, measure_drawings, take, version
-from tasks.checks.planted import DEFECTS, NEVER_FAIL, CheckHealth, DefectHealth, check_names
-from tasks.errors import ConfigError, known
-from tasks.settings import Settings
-from tasks.verdict.checkers import FLOOR, Sensitivity, blind
+from flows.watcher import Watcher
+from tasks.checks.counts import CheckHealth
+from tasks.checks.health import (
+    FIRST,
+    SEED,
+    HealthRecord,
+    known_record,
+    make_record,
+    measure_drawings,
+    own_record,
+    version,
+)
+from tasks.checks.live import LiveLook, Planted, counting
+from tasks.checks.planted import DEFECTS, check_names
+from tasks.checks.pool import CheckPool
+from tasks.context import RunContext
+from tasks.errors import ConfigError, PreflightError, known
+from tasks.plan import RunPlan
+from tasks.verdict.checkers import Sensitivity, blind
+from tasks.verdict.eyes import RISK, sensitivities
 
-#: Risk of each bound in the table.
-RISK = 0.05
 
+def begin_look(context: RunContext, plan: RunPlan, pool: CheckPool, watcher: Watcher) -> LiveLook:
+    """Let the run's own workers plant defects today, beside what is known of the checks.
 
-def health(
-    settings: Settings,
-    checks: Collection[str] | None = None,
-    *,
-    first: int = FIRST,
-    live: int = LIVE,
-    workers: int | None = None,
-) -> tuple[Sensitivity, ...]:
-    """Return what the decision may believe of the checks; measures a few pictures now.
+    Where nothing is known of the checks as they are here, they are measured first, once.
 
     Args:
-        settings: Where the record lies.
-        checks: Checks that can count in this run; all of them by default. A check that no case
-            of the run can fail (a logo without a brand) need not hold it.
-        first: Pictures where nothing is on record.
-        live: Pictures of this run alone.
-        workers: Processes; one a core by default.
+        context: The run.
+        plan: Its plan.
+        pool: The run's workers, before their first picture.
+        watcher: Hears how far the measurement is.
 
     Raises:
-        OSError: The record cannot be written.
-        BrokenProcessPool: A measuring process died.
+        PreflightError: The checks cannot be measured; nothing was spent.
+        EvidenceError: The disk is full.
     """
-    taken = take(settings.home, first=first, live=live, workers=workers)
-    return sensitivities(taken.record.checks, taken.now, checks)
+    settings = context.settings
+    record = known_record(settings.home, settings.planted_file)
+    if record is None:
+        record = _measure_once(settings.home, watcher)
+    now = Planted(
+        version=record.version,
+        pictures=record.pictures,
+        record=record.checks,
+        counting=counting([one.check for one in record.checks], plan),
+        asked=settings.planted_drawings,
+    )
+    return LiveLook(context.folder, now, pool)
 
 
-def sensitivities(
-    record: Sequence[CheckHealth],
-    now: Sequence[CheckHealth] = (),
-    checks: Collection[str] | None = None,
-) -> tuple[Sensitivity, ...]:
-    """Return the counts of every check; what is blind in a part has an entry of its own.
+def _measure_once(home: Path, watcher: Watcher) -> HealthRecord:
+    """Make this machine's own record."""
+    watcher.step("plant_defects", f"{FIRST} drawings, once for this version of the checks")
 
-    All kinds of defects of a check count together, as defects come mixed. That could hide a kind
-    that the check never sees, and a check that fell blind today behind years of good counts. So
-    these follow under names of their own, which :func:`tasks.verdict.checkers.blind` finds: a
-    kind whose sensitivity is proven to be below the floor, and a check that missed half of what
-    was planted in this run alone.
+    def on_done(done: int) -> None:
+        watcher.progress({"plant defects": (done, FIRST, "drawings")})
 
-    Args:
-        record: Everything on record, this run included.
-        now: This run alone.
-        checks: Which checks; all by default.
+    try:
+        return make_record(own_record(home), FIRST, on_done=on_done)
+    except (OSError, BrokenProcessPool) as error:
+        raise PreflightError(
+            [f"what the checks see could not be measured: {type(error).__name__}: {error}"]
+        ) from None
+
+
+def make_shipped(path: Path, pictures: int, on_done: Callable[[int], None]) -> dict[str, Any]:
+    """Measure ``pictures`` drawings for the record that ships with the code.
+
+    Returns:
+        The table as :func:`examine_checks` gives it.
+
+    Raises:
+        OSError: The file cannot be written.
+        BrokenProcessPool: A process died while measuring; what was measured is kept.
     """
-    found = []
-    for one in record:
-        if one.check in NEVER_FAIL or (checks is not None and one.check not in checks):
-            continue
-        found.append(
-            Sensitivity(one.check, one.found, one.planted, one.clean.alarms, one.clean.clean)
-        )
-        found += [
-            Sensitivity(f"{one.check} ({kind.name})", kind.found, kind.planted)
-            for kind in one.defects
-            if not _sees(kind)
-        ]
-    for one in now:
-        if (checks is None or one.check in checks) and one.planted and one.found * 2 <= one.planted:
-            found.append(Sensitivity(f"{one.check} (today)", one.found, one.planted))
-    return tuple(found)
-
-
-def _sees(kind: DefectHealth) -> bool:
-    """Say whether a kind may be seen; nothing is said against one that was hardly planted."""
-    counts = Sensitivity(kind.name, kind.found, kind.planted)
-    return counts.upper(RISK) >= FLOOR
+    record = make_record(path, pictures, on_done=on_done)
+    return _table(record.checks, record.pictures, SEED) | {"record": str(path)}
 
 
 def examine_checks(
@@ -106,6 +110,10 @@ def examine_checks(
     found = measure_drawings(
         range(pictures), seed=seed, checks=checks, curve=curve, on_unit=on_unit
     )
+    return _table(found, pictures, seed)
+
+
+def _table(found: Sequence[CheckHealth], pictures: int, seed: int) -> dict[str, Any]:
     at_default = [_at_default(one) for one in found]
     blinded = [b.name for b in blind(sensitivities(at_default))]
     broken = [one.check for one in found if one.clean.faults]

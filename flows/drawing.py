@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from prefect.futures import PrefectFuture
 
 from flows.artifacts import ProgressArtifact
+from flows.check_health import begin_look
 from flows.progress import ARMS, GateProgress
 from flows.watcher import Watcher
 from tasks.check_rules import Extras
@@ -62,6 +63,7 @@ def draw_until_decided(
     try:
         extras = Extras(plan.policy.checks, context.settings.plugins)
         with CheckPool(extras=extras) as pool:
+            today = begin_look(context, plan, pool, watcher)
             while _fill(context, plan, flight, drawer, looker, endpoints, pool, progress):
                 done = flight.popleft()
                 if done.shard.top_up is not None:
@@ -71,6 +73,9 @@ def draw_until_decided(
                 spend += sum(each.result().spend_microusd for each in done.made)
                 pictures += sum(each.result() for each in done.checked)
                 progress.update_artifact()
+                if not context.halt.is_set():
+                    # The first look needs to know what the checks see today.
+                    today.finish()
                 if not context.halt.is_set() and _settled(
                     plan, done, flight, drawer, looker, progress
                 ):

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from tasks.errors import ConfigError
 
 #: The checkout: holds ``datasets/`` and ``deployments/`` beside the code.
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +45,11 @@ class Settings(BaseModel):
     budgets_file: Path = DEPLOYMENTS / "budgets.yaml"
     #: Which gates run when.
     schedules_file: Path = DEPLOYMENTS / "schedules.yaml"
+    #: What is known of the checks before a run: counts of planted defects. Used while it is of the
+    #: version of the checks here; else this machine measures them once.
+    planted_file: Path = DATASETS / "planted.json"
+    #: Drawings in which each run plants defects.
+    planted_drawings: int = Field(default=10, ge=1, le=1_000)
     #: Where relative paths of models and trust lists in a policy start.
     plugins: Path = DEPLOYMENTS / "plugins"
     #: ``s3://bucket/prefix`` (any fsspec address) that holds the evidence for all workers.
@@ -100,6 +107,8 @@ def load_settings(environ: Mapping[str, str] | None = None, home: Path | None = 
         alerts_file=_file(env, "IMAGEGATE_ALERTS_FILE", "alerts.yaml"),
         budgets_file=_file(env, "IMAGEGATE_BUDGETS_FILE", "budgets.yaml"),
         schedules_file=_file(env, "IMAGEGATE_SCHEDULES_FILE", "schedules.yaml"),
+        planted_file=_file(env, "IMAGEGATE_PLANTED_FILE", DATASETS / "planted.json"),
+        planted_drawings=_count(env, "IMAGEGATE_PLANTED_DRAWINGS", 10, most=1_000),
         plugins=_file(env, "IMAGEGATE_PLUGINS", "plugins"),
         evidence_url=env.get("IMAGEGATE_EVIDENCE_URL") or None,
         s3_endpoint=env.get("IMAGEGATE_S3_ENDPOINT") or env.get("AWS_ENDPOINT_URL") or None,
@@ -118,7 +127,21 @@ def _secret(env: Mapping[str, str], name: str) -> SecretStr | None:
     return SecretStr(value) if value else None
 
 
-def _file(env: Mapping[str, str], name: str, default: str) -> Path:
+def _count(env: Mapping[str, str], name: str, default: int, *, most: int) -> int:
+    """Return the whole number from 1 that a variable holds.
+
+    Raises:
+        ConfigError: It holds something else.
+    """
+    given = env.get(name)
+    if not given:
+        return default
+    if not (given.isascii() and given.isdigit() and 1 <= int(given) <= most):
+        raise ConfigError(f"{name}={given!r}: expected a whole number from 1 to {most:,}")
+    return int(given)
+
+
+def _file(env: Mapping[str, str], name: str, default: str | Path) -> Path:
     """Return the file that a variable names, or the one of the project."""
     given = env.get(name)
     return Path(given).expanduser().resolve() if given else DEPLOYMENTS / default

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+#: Checks that, as the suite runs them, only tell and never fail: nothing can be planted for them.
+NEVER_FAIL = frozenset({"colour.profile"})
+#: The name under which a record counts good pictures that any check called bad: what counts
+#: against a build is a flag, whichever check raised it.
+ANY = "any check"
+
 
 @dataclass(frozen=True)
 class DefectHealth:

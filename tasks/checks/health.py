@@ -1,42 +1,42 @@
-"""How well the checks see on this machine: measured once a version, and a little in every run.
+"""How well the checks see: counts of planted defects, shipped with the code or measured once here.
 
-The drawings of one seed are one endless row. A record counts what the checks made of the first
-``pictures`` of it; whoever measures next goes on where the record ends, so counts only grow, and
-pictures that tuned nothing judge the checks in every run. A record belongs to one version of the
-checks, of what is planted and of the libraries: another version starts anew.
+A record counts what the checks made of the first drawings of one endless row. It belongs to one
+version of the checks, of what is planted and of the libraries; where the shipped one is of another
+version, this machine measures a smaller one, once. Its number of drawings is fixed before and never
+depends on what was found: so its bounds are exact. Each run looks at a few drawings of its own
+besides, see :mod:`tasks.checks.live`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import multiprocessing
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import reduce
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.checks import planted
-from tasks.checks.planted import CheckHealth
-from tasks.checks.suite import suite_version
+from tasks.checks.counts import ANY, CheckHealth, CleanHealth
+from tasks.checks.planted_base import Good
+from tasks.checks.suite import CHECKS, suite_version
 from tasks.records import digest_json
 from tasks.settings import DATASETS
 
-#: The row of drawings that is measured in runs; the tests and the docs use other seeds.
+#: The row of drawings that a record counts; runs, the tests and the docs use other seeds.
 SEED = 20_000
-#: Pictures measured where no record is known, and more in every run. One costs about 0.65 CPU
-#: seconds, two thirds of it the reading of a text that is not there.
-FIRST, LIVE = 100, 10
-#: The record that ships with the code; used where its version is that of this machine.
-SHIPPED = DATASETS / "planted.json"
-#: Pictures that one process measures before it reports.
+#: Drawings of a record that a machine makes for itself. One costs about 0.65 CPU seconds.
+FIRST = 100
+#: Drawings that one process measures before it reports.
 _UNIT = 5
 #: Libraries whose version can change what a check sees or what is drawn.
 _LIBRARIES = (
@@ -53,26 +53,32 @@ _LIBRARIES = (
 
 @dataclass(frozen=True)
 class HealthRecord:
-    """What the checks made of the first drawings of the row."""
+    """What the checks made of the first ``pictures`` drawings of the row.
+
+    The last entry, :data:`ANY`, counts the good pictures that any check called bad.
+    """
 
     version: str
+    #: Drawings that it was to count, and those that it counts so far.
+    asked: int
     pictures: int
     checks: tuple[CheckHealth, ...]
 
-
-@dataclass(frozen=True)
-class Health:
-    """What is known of the checks, and what they made of the pictures of this run alone."""
-
-    record: HealthRecord
-    now: tuple[CheckHealth, ...]
+    @property
+    def whole(self) -> bool:
+        """Whether its maker came to the end."""
+        return self.pictures == self.asked > 0
 
 
 _RECORD: TypeAdapter[HealthRecord] = TypeAdapter(HealthRecord)
 
 
 def version() -> str:
-    """Return a digest over everything that can change what a check makes of a drawing."""
+    """Return a digest over everything that can change what a check makes of a drawing.
+
+    Checks are named with their version and parameters, not by their source: a comment changes
+    nothing, and a check whose judgement changes gets another version.
+    """
     libraries = {}
     for name in _LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -85,48 +91,91 @@ def version() -> str:
     return digest_json(
         {
             "checks": suite_version(),
+            "parameters": {check.name: _parameters(check) for check in CHECKS},
             "planted": planted.VERSION,
             "defects": [(d.check, d.name, d.strength) for d in planted.DEFECTS],
             "libraries": libraries,
+            "second reader": _second_reader(),
             "machine": platform.machine(),
             "material": material.hexdigest(),
         }
     )
 
 
-def take(
-    home: Path,
-    *,
-    first: int = FIRST,
-    live: int = LIVE,
-    workers: int | None = None,
-    shipped: Path = SHIPPED,
-) -> Health:
-    """Measure ``live`` pictures now, and ``first`` where nothing is on record; keep the counts.
+def _parameters(check: Any) -> dict[str, str]:
+    """Return the limits of a check; where its data lies is none."""
+    return {
+        each.name: repr(value)
+        for each in dataclasses.fields(check)
+        if not isinstance(value := getattr(check, each.name), Path)
+    }
+
+
+def _second_reader() -> bool:
+    """Tell whether a second reader confirms what the first one read wrong."""
+    from tasks.checks.second_reader import LATIN
+    from tasks.checks.tesseract import installed
+
+    return not installed().isdisjoint(LATIN)
+
+
+def known_record(home: Path, shipped: Path) -> HealthRecord | None:
+    """Return the record for the checks as they are here: this machine's own, or the shipped one.
 
     Args:
         home: Folder of everything that imagegate writes.
-        first: Pictures for a new record. How many must not depend on what was found.
-        live: Pictures for this run alone, besides.
-        workers: Processes; one a core by default.
         shipped: The record that ships with the code.
 
+    Returns:
+        ``None`` where neither is of this version; then :func:`make_record` makes one.
+    """
+    here = version()
+    found = (read(path, here) for path in (shipped, own_record(home)))
+    return next((record for record in found if record is not None and record.whole), None)
+
+
+def own_record(home: Path) -> Path:
+    """Return the file of the record that this machine makes for itself."""
+    return home / "checks" / f"{version().removeprefix('sha256:')[:32]}.json"
+
+
+def make_record(
+    path: Path,
+    pictures: int,
+    *,
+    workers: int | None = None,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> HealthRecord:
+    """Measure the first ``pictures`` drawings and keep the counts in a file.
+
+    What a run before left there of the same version is not measured again, also when that one was
+    interrupted.
+
+    Args:
+        path: The file.
+        pictures: How many drawings; must not depend on what was found.
+        workers: Processes; one a core by default.
+        on_done: Called with the number of drawings done so far.
+
     Raises:
-        OSError: The record cannot be written.
+        OSError: The file cannot be written.
         BrokenProcessPool: A process died while measuring.
     """
     here = version()
-    path = home / "checks" / f"{here.removeprefix('sha256:')[:32]}.json"
-    known = read(path, here) or read(shipped, here)
-    if known is None:
-        found = measure_drawings(range(first), every_kind=False, workers=workers)
-        known = HealthRecord(here, first, found)
+    known = read(path, here)
+    if known is None or known.pictures > pictures:
+        known = HealthRecord(here, pictures, 0, ())
+    start, before = known.pictures, known.checks
+    on_done(start)
+    numbers = range(start, pictures)
+    for done, found in measured(numbers, every_kind=False, whole_suite=True, workers=workers):
+        known = HealthRecord(here, pictures, start + done, added(before, found))
         write(path, known)
-    numbers = range(known.pictures, known.pictures + live)
-    now = measure_drawings(numbers, every_kind=False, workers=workers)
-    grown = HealthRecord(here, numbers.stop, added(known.checks, now))
-    write(path, grown)
-    return Health(grown, now)
+        on_done(known.pictures)
+    if known.asked != pictures:
+        known = dataclasses.replace(known, asked=pictures)
+        write(path, known)
+    return known
 
 
 def read(path: Path, wanted: str) -> HealthRecord | None:
@@ -142,13 +191,14 @@ def write(path: Path, record: HealthRecord) -> None:
     """Write a record; another process sees the old one or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        file.write(_RECORD.dump_json(record, indent=1))
+        file.write(_RECORD.dump_json(record, indent=1) + b"\n")
+    Path(file.name).chmod(0o644)  # Not the private mode of a temporary file.
     Path(file.name).replace(path)
 
 
 def added(one: tuple[CheckHealth, ...], two: tuple[CheckHealth, ...]) -> tuple[CheckHealth, ...]:
-    """Return two measurements of the same checks together."""
-    return tuple(a.plus(b) for a, b in zip(one, two, strict=True))
+    """Return two measurements of the same checks together; the first may be of nothing yet."""
+    return tuple(a.plus(b) for a, b in zip(one, two, strict=True)) if one else two
 
 
 def measure_drawings(
@@ -175,22 +225,47 @@ def measure_drawings(
     Raises:
         BrokenProcessPool: A process died.
     """
-    units = [numbers[start : start + _UNIT] for start in range(0, len(numbers), _UNIT)] or [numbers]
+    whole: tuple[CheckHealth, ...] = ()
+    for done, found in measured(
+        numbers, seed=seed, checks=checks, every_kind=every_kind, curve=curve, workers=workers
+    ):
+        whole = found
+        if on_unit is not None:
+            on_unit(done)
+    return whole
+
+
+def measured(
+    numbers: range,
+    *,
+    seed: int = SEED,
+    checks: Collection[str] | None = None,
+    every_kind: bool = True,
+    curve: bool = False,
+    whole_suite: bool = False,
+    workers: int | None = None,
+) -> Iterator[tuple[int, tuple[CheckHealth, ...]]]:
+    """Yield how many drawings are done and what was found in them, part by part.
+
+    ``whole_suite`` adds the entry :data:`ANY`; the rest is as in :func:`measure_drawings`.
+    """
+    units = [numbers[start : start + _UNIT] for start in range(0, len(numbers), _UNIT)]
     names = None if checks is None else tuple(checks)
-    most = min(workers or os.cpu_count() or 1, len(units))
+    most = max(1, min(workers or os.cpu_count() or 1, len(units)))
     context = multiprocessing.get_context("spawn")
-    parts = []
+    found: tuple[CheckHealth, ...] = ()
+    done = 0
     with ProcessPoolExecutor(most, context, _single_threaded) as pool:
-        jobs = [pool.submit(_unit, seed, unit, names, every_kind, curve) for unit in units]
+        jobs = [
+            pool.submit(measure_unit, seed, unit, names, every_kind, curve, whole_suite)
+            for unit in units
+        ]
         try:
-            for number, job in enumerate(jobs, 1):
-                parts.append(job.result())
-                if on_unit is not None:
-                    on_unit(min(number * _UNIT, len(numbers)))
-        except BaseException:
+            for unit, job in zip(units, jobs, strict=True):
+                found, done = added(found, job.result()), done + len(unit)
+                yield done, found
+        finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return reduce(added, parts)
 
 
 def _single_threaded() -> None:
@@ -200,10 +275,36 @@ def _single_threaded() -> None:
     cv2.setNumThreads(1)
 
 
-def _unit(
-    seed: int, numbers: range, checks: tuple[str, ...] | None, every_kind: bool, curve: bool
+def measure_unit(
+    seed: int,
+    numbers: range,
+    checks: tuple[str, ...] | None = None,
+    every_kind: bool = False,
+    curve: bool = False,
+    whole_suite: bool = True,
 ) -> tuple[CheckHealth, ...]:
+    """Measure some drawings of a row in this process; arguments as in :func:`measured`."""
     from tasks.checks.planted_good import drawn
 
     goods = [drawn(seed, number) for number in numbers]
-    return planted.measure(goods, checks, seed=seed, every_kind=every_kind, curve=curve)
+    found = planted.measure(goods, checks, seed=seed, every_kind=every_kind, curve=curve)
+    return (*found, CheckHealth(ANY, _flagged(goods))) if whole_suite else found
+
+
+def _flagged(goods: Sequence[Good]) -> CleanHealth:
+    """Count the good pictures that any check called bad.
+
+    Near-duplicates are pairs of pictures and left out: their own entry has their count.
+    """
+    total = CleanHealth(ANY)
+    for good in goods:
+        accusers = sorted(name for name, verdict in good.verdicts.items() if verdict == "fail")
+        total = total.plus(
+            CleanHealth(
+                ANY,
+                alarms=bool(accusers),
+                clean=1,
+                accused=(f"{good.name}: {', '.join(accusers)}",) if accusers else (),
+            )
+        )
+    return total

@@ -20,9 +20,13 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from tasks.check_rules import Extras
 from tasks.checks.base import Expected, Role
+from tasks.checks.counts import CheckHealth
 from tasks.records import Finding, ImageReport
 
 #: Seconds for one picture once a worker is warm.
@@ -47,6 +51,50 @@ class _Job:
     references: Mapping[Role, Path]
     future: Future[ImageReport]
 
+    @property
+    def message(self) -> tuple[object, ...]:
+        """What the worker is told."""
+        return self.path, self.expected, dict(self.references)
+
+    def answer(self, report: bytes) -> None:
+        """Take the worker's answer."""
+        self.future.set_result(ImageReport.model_validate_json(report))
+
+    def fault(self, message: str) -> None:
+        """Take what went wrong."""
+        self.future.set_result(_fault(message))
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingReport:
+    """What a worker's checks made of planted defects in one drawing, or why it does not say."""
+
+    checks: tuple[CheckHealth, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    seed: int
+    number: int
+    future: Future[DrawingReport]
+
+    @property
+    def message(self) -> tuple[object, ...]:
+        """What the worker is told."""
+        return self.seed, self.number
+
+    def answer(self, report: bytes) -> None:
+        """Take the worker's answer."""
+        self.future.set_result(_DRAWING.validate_json(report))
+
+    def fault(self, message: str) -> None:
+        """Take what went wrong."""
+        self.future.set_result(DrawingReport(problem=message))
+
+
+_DRAWING: TypeAdapter[DrawingReport] = TypeAdapter(DrawingReport)
+
 
 class CheckPool:
     """A pool of check workers; use it as a context manager.
@@ -66,7 +114,7 @@ class CheckPool:
         self._extras = extras or Extras()
         self._context = multiprocessing.get_context("spawn")
         self._timeout_s = timeout_s
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | _Drawing | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
         self.workers = workers or max(1, os.cpu_count() or 1)
@@ -103,12 +151,24 @@ class CheckPool:
         The future is cancelled when the pool ends early, or has ended.
         """
         future: Future[ImageReport] = Future()
+        self._queue(_Job(path, expected, references or {}, future))
+        return future
+
+    def submit_drawing(self, seed: int, number: int) -> Future[DrawingReport]:
+        """Queue a drawing in which a worker plants defects; see :mod:`tasks.checks.health`.
+
+        What breaks is the report's problem, never an exception; cancelled as a picture is.
+        """
+        future: Future[DrawingReport] = Future()
+        self._queue(_Drawing(seed, number, future))
+        return future
+
+    def _queue(self, job: _Job | _Drawing) -> None:
         with self._closing:
             if not self._closed:
-                self._jobs.put(_Job(path, expected, references or {}, future))
-                return future
-        _cancel(future)
-        return future
+                self._jobs.put(job)
+                return
+        _cancel(job.future)
 
     def _drop_waiting(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -127,13 +187,13 @@ class CheckPool:
                 try:
                     if worker is None:
                         worker = _Worker(self._context, self._extras)
-                    report = worker.check(job, self._timeout_s)
+                    worker.do(job, self._timeout_s)
                 except Exception as error:  # noqa: BLE001 - a fault of this picture's check
-                    report, worker = _fault(f"the check process could not start: {error}"), None
+                    job.fault(f"the check process could not start: {error}")
+                    worker = None
                 else:
                     if not worker.alive:
                         worker = None
-                job.future.set_result(report)
         finally:
             if worker is not None:
                 worker.stop()
@@ -153,23 +213,29 @@ class _Worker:
         self._warm = False
         self.alive = True
 
-    def check(self, job: _Job, timeout_s: float) -> ImageReport:
-        """Return the report; afterwards ``alive`` tells whether the worker can go on."""
+    def do(self, job: _Job | _Drawing, timeout_s: float) -> None:
+        """Do a job and hand over its report; ``alive`` tells whether the worker can go on.
+
+        Raises:
+            ValueError: The report is none.
+        """
         patience = timeout_s if self._warm else timeout_s + START_S
         try:
-            self._pipe.send((job.path, job.expected, dict(job.references)))
+            self._pipe.send(job.message)
             if not self._pipe.poll(patience):
                 self.kill()
-                return _fault(f"the checks did not end within {patience:.0f} s")
+                job.fault(f"the checks did not end within {patience:.0f} s")
+                return
             # Bytes, not objects: a worker that a picture took over must not reach further.
             report = self._pipe.recv_bytes(_MAX_REPORT)
         except (EOFError, OSError):
             self.kill()
             code = self._process.exitcode
             how = f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
-            return _fault(f"the check process died {how}")
+            job.fault(f"the check process died {how}")
+            return
         self._warm = True
-        return ImageReport.model_validate_json(report)
+        job.answer(report)
 
     def stop(self) -> None:
         """End the worker; it exits when its pipe closes."""
@@ -203,7 +269,7 @@ def _single_threaded() -> Iterator[None]:
                     os.environ[name] = value  # noqa: TID251
 
 
-def _cancel(future: Future[ImageReport]) -> None:
+def _cancel(future: Future[Any]) -> None:
     """Cancel a future and wake whoever waits for it, which ``cancel`` alone does not."""
     future.cancel()
     future.set_running_or_notify_cancel()
@@ -224,20 +290,36 @@ def _work(pipe: Connection, extras: Extras) -> None:
     from tasks.checks.suite import CHECKS, check_picture
 
     extra = load(extras, [check.name for check in CHECKS])
-    while True:
-        try:
-            path, expected, references = pipe.recv()
-        except (EOFError, OSError):
-            return
+
+    def picture(path: Path, expected: Expected, references: dict[Role, Path]) -> bytes:
         try:
             files = {role: file.read_bytes() for role, file in references.items()}
             report = check_picture(path.read_bytes(), expected, files, extra)
         except Exception as error:  # noqa: BLE001 - a fault of this picture's check
             report = _fault(f"the checks broke: {type(error).__name__}: {error}"[:300])
+        return report.model_dump_json().encode("utf-8", "backslashreplace")
+
+    while True:
         try:
-            pipe.send_bytes(report.model_dump_json().encode("utf-8", "backslashreplace"))
+            message = pipe.recv()
+        except (EOFError, OSError):
+            return
+        report = _planted(*message) if len(message) == 2 else picture(*message)
+        try:
+            pipe.send_bytes(report)
         except OSError:
             return  # The parent is gone.
+
+
+def _planted(seed: int, number: int) -> bytes:
+    """Plant defects in a drawing and return what this worker's checks made of them."""
+    from tasks.checks.health import measure_unit
+
+    try:
+        report = DrawingReport(measure_unit(seed, range(number, number + 1)))
+    except Exception as error:  # noqa: BLE001 - a problem of this drawing
+        report = DrawingReport(problem=f"planting broke: {type(error).__name__}: {error}"[:300])
+    return _DRAWING.dump_json(report)
 
 
 def _confine() -> None:

@@ -238,6 +238,9 @@ def adjusted_fail(
     Confirmed flags are true failures, so they are at most as frequent as those, and ``limit``
     stays as it is, with the whole alpha.
 
+    Where the good pictures that *any* check flagged were counted, give that one count: it needs
+    no sum, which for thirty checks is far from what they flag together.
+
     Unconfirmed flags hold false alarms too. Of images that truly fail at a rate r up to the
     limit at most r + (1 - r) * a are flagged, where a is the false alarm rate of good images; this
     grows with r. So the test is against ``limit + (1 - limit) * bound``, where a is above
@@ -258,6 +261,15 @@ def adjusted_fail(
     return Adjusted(
         threshold=limit + (1 - limit) * bound, error=alpha - spent, bound=bound, spent=spent
     )
+
+
+def true_lower(flagged: float, alarms: float) -> float:
+    """Return the least true failure rate behind a least rate of flags, 0 to 1.
+
+    Of good pictures at most a share ``alarms`` is flagged, so a rate r of bad ones is flagged at
+    most at r + (1 - r) * alarms.
+    """
+    return max(0.0, (flagged - alarms) / (1 - alarms)) if alarms < 1 else 0.0
 
 
 @lru_cache(maxsize=256)

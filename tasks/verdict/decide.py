@@ -46,6 +46,10 @@ class GateState(Record):
     beta_left: float | None = None
     #: What planted defects say of the checks.
     checks: tuple[Sensitivity, ...] = ()
+    #: Good pictures that any of the checks called bad.
+    alarms: Sensitivity | None = None
+    #: Why too little is known of the checks to promote anything; ``None`` when enough is.
+    unseen: str | None = None
     #: Why the run ended early (a spend cap, a provider down, Ctrl-C); ``None`` when it did not.
     stopped: str | None = None
     #: Pictures of the candidate that nobody could judge: a check broke, or two readers disagree.
@@ -77,6 +81,7 @@ def decide(state: GateState, *, bounds: bool = True) -> Verdict:
         guards=state.guards,
         beta=state.beta_left,
         checks=state.checks,
+        alarms=state.alarms,
         bounds=bounds,
     )
     against = list(_against(state, tests))

@@ -24,9 +24,12 @@ from tasks.records import (
     usd,
 )
 from tasks.retests import prior_runs, record
+from tasks.verdict.checkers import adjusted_pass
 from tasks.verdict.decide import GateState, decide
 from tasks.verdict.drawing import slices_of_plan
+from tasks.verdict.eyes import Eyes, eyes_of
 from tasks.verdict.guards import guards_of
+from tasks.verdict.proofs import alarm_bound
 from tasks.verdict.retest import remaining_beta, sentence
 
 ARMS: tuple[Arm, Arm] = ("candidate", "baseline")
@@ -52,12 +55,19 @@ class Looker:
         #: would wait for a lucky look.
         self.patient = False
         self._prior = prior_of(context, plan)
+        self._eyes: Eyes | None = None
         self.tests: tuple[SequentialResult, ...] = ()
 
     @property
     def drawn(self) -> Drawn:
         """The cases of all shards that were looked at."""
         return dict(self._drawn)
+
+    def _eyes_now(self) -> Eyes:
+        """Return what is known of the checks; final as soon as today's drawings were judged."""
+        if self._eyes is None or self._eyes.problem is not None:
+            self._eyes = eyes_of(self._context.folder)
+        return self._eyes
 
     def generated(self, shard: Shard) -> bool:
         """Tell whether both arms have finished every case of a shard, so that it costs nothing."""
@@ -105,6 +115,7 @@ class Looker:
                 expectations=limits,
                 final=False,
                 prior=self._prior,
+                eyes=self._eyes_now(),
             ),
             bounds=False,
         )
@@ -138,6 +149,7 @@ def state_of(
     savings: Savings | None = None,
     notes: Sequence[str] = (),
     prior: Sequence[PriorRun] = (),
+    eyes: Eyes | None = None,
 ) -> GateState:
     """Return what the decision looks at.
 
@@ -152,18 +164,12 @@ def state_of(
         savings: What an early decision saved, if it did.
         notes: What else a reader should know, as sentences.
         prior: Earlier tests of the same mix.
+        eyes: What is known of the checks; by default they are taken for perfect.
     """
     rule = plan.policy.failure
     own = [o for o in outcomes if o.arm == "candidate"]
-    left = None
-    if prior:
-        left = remaining_beta(
-            prior,
-            promote_below=rule.promote_below,
-            beta=rule.beta,
-            mode=rule.mode,
-            n_max=max(1, len(plan.cases)),
-        )
+    seen = eyes or Eyes()
+    left = _left(plan, prior, seen)
     told = None if left is None else sentence(prior, rule.beta, left)
     return GateState(
         policy=plan.policy,
@@ -175,12 +181,43 @@ def state_of(
         baseline_finished=len(outcomes) - len(own),
         final=final,
         judged=slices_of_plan(plan),
-        guards=guards_of(plan.policy, metrics, [o for o in own if drawn.get(o.case_id) is None]),
+        guards=guards_of(
+            plan.policy,
+            metrics,
+            [o for o in own if drawn.get(o.case_id) is None],
+            doubt=0.0 if (found := alarm_bound(plan.policy, seen.alarms)) is None else found.bound,
+        ),
         beta_left=left,
+        checks=seen.checks,
+        alarms=seen.alarms,
+        unseen=seen.problem,
         stopped=stopped,
         unjudged=sum(1 for o in own if o.outcome == "unmeasured"),
         savings=savings,
         notes=(*(() if told is None else (f"{told}.",)), *notes),
+    )
+
+
+def _left(plan: RunPlan, prior: Sequence[PriorRun], eyes: Eyes) -> float | None:
+    """Return the risk of a wrong PROMOTE that earlier tests left, ``None`` without any.
+
+    What an earlier run showed is weighed at the boundary of today's test, the one that the checks'
+    sensitivity lowered: at the policy's own it would look like less evidence for a bad build.
+    """
+    if not prior:
+        return None
+    rule = plan.policy.failure
+    below, mode = rule.promote_below, rule.mode
+    adjusted = adjusted_pass(below, eyes.checks, rule.beta) if eyes.checks else None
+    # Checks that found nothing hold the run, whatever is left.
+    if adjusted is not None:
+        below, mode = adjusted.threshold, "anytime"
+    return remaining_beta(
+        prior,
+        promote_below=below,
+        beta=rule.beta,
+        mode=mode,
+        n_max=max(1, len(plan.cases)),
     )
 
 

@@ -8,6 +8,9 @@ here.
 
 Where defects were planted, every proof for PROMOTE is about the failures that the checks can see:
 its boundary is lowered by one bound of their sensitivity, whose risk is taken off ``beta`` once.
+And every proof for ROLLBACK allows for good pictures that the checks call bad: its limit is raised
+by one bound of their false alarms, whose risk is taken off ``alpha`` once. The comparison with the
+baseline needs no such allowance, as both arms have the same false alarms.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from dataclasses import dataclass
 
 from tasks.policy import Policy
 from tasks.records import Metrics, Paired, SequentialResult
-from tasks.verdict.checkers import Sensitivity, adjusted_pass
+from tasks.verdict.checkers import Adjusted, Sensitivity, adjusted_fail, adjusted_pass, true_lower
 from tasks.verdict.guards import GuardEvidence
 from tasks.verdict.paired import PairedCounts, paired_evidence, paired_interval, paired_log_e
 from tasks.verdict.planning import Thresholds, thresholds
@@ -33,6 +36,9 @@ from tasks.verdict.sequential import (
 from tasks.verdict.slices import SliceCount, SliceTests
 from tasks.verdict.slices import judge as judge_slices
 
+#: Highest limit that a test can have.
+_MOST_LIMIT = 0.9999
+
 
 def prove(
     policy: Policy,
@@ -43,6 +49,7 @@ def prove(
     guards: Sequence[GuardEvidence] = (),
     beta: float | None = None,
     checks: Sequence[Sensitivity] = (),
+    alarms: Sensitivity | None = None,
     bounds: bool = True,
 ) -> tuple[SequentialResult, ...]:
     """Return every test: the headline, the paired comparison, the guards, then the slices.
@@ -56,6 +63,8 @@ def prove(
         beta: Risk of a wrong PROMOTE that earlier tests of the same build left, never more than the
             policy's; ``None`` when there were none.
         checks: What planted defects say of the checks; none when nothing was planted.
+        alarms: Good pictures that any of the checks called bad; ``None`` when none were shown. The
+            evidence of ``guards`` allows for them already.
         bounds: Compute the ends of confidence sequences; the decision does not need them.
 
     Raises:
@@ -70,8 +79,10 @@ def prove(
     # No risk left: no evidence is enough any more.
     sampling = policy.sampling.model_copy(update={"cases": max(1, planned_cases)})
     policy = policy.model_copy(update={"sampling": sampling})
+    below = policy.failure.promote_below
+    policy, doubt = raised(policy, alarms)
     at = thresholds(policy, judged, len(guards), beta=left or None)
-    sight = _sight(at, left, checks)
+    sight = _sight(at, left, below, checks, doubt)
     return (
         _headline(policy, metrics, at, sight, bounds),
         *_paired(policy, metrics, at, sight, bounds),
@@ -80,38 +91,80 @@ def prove(
     )
 
 
+def raised(policy: Policy, alarms: Sensitivity | None) -> tuple[Policy, float]:
+    """Return a policy whose limits allow for false alarms, and the bound of these.
+
+    ``alpha`` is what the bound leaves of it. ``promote_below`` is not below ``limit``, and means
+    nothing where that had to be raised: PASS has a boundary of its own.
+    """
+    fail = alarm_bound(policy, alarms)
+    if fail is None:
+        return policy, 0.0
+    rule = policy.failure
+    # A limit of 1 is no hypothesis; nothing is above this one either.
+    limit = min(_MOST_LIMIT, fail.threshold)
+    failure = rule.model_copy(
+        update={
+            "limit": limit,
+            "promote_below": max(rule.promote_below, limit),
+            "alpha": fail.error,
+        }
+    )
+    in_slice = policy.slices.limit + (1 - policy.slices.limit) * fail.bound
+    slices = policy.slices.model_copy(update={"limit": min(_MOST_LIMIT, in_slice)})
+    return policy.model_copy(update={"failure": failure, "slices": slices}), fail.bound
+
+
+def alarm_bound(policy: Policy, alarms: Sensitivity | None) -> Adjusted | None:
+    """Return what the headline's FAIL test is tested against; ``None`` for the limit as it is."""
+    if alarms is None:
+        return None
+    return adjusted_fail(policy.failure.limit, [alarms], policy.failure.alpha, confirmed=False)
+
+
 @dataclass(frozen=True)
 class _Sight:
-    """What a proof for PROMOTE may rest on.
+    """What a proof for PROMOTE may rest on, and one for ROLLBACK.
 
     ``risk`` is that of each test, at its boundary times ``share``, the part of the failures that
     the checks find at least. Without ``proves`` no evidence is enough: the risk is used up, or the
-    checks found nothing of what was planted and are ``blind``.
+    checks found nothing of what was planted and are ``blind``. ``below`` is the policy's own
+    boundary, ``doubt`` the share of good pictures that is flagged at most.
     """
 
     proves: bool
     risk: float
+    below: float
     share: float = 1.0
     blind: bool = False
+    doubt: float = 0.0
 
     @property
     def planted(self) -> bool:
-        """Whether the boundaries are lowered."""
-        return self.share < 1
+        """Whether the boundaries are others than the policy's."""
+        return self.share < 1 or self.doubt > 0
 
     def upper(self, measured: float) -> float:
         """Return the upper end of what is truly failing, for that of what the checks see."""
         return 1.0 if self.blind else min(1.0, measured / self.share)
 
+    def lower(self, measured: float) -> float:
+        """Return the lower end of what is truly failing, for that of what the checks flag."""
+        return true_lower(measured, self.doubt) if self.doubt else measured
 
-def _sight(at: Thresholds, left: float, checks: Sequence[Sensitivity]) -> _Sight:
+
+def _sight(
+    at: Thresholds, left: float, below: float, checks: Sequence[Sensitivity], doubt: float
+) -> _Sight:
     risk = left or at.beta
     if not checks:
-        return _Sight(proves=left > 0, risk=risk)
-    adjusted = adjusted_pass(at.promote_below, checks, risk)
+        return _Sight(proves=left > 0, risk=risk, below=below, doubt=doubt)
+    adjusted = adjusted_pass(below, checks, risk)
     if adjusted is None:
-        return _Sight(proves=False, risk=risk, blind=True)
-    return _Sight(proves=left > 0, risk=adjusted.error, share=adjusted.bound)
+        return _Sight(proves=False, risk=risk, below=below, blind=True, doubt=doubt)
+    return _Sight(
+        proves=left > 0, risk=adjusted.error, below=below, share=adjusted.bound, doubt=doubt
+    )
 
 
 def _headline(
@@ -123,7 +176,7 @@ def _headline(
             f"failure rate: {rate.failures} failures and {rate.unmeasured} unmeasured do not fit "
             f"{rate.n} images"
         )
-    below, pass_at = at.promote_below * sight.share, at.pass_at
+    below, pass_at = sight.below * sight.share, at.pass_at
     if sight.planted:
         # Thresholds calibrated for another boundary hold for none: back to Ville's.
         pass_at = -math.log(sight.risk)
@@ -150,7 +203,9 @@ def _headline(
         below=below,
         log_e_pass=log_pass,
         pass_at=pass_at,
-        lower=lower_limit(rate.failures, rate.n, at.alpha_headline) if bounds else None,
+        lower=(
+            sight.lower(lower_limit(rate.failures, rate.n, at.alpha_headline)) if bounds else None
+        ),
         upper=sight.upper(upper_limit(bad, rate.n, sight.risk)) if bounds else None,
         failed=rate.n > 0 and not over and log_fail >= at.fail_at,
         passed=passed,
@@ -276,6 +331,8 @@ def _seen_by(one: SequentialResult, sight: _Sight) -> SequentialResult:
     changes: dict[str, object] = {}
     if one.upper is not None:
         changes["upper"] = sight.upper(one.upper)
+    if one.lower is not None:
+        changes["lower"] = sight.lower(one.lower)
     if not sight.proves:
         changes |= {"passed": False, "images_needed": None}
     return one.model_copy(update=changes)

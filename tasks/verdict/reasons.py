@@ -21,6 +21,7 @@ from tasks.records import (
 )
 from tasks.verdict.checkers import blind
 from tasks.verdict.planning import HEADLINE_SHARE
+from tasks.verdict.proofs import alarm_bound
 
 if TYPE_CHECKING:
     from tasks.verdict.decide import GateState
@@ -79,13 +80,13 @@ def proven_bad(state: GateState, test: SequentialResult) -> str:
     if test.kind == "headline":
         return (
             f"{_seen(state)}; the policy rolls back above {threshold(state.policy.failure.limit)}"
-            f"{_at_least(state.policy, test, test.limit)}."
+            f"{_at_least(state, test, state.policy.failure.limit)}."
         )
     if test.kind == "slice":
         return (
             f"Slice {test.name}: {_count(test)}; the policy rolls back above "
             f"{threshold(state.policy.slices.limit)} in a slice"
-            f"{_at_least(state.policy, test, test.limit)}{_mostly(test, state.metrics)}."
+            f"{_at_least(state, test, state.policy.slices.limit)}{_mostly(test, state.metrics)}."
         )
     if test.kind == "paired":
         return (
@@ -137,6 +138,11 @@ def unprovable(state: GateState) -> Iterator[str]:
         yield (
             f"Check {check.name} is blind: it found {check.found:,} of {check.planted:,} planted "
             "defects, so nothing can be said of what it misses."
+        )
+    if state.unseen is not None:
+        yield (
+            f"It is not known what the checks see today: {_end(state.unseen)}. Resume the run, or "
+            "look with `imagegate doctor --checks`."
         )
     if state.beta_left is not None and state.beta_left <= 0:
         yield (
@@ -279,13 +285,17 @@ def _up_to(upper: float | None) -> str:
     return "" if upper is None else f", so up to {_ceil(upper)} may fail"
 
 
-def _at_least(policy: Policy, test: SequentialResult, limit: float | None) -> str:
+def _at_least(state: GateState, test: SequentialResult, limit: float) -> str:
     """Return what is proven of a rate that is too high."""
-    if test.lower is None or limit is None or test.fail_at is None:
+    if test.lower is None or test.fail_at is None:
         return ""
+    doubt = alarm_bound(state.policy, state.alarms)
+    alpha, spent = (
+        (state.policy.failure.alpha, 0.0) if doubt is None else (doubt.error, doubt.spent)
+    )
     # A calibrated threshold is lower than its risk says; the limit itself is what it proves.
-    headline = policy.failure.alpha * HEADLINE_SHARE
-    risk = headline if test.kind == "headline" else math.exp(-test.fail_at)
+    risk = alpha * HEADLINE_SHARE if test.kind == "headline" else math.exp(-test.fail_at)
+    risk += spent
     return f", and at least {_floor(max(test.lower, limit))} fail with {surety(risk)} confidence"
 
 

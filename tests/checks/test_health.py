@@ -1,18 +1,31 @@
-"""The record of how well the checks see: kept, grown, thrown away; and what it says to the gate."""
+"""The record of how well the checks see: made once, gone on with, thrown away; and its table."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows import check_health
-from flows.check_health import examine_checks, render_checks, sensitivities
+from flows.check_health import examine_checks, render_checks
 from tasks.checks import health
-from tasks.checks.health import HealthRecord, added, measure_drawings, read, take, version, write
-from tasks.checks.planted import CheckHealth, CleanHealth, DefectHealth
+from tasks.checks.base import Expected
+from tasks.checks.counts import CheckHealth, CleanHealth, DefectHealth
+from tasks.checks.health import (
+    HealthRecord,
+    added,
+    known_record,
+    make_record,
+    measure_drawings,
+    own_record,
+    version,
+    write,
+)
+from tasks.checks.planted_base import Good
+from tasks.checks.suite import CHECKS
 from tasks.errors import ConfigError
-from tasks.verdict.checkers import adjusted_pass, blind
 from tests.conftest import Command
 
 
@@ -22,44 +35,79 @@ def counts(found: int, planted: int, alarms: int = 0, clean: int = 10) -> CheckH
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[range]:
-    """What was measured, with one planted defect found for each picture."""
-    asked: list[range] = []
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[range]:
+    """Which drawings were measured; each has one planted defect, and it is found."""
+    found: list[range] = []
 
-    def measure(numbers: range, **_: object) -> tuple[CheckHealth, ...]:
-        asked.append(numbers)
-        return (counts(len(numbers), len(numbers), clean=len(numbers)),)
+    def measure(numbers: range, **_: object) -> Iterator[tuple[int, tuple[CheckHealth, ...]]]:
+        found.append(numbers)
+        for done in range(5, len(numbers) + 1, 5):
+            yield done, (counts(done, done, clean=done),)
 
-    monkeypatch.setattr(health, "measure_drawings", measure)
-    return asked
-
-
-def test_the_record_grows_along_one_row_of_pictures(tmp_path: Path, measured: list[range]) -> None:
-    none = tmp_path / "none.json"
-    first = take(tmp_path, first=20, live=5, shipped=none)
-    again = take(tmp_path, first=20, live=5, shipped=none)
-    assert measured == [range(20), range(20, 25), range(25, 30)]
-    assert [taken.record.pictures for taken in (first, again)] == [25, 30]
-    assert (again.record.checks[0].found, again.now[0].found) == (30, 5)
-    # Another measurement of the same row says the same: counts of different pictures.
-    (file,) = (tmp_path / "checks").iterdir()
-    assert read(file, version()) == again.record
+    monkeypatch.setattr(health, "measured", measure)
+    return found
 
 
-def test_a_record_of_other_checks_or_a_broken_one_is_not_believed(
-    tmp_path: Path, measured: list[range], monkeypatch: pytest.MonkeyPatch
+def test_a_record_is_made_once_and_goes_on_where_it_was_interrupted(
+    tmp_path: Path, asked: list[range], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shipped = tmp_path / "shipped.json"
-    write(shipped, HealthRecord(version(), 1000, (counts(990, 1000),)))
-    taken = take(tmp_path, first=20, live=5, shipped=shipped)
-    assert (taken.record.pictures, taken.record.checks[0].found) == (1005, 995)
-    assert read(shipped, "sha256:other") is None
-    shipped.write_text("{}", encoding="utf-8")
-    assert read(shipped, version()) is None
-    before = version()
+    path, none = own_record(tmp_path), tmp_path / "none.json"
+    done: list[int] = []
+
+    def interrupted(number: int) -> None:
+        done.append(number)
+        if number == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_record(path, 20, on_done=interrupted)
+    assert done == [0, 5, 10]
+    # A part of a record is none: how much there is could depend on what was found.
+    assert known_record(tmp_path, none) is None
+    made = make_record(path, 20)
+    assert asked == [range(20), range(10, 20)]
+    assert (made.pictures, made.checks[0].found, made.whole) == (20, 20, True)
+    assert known_record(tmp_path, none) == made
+    # Another version of a check: nothing is known of it.
     monkeypatch.setattr(health.planted, "VERSION", "another")
+    assert known_record(tmp_path, none) is None
+    assert make_record(path, 5).pictures == 5
+
+
+def test_the_shipped_record_is_used_while_it_is_of_this_version(tmp_path: Path) -> None:
+    shipped = tmp_path / "shipped.json"
+    record = HealthRecord(version(), 1000, 1000, (counts(990, 1000),))
+    write(shipped, record)
+    assert known_record(tmp_path, shipped) == record
+    own = HealthRecord(version(), 100, 100, (counts(99, 100),))
+    write(own_record(tmp_path), own)
+    assert known_record(tmp_path, shipped) == record
+    write(shipped, HealthRecord("sha256:other", 1000, 1000, (counts(990, 1000),)))
+    assert known_record(tmp_path, shipped) == own
+    shipped.write_text("{}", encoding="utf-8")
+    assert known_record(tmp_path, shipped) == own
+
+
+def test_the_version_is_that_of_what_judges_and_not_of_its_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = version()
+    others = [replace(c, datasets=Path("elsewhere")) for c in CHECKS if c.name == "colour.cast"]
+    rest = [c for c in CHECKS if c.name != "colour.cast"]
+    order = [next(o for o in (*others, *rest) if o.name == c.name) for c in CHECKS]
+    monkeypatch.setattr(health, "CHECKS", order)
+    assert version() == before
+    stricter = [replace(c, limit=c.limit / 2) if c.name == "safety.refusal" else c for c in CHECKS]
+    monkeypatch.setattr(health, "CHECKS", stricter)
     assert version() != before
-    assert take(tmp_path, first=7, live=1, shipped=shipped).record.pictures == 8
+
+
+def test_good_pictures_that_any_check_calls_bad_are_counted_once() -> None:
+    goods = [Good("one", Expected(), bytes), Good("two", Expected(), bytes)]
+    goods[0].verdicts.update({"a.b": "fail", "c.d": "fail", "e.f": "pass"})
+    goods[1].verdicts.update({"a.b": "pass", "c.d": "skip"})
+    found = health._flagged(goods)
+    assert (found.alarms, found.clean, found.accused) == (1, 2, ("one: a.b, c.d",))
 
 
 def test_parts_measured_by_processes_are_the_whole() -> None:
@@ -68,38 +116,12 @@ def test_parts_measured_by_processes_are_the_whole() -> None:
     parts = measure_drawings(
         range(7), seed=5, checks=some, every_kind=False, workers=1, on_unit=done.append
     )
-    whole = health._unit(5, range(7), tuple(some), every_kind=False, curve=False)
+    whole = health.measure_unit(5, range(7), tuple(some), whole_suite=False)
     assert [(p.check, p.found, p.planted, p.clean.clean) for p in parts] == [
         (w.check, w.found, w.planted, w.clean.clean) for w in whole
     ]
     assert done == [5, 7]
     assert added(whole, whole)[0].planted == 14
-
-
-def test_blind_kinds_and_checks_that_fell_blind_today_are_named() -> None:
-    good = counts(990, 1000)
-    assert [s.name for s in sensitivities((good,))] == ["a.b"]
-    assert blind(sensitivities((good,), (counts(5, 6),))) == ()
-    lame = CheckHealth(
-        "a.b",
-        good.clean,
-        (*good.defects, DefectHealth("mirrored", "a.b", 1.0, 2, 20)),
-    )
-    found = sensitivities((lame,), (counts(3, 6),))
-    assert [s.name for s in found] == ["a.b", "a.b (mirrored)", "a.b (today)"]
-    assert [s.name for s in blind(found)] == ["a.b (mirrored)", "a.b (today)"]
-    assert sensitivities((lame,), (counts(3, 6),), checks=["c.d"]) == ()
-    # Nothing planted: blind, by definition.
-    bare = CheckHealth("a.b", CleanHealth("a.b"))
-    assert [s.name for s in blind(sensitivities((bare,)))] == ["a.b"]
-
-
-def test_a_large_record_costs_a_clean_build_few_images() -> None:
-    few, many = (adjusted_pass(0.02, sensitivities((counts(n, n),)), 0.05) for n in (10, 1000))
-    assert few is not None
-    assert many is not None
-    assert few.bound < 0.7
-    assert many.bound > 0.99
 
 
 def test_the_table_names_what_is_blind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,6 +127,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             ("look", look),
             ("ProgressArtifact", lambda _run_id: Silent()),
             ("CheckPool", Silent),
+            ("begin_look", lambda *_: Silent()),
         ):
             monkeypatch.setattr(drawing, name, fake)
         return one
@@ -141,6 +142,9 @@ class Silent:
     """No progress in Prefect, and no worker processes."""
 
     def __init__(self, *_: object, **__: object) -> None:
+        return None
+
+    def finish(self) -> None:
         return None
 
     def show(self, fraction: float) -> None:

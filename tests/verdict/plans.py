@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from tasks.checks.counts import ANY, CheckHealth, CleanHealth, DefectHealth
+from tasks.checks.live import Planted, write_planted
 from tasks.context import RunContext
 from tasks.harness.journal import Journal
 from tasks.harness.route import steps
@@ -64,7 +66,29 @@ def context_of(root: Path, state: State, run_plan: RunPlan) -> RunContext:
     )
     context = RunContext(settings, state, run_plan.run_id, threading.Event())
     context.folder.write_plan(run_plan)
+    write_planted(context.folder, seeing())
     return context
+
+
+def seeing(
+    found: int = 10**6, planted: int = 10**6, today: tuple[int, int] = (10, 10), alarms: int = 0
+) -> Planted:
+    """What a run knows of its one check, of which nearly everything is known by default."""
+
+    def counts(some: int, most: int) -> CheckHealth:
+        kind = DefectHealth("wrong size", "geometry.size", 1.0, some, most)
+        return CheckHealth("geometry.size", CleanHealth("geometry.size", 0, most), (kind,))
+
+    flagged = CheckHealth(ANY, CleanHealth(ANY, alarms, planted))
+    return Planted(
+        version="sha256:test",
+        pictures=planted,
+        record=(counts(found, planted), flagged),
+        counting=("geometry.size",),
+        asked=today[1],
+        done=today[1],
+        today=(counts(*today),),
+    )
 
 
 def finish(

@@ -22,8 +22,10 @@ from tasks.tables import retests
 from tasks.verdict.betting import fail_bets, log_e
 from tasks.verdict.decide import decide
 from tasks.verdict.drawing import Drawer
+from tasks.verdict.eyes import eyes_of
 from tasks.verdict.guards import guards_of
 from tasks.verdict.looks import Looker, savings_of, state_of
+from tasks.verdict.proofs import alarm_bound
 from tasks.verdict.task import decide as decide_task
 from tests.verdict import plans
 
@@ -72,7 +74,8 @@ def from_scratch(context: RunContext, plan: RunPlan, shards: list[Shard]) -> Any
     judged = judge_cases(context, cases, journal.generations(), journal.reports())
     metrics = metrics_of(plan, cases, judged.outcomes, drawn)
     limits = limits_by_figures(plan.policy, metrics)
-    return decide(state_of(plan, metrics, judged.outcomes, drawn, expectations=limits, final=False))
+    seen = {"final": False, "eyes": eyes_of(context.folder)}
+    return decide(state_of(plan, metrics, judged.outcomes, drawn, expectations=limits, **seen))
 
 
 def test_a_look_at_a_prefix_is_that_of_the_prefix_alone(
@@ -229,7 +232,9 @@ def test_guards_and_finished_cases_of_a_state_leave_extra_cases_out(
     extra = tuple(c.case_id for c in plan.reserve if c.locale == "th")
     looker.look(Shard(number=1, case_ids=extra, top_up="locale=th"))
     guard = next(t for t in looker.tests if t.kind == "guard")
-    none = float(log_e(fail_bets(0.05), 10, 0))
+    doubt = alarm_bound(policy, eyes_of(context.folder).alarms)
+    assert doubt is not None
+    none = float(log_e(fail_bets(0.05 + 0.95 * doubt.bound), 10, 0))
     assert (guard.images, guard.log_e_fail) == (10, pytest.approx(none))
     assert not guard.failed
     assert looker.looks[-1].failures == 0

@@ -6,13 +6,17 @@ import math
 from typing import Any
 
 import pytest
+from scipy.stats import binom
 
-from tasks.policy import Limit, PairedRule, Policy, SliceRule
+from tasks.policy import FailureRule, Limit, PairedRule, Policy, SliceRule
 from tasks.records import (
     Accounts,
 )
 from tasks.verdict import decide
+from tasks.verdict.calibration import fail_error
 from tasks.verdict.checkers import Sensitivity
+from tasks.verdict.planning import HEADLINE_SHARE
+from tasks.verdict.proofs import raised
 from tests.verdict.test_decide import (
     CALIBRATED,
     STRICT_PAIRS,
@@ -149,3 +153,83 @@ def test_every_proof_for_promote_is_about_what_the_checks_can_see() -> None:
     for n in range(100, 260, 3):
         headline = decide(gate(0, n, checks=checks)).tests[0]
         assert headline.passed == (headline.upper <= 0.03)
+
+
+def test_false_alarms_raise_every_limit_on_what_the_checks_say_and_no_other() -> None:
+    """2 of 300 good pictures flagged: a measured rate just above the limit is no proof."""
+    alarms = Sensitivity("any check", 0, 0, 2, 300)
+    policy = Policy(
+        slices=SliceRule(critical=("locale=th",)), paired=PairedRule(required=True, margin=0.05)
+    )
+    state = {"slices": (piece("locale=th", 6, 40),), "metrics": paired(3, 0, 400)}
+    state |= {"policy": policy, "judged": ("locale=th",)}
+    plain, wary = (
+        {t.name: t for t in decide(gate(30, 400, **state, **more)).tests}
+        for more in ({}, {"alarms": alarms})
+    )
+    bound = alarms.alarms_upper(0.05 / 10)
+    headline, of_slice = wary["failure_rate"], wary["locale=th"]
+    assert headline.limit == pytest.approx(0.02 + 0.98 * bound)
+    assert of_slice.limit == pytest.approx(0.10 + 0.90 * bound)
+    for name in ("failure_rate", "locale=th"):
+        assert wary[name].log_e_fail < plain[name].log_e_fail
+        assert wary[name].fail_at > plain[name].fail_at
+        # What is promoted is proven as before.
+        assert (wary[name].below, wary[name].log_e_pass) == (
+            plain[name].below,
+            plain[name].log_e_pass,
+        )
+    # Both arms have the same false alarms: their difference needs no allowance.
+    assert wary["paired"].limit == plain["paired"].limit
+    assert wary["paired"].log_e_fail == plain["paired"].log_e_fail
+    assert headline.lower < plain["failure_rate"].lower
+
+
+def test_a_rollback_tells_of_true_failures_at_the_risk_of_test_and_bound() -> None:
+    alarms = Sensitivity("any check", 0, 0, 10, 1000)
+    for failures in range(8, 60):
+        verdict = decide(gate(failures, 240, alarms=alarms))
+        headline = verdict.tests[0]
+        # The end that is told and the proof agree.
+        assert headline.failed == (headline.lower >= 0.02)
+        if headline.failed:
+            assert "fail with 97.25 % confidence" in verdict.reasons[0]
+    assert named(gate(60, 240, alarms=alarms)) == "ROLLBACK"
+    # Without good pictures shown to the checks, flags prove nothing.
+    assert named(gate(240, 240, alarms=Sensitivity("any check", 0, 0))) == "HOLD"
+
+
+def test_limits_that_are_raised_above_promote_below_are_no_error() -> None:
+    alarms = Sensitivity("any check", 0, 0, 10, 200)
+    checks = (Sensitivity("layout.box", 299, 300),)
+    for mode in ("anytime", "calibrated"):
+        policy = Policy(failure=FailureRule(limit=0.03, promote_below=0.03, mode=mode))
+        assert named(gate(0, 240, policy=policy, checks=checks, alarms=alarms)) == "PROMOTE"
+        assert named(gate(60, 240, policy=policy, checks=checks, alarms=alarms)) == "ROLLBACK"
+
+
+def test_what_is_not_known_of_the_checks_holds_what_would_be_promoted() -> None:
+    why = "2 of 10 drawings were not judged: the check process died by signal 9"
+    text = said(gate(0, 5000, unseen=why))
+    assert text.startswith(f"HOLD\nIt is not known what the checks see today: {why}. Resume the")
+    assert "would decide" not in text
+    assert named(gate(60, unseen=why)) == "ROLLBACK"
+
+
+@pytest.mark.parametrize("alarms", [0.0, 0.004, 0.02])
+@pytest.mark.parametrize("clean", [100, 1000])
+def test_a_build_at_the_limit_is_rolled_back_at_the_promised_risk(
+    alarms: float, clean: int
+) -> None:
+    """Exact, over what the good pictures may show and over all looks at 400 images."""
+    limit, alpha, most = 0.02, 0.05, 400
+    flagged = limit + (1 - limit) * alarms
+    risk = 0.0
+    for seen in range(clean + 1):
+        chance = binom.pmf(seen, clean, alarms)
+        if chance < 1e-7:
+            continue
+        policy, _ = raised(Policy(), Sensitivity("any check", 0, 0, seen, clean))
+        at = -math.log(policy.failure.alpha * HEADLINE_SHARE)
+        risk += chance * fail_error(policy.failure.limit, at, most, flagged)
+    assert risk <= alpha * HEADLINE_SHARE + alpha / 10

@@ -1,0 +1,183 @@
+"""Planted defects in every run: do the workers of this run see today what the record promises?
+
+A few drawings of this run alone, by its id, go through the run's own workers, with defects planted
+in them, while pictures are generated. What comes out lies in the run's folder beside the record
+that the decision uses, so the verdict can be worked out again without today's code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from tasks.checks.counts import CheckHealth
+from tasks.checks.pool import CheckPool, DrawingReport
+from tasks.errors import EvidenceError
+from tasks.plan import RunFolder, RunPlan
+from tasks.records import Case
+
+#: The file in a run's folder.
+FILE = "planted.json"
+#: What a case must have for a check to judge its picture; a check that is not named judges all.
+Need = Literal["text", "brand", "upload", "mask", "source"]
+_NEEDS: Mapping[str, tuple[Need, ...]] = {
+    "typography.text": ("text",),
+    "colour.palette": ("brand",),
+    "composition.logo": ("brand",),
+    "composition.margins": ("brand", "text"),
+    "composition.subject": ("brand",),
+    "geometry.orientation": ("upload",),
+    "edit.outside": ("upload", "mask"),
+}
+_FAMILY_NEEDS: Mapping[str, tuple[Need, ...]] = {"edit": ("upload",), "upscale": ("source",)}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """What is known of the checks in a run: the record, and today's drawings.
+
+    Lies in the run's folder as :data:`FILE`.
+    """
+
+    #: Version of the checks and libraries, as :func:`tasks.checks.health.version` has it.
+    version: str
+    #: Drawings that the record counts, and its counts.
+    pictures: int
+    record: tuple[CheckHealth, ...]
+    #: Checks that can judge a picture of this run, by its plan.
+    counting: tuple[str, ...]
+    #: Drawings of this run that were to be measured, that were, and what was found in them.
+    asked: int
+    done: int = 0
+    today: tuple[CheckHealth, ...] = ()
+    #: Why drawings were not measured, each reason once.
+    problems: tuple[str, ...] = ()
+
+
+_PLANTED: TypeAdapter[Planted] = TypeAdapter(Planted)
+
+
+def counting(names: Collection[str], plan: RunPlan) -> tuple[str, ...]:
+    """Return the checks that can judge a picture of a run.
+
+    By the plan, before the first image: were it by what was seen, the threshold of a proof would
+    change while it is made.
+
+    Args:
+        names: All checks.
+        plan: The plan; extra cases of slices count too.
+    """
+    has: set[frozenset[Need]] = {_has(case, plan) for case in plan.by_id.values()}
+    return tuple(name for name in names if any(each >= set(_needs(name)) for each in has))
+
+
+def _needs(check: str) -> tuple[Need, ...]:
+    return _NEEDS.get(check) or _FAMILY_NEEDS.get(check.partition(".")[0], ())
+
+
+def _has(case: Case, plan: RunPlan) -> frozenset[Need]:
+    routes = (mix.mix.routes[case.subtask] for mix in (plan.baseline, plan.candidate))
+    stages = (stage for route in routes for way in route for stage in way.stages)
+    found: dict[Need, bool] = {
+        "text": bool(case.expected_text),
+        "brand": case.brand is not None,
+        "upload": case.upload is not None,
+        "mask": case.mask is not None,
+        "source": any(stage.operation == "upscale" for stage in stages),
+    }
+    return frozenset(need for need, there in found.items() if there)
+
+
+def seed_of(run_id: str) -> int:
+    """Return the seed of a run's drawings: those of no other run."""
+    return int.from_bytes(hashlib.sha256(run_id.encode()).digest()[:4])
+
+
+class LiveLook:
+    """Plants defects among the first pictures of a run.
+
+    Args:
+        folder: The run's folder; what lies there from before, of the same version, is kept.
+        known: What is known before: the record, and no drawing of today.
+        pool: The run's workers.
+    """
+
+    def __init__(self, folder: RunFolder, known: Planted, pool: CheckPool) -> None:
+        self._folder = folder
+        self._known = known
+        self._jobs: list[Future[DrawingReport]] = []
+        before = read_planted(folder)
+        if before is not None and _finished(before, known):
+            return
+        write_planted(folder, known)
+        seed = seed_of(folder.run_id)
+        self._jobs = [pool.submit_drawing(seed, number) for number in range(known.asked)]
+
+    def finish(self) -> None:
+        """Wait for the workers and keep what they found; nothing when that is done already.
+
+        Raises:
+            EvidenceError: The disk is full.
+        """
+        if not self._jobs:
+            return
+        today: tuple[CheckHealth, ...] = ()
+        problems: list[str] = []
+        done = 0
+        for job in self._jobs:
+            if job.cancelled():
+                problems.append("the run ended before")
+                continue
+            report = job.result()
+            if report.problem:
+                problems.append(report.problem)
+                continue
+            pairs = zip(today, report.checks, strict=True)
+            today = tuple(a.plus(b) for a, b in pairs) if today else report.checks
+            done += 1
+        self._jobs = []
+        reasons = tuple(dict.fromkeys(problems))
+        write_planted(self._folder, replace(self._known, done=done, today=today, problems=reasons))
+
+
+def _finished(before: Planted, known: Planted) -> bool:
+    """Tell whether a run measured its drawings before, with the same record."""
+    same = replace(before, done=0, today=(), problems=()) == known
+    return same and before.done == before.asked
+
+
+def write_planted(folder: RunFolder, found: Planted) -> None:
+    """Keep what is known of the checks in the run's folder.
+
+    Raises:
+        EvidenceError: The disk is full.
+    """
+    folder.write(FILE, _PLANTED.dump_json(found, indent=1) + b"\n")
+
+
+def read_planted(folder: RunFolder) -> Planted | None:
+    """Return what a run knows of the checks, ``None`` when nothing was planted in it.
+
+    Raises:
+        EvidenceError: The file cannot be read.
+    """
+    path: Path = folder.path / FILE
+    try:
+        return _PLANTED.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EvidenceError(f"{path}: cannot be read: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise EvidenceError(
+            f"{path}: what was found in planted defects is damaged ({where}: {first['msg']}); "
+            "remove the file and resume the run, and it is measured again"
+        ) from None

@@ -1,0 +1,106 @@
+"""What the decision believes of the checks, by what was planted before and today."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scipy.stats import binom
+
+from tasks.checks.counts import ANY, CheckHealth, CleanHealth, DefectHealth
+from tasks.checks.live import Planted, write_planted
+from tasks.errors import EvidenceError
+from tasks.plan import RunFolder
+from tasks.verdict.checkers import adjusted_pass, blind
+from tasks.verdict.eyes import TODAY_RISK, eyes, eyes_of, sensitivities
+from tests.verdict.plans import seeing
+
+
+def counts(found: int, planted: int, *more: DefectHealth, check: str = "a.b") -> CheckHealth:
+    kind = DefectHealth("kind", check, 0.5, found, planted)
+    return CheckHealth(check, CleanHealth(check, 0, 10), (kind, *more))
+
+
+def names(found: tuple[object, ...]) -> list[str]:
+    return [one.name for one in found]  # type: ignore[attr-defined]
+
+
+def test_blind_kinds_and_checks_that_fell_blind_today_are_named() -> None:
+    good = counts(990, 1000)
+    assert names(sensitivities((good,))) == ["a.b"]
+    assert blind(sensitivities((good,), (counts(5, 6),))) == ()
+    lame = counts(990, 1000, DefectHealth("mirrored", "a.b", 1.0, 2, 20))
+    found = sensitivities((lame,), (counts(3, 6),))
+    assert names(found) == ["a.b", "a.b (mirrored)", "a.b (today)"]
+    assert names(blind(found)) == ["a.b (mirrored)", "a.b (today)"]
+    assert sensitivities((lame,), (counts(3, 6),), checks=["c.d"]) == ()
+    # Nothing planted: blind, by definition.
+    assert names(blind(sensitivities((CheckHealth("a.b", CleanHealth("a.b")),)))) == ["a.b"]
+    # What only tells cannot be blind, and what no check alone flags is no check.
+    only = CheckHealth("colour.profile", CleanHealth("colour.profile", 0, 9))
+    assert sensitivities((only, CheckHealth(ANY, CleanHealth(ANY, 1, 9)))) == ()
+
+
+def test_a_check_that_misses_by_bad_luck_today_does_not_hold_the_run() -> None:
+    sees = counts(95, 100)
+    assert names(sensitivities((sees,), (counts(1, 2),))) == ["a.b"]
+    assert names(sensitivities((sees,), (counts(0, 4),))) == ["a.b", "a.b (today)"]
+    # Thirty checks as good as their record: hardly ever one is called blind.
+    thirty = tuple(counts(95, 100, check=f"check.n{number}") for number in range(30))
+    held = 0.0
+    for planted in range(1, 11):
+        called = [
+            found
+            for found in range(planted + 1)
+            if len(sensitivities(thirty, (counts(found, planted, check="check.n7"),))) > 30
+        ]
+        held = max(held, 30 * binom.pmf(called, planted, 0.95).sum())
+    assert 0 < held <= TODAY_RISK
+
+
+def test_a_large_record_costs_a_clean_build_few_images() -> None:
+    few, many = (adjusted_pass(0.02, sensitivities((counts(n, n),)), 0.05) for n in (10, 1000))
+    assert few is not None
+    assert many is not None
+    assert few.bound < 0.7
+    assert many.bound > 0.99
+
+
+def test_only_checks_that_can_judge_a_picture_of_the_run_count() -> None:
+    found = seeing(90, 100, alarms=3)
+    other = counts(0, 100, check="upscale.halos")
+    seen = eyes(replace(found, record=(*found.record, other)))
+    assert names(seen.checks) == ["geometry.size"]
+    assert seen.alarms is not None
+    assert (seen.alarms.alarms, seen.alarms.clean, seen.problem) == (3, 100, None)
+
+
+def test_drawings_that_were_not_judged_are_told(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert "no defects were planted in this run" in (eyes_of(folder).problem or "")
+    lost = replace(seeing(), done=8, problems=("the check process died by signal 9",))
+    write_planted(folder, lost)
+    assert eyes_of(folder).problem == (
+        "2 of 10 drawings were not judged: the check process died by signal 9"
+    )
+    write_planted(folder, replace(lost, done=0, today=(), problems=()))
+    assert eyes_of(folder).problem == "10 of 10 drawings were not judged: the run ended before"
+    write_planted(folder, seeing())
+    assert eyes_of(folder) == eyes(seeing())
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 1}'])
+def test_a_damaged_file_is_an_error_that_says_what_to_do(tmp_path: Path, text: str) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.write("planted.json", text)
+    with pytest.raises(EvidenceError, match=r"planted\.json: .* is damaged .*resume the run"):
+        eyes_of(folder)
+
+
+def test_what_is_kept_is_what_is_read(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for found in (seeing(), seeing(3, 9, (1, 2), 4)):
+        write_planted(folder, found)
+        assert isinstance(found, Planted)
+        assert eyes_of(folder) == eyes(found)
