@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from threading import Event
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
@@ -34,6 +35,8 @@ _LOOKS, _BETWEEN_S = 20, 0.5
 _TIMEOUT_S, _TRIES = 10.0, 3
 #: Longest time of a run that only comes to its end.
 _LONGEST_S = 1800
+#: The command that decides ends the run itself; it gets this time to take the run upon itself.
+COMMAND_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +164,21 @@ def resume_decided(state: State, settings: Settings) -> tuple[CarriedOn, ...]:
     done = []
     for approval in store.closed_waiting(state):
         carried = carry_on(state, settings, approval)
-        done.append(_by_itself(carried) if carried.way == "here" else carried)
+        if carried.way == "here":
+            carried = _left_to_command(approval) or _by_itself(carried)
+        done.append(carried)
     return tuple(done)
+
+
+def _left_to_command(approval: Approval) -> CarriedOn | None:
+    """Return that a command has just decided and ends the run, ``None`` when none has."""
+    if approval.decided_via != "command" or approval.decided_at is None:
+        return None
+    age = datetime.now(UTC) - datetime.fromisoformat(approval.decided_at)
+    if age.total_seconds() > COMMAND_S:
+        return None
+    sentence = f"Run {approval.run_id} is ended by the command that {approval.decided_by} gave."
+    return CarriedOn(approval.run_id, "going", sentence)
 
 
 def _by_itself(carried: CarriedOn) -> CarriedOn:

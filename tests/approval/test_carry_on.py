@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from flows import approval_resume
-from flows.approval_resume import CarriedOn, carry_on, resume_decided
+from flows.approval_resume import COMMAND_S, CarriedOn, carry_on, resume_decided
 from flows.approval_words import report_place, tell
 from tasks.alerts.outbox import pending as undelivered
 from tasks.approval import store
@@ -39,10 +39,8 @@ def folder(settings: Settings) -> None:
     plan.write_text("{}", encoding="utf-8")
 
 
-def approved(state: State) -> Approval:
-    return store.decide(
-        state, RUN, decision="approved", by="grace", reason="ok", via="slack", now=TODAY
-    )
+def approved(state: State, via: str = "slack", now: datetime = TODAY) -> Approval:
+    return store.decide(state, RUN, decision="approved", by="grace", reason="ok", via=via, now=now)
 
 
 def book(state: State, **values: Any) -> None:
@@ -142,6 +140,26 @@ def test_the_watchdog_leaves_open_questions_alone(
 ) -> None:
     ask(now=TODAY)
     assert resume_decided(shop, settings) == ()
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("age", [0.0, COMMAND_S + 1])
+def test_the_watchdog_lets_the_command_that_decided_end_the_run(
+    shop: State, ask: Ask, settings: Settings, monkeypatch: pytest.MonkeyPatch, age: float
+) -> None:
+    started: list[Sequence[str]] = []
+
+    def run(command: Sequence[str], **_: Any) -> SimpleNamespace:
+        started.append(command)
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(approval_resume.subprocess, "run", run)
+    ask(now=TODAY - timedelta(hours=1))
+    approved(shop, "command", datetime.now(UTC) - timedelta(seconds=age))
+    (done,) = resume_decided(shop, settings)
+    # A command that died meanwhile is not waited for for ever.
+    assert done.way == ("here" if age else "going")
+    assert len(started) == (1 if age else 0)
 
 
 @pytest.mark.usefixtures("folder")
