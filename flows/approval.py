@@ -14,6 +14,8 @@ from logging import Logger, LoggerAdapter
 
 from prefect import suspend_flow_run
 from prefect.context import FlowRunContext
+from prefect.events import emit_event
+from prefect.exceptions import Pause
 from prefect.logging import get_run_logger
 from pydantic import ValidationError
 
@@ -192,6 +194,32 @@ def _suspended(
     return approval
 
 
+def _say_it_waits() -> None:
+    """Follow the flow run's heartbeats with a word that it stands still on purpose.
+
+    Heartbeats go on while Prefect suspends the run, and one may reach the server after the state
+    did. Silence after a heartbeat means a dead process to the automation ``dead flow run``, so
+    the last word, in the same queue as the heartbeats, must be another one.
+    """
+    running = FlowRunContext.get()
+    if running is None or running.flow_run is None or running.flow is None:
+        return
+    emit_event(
+        event="prefect.flow-run.waits-for-a-person",
+        resource={
+            "prefect.resource.id": f"prefect.flow-run.{running.flow_run.id}",
+            "prefect.resource.name": running.flow_run.name,
+        },
+        related=[
+            {
+                "prefect.resource.id": f"prefect.flow.{running.flow_run.flow_id}",
+                "prefect.resource.role": "flow",
+                "prefect.resource.name": running.flow.name,
+            }
+        ],
+    )
+
+
 def _share(context: RunContext, log: Log) -> None:
     """Let people elsewhere read the report; the answer does not need it."""
     try:
@@ -224,5 +252,8 @@ def _form(
         )
     except ValidationError:
         form = None
+    except Pause:
+        _say_it_waits()
+        raise
     go_on_driving(context.state, approval.run_id, context.driver)
     return form
