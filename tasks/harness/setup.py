@@ -9,7 +9,7 @@ from typing import Literal
 import httpx
 
 from tasks.errors import ConfigError, DataError
-from tasks.mix.catalog import Model
+from tasks.mix.catalog import FOLDER, Model
 from tasks.providers.base import Provider, ProviderFactory
 from tasks.records import Case
 from tasks.settings import Settings
@@ -43,7 +43,7 @@ def adapter(
         ConfigError: The address is not known or the key is missing.
     """
     address = endpoints.get(model.endpoint, model.endpoint)
-    if not address.startswith(("http://", "https://")):
+    if not address.startswith(("http://", "https://", FOLDER)):
         raise ConfigError(
             f"model {model.name!r}: endpoint {model.endpoint!r} has no address in this run; is its "
             "server started?"

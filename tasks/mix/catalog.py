@@ -12,6 +12,8 @@ from pydantic import (
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -22,10 +24,12 @@ from tasks.records import Operation, PinStrength, microusd
 
 #: The endpoint of models that the run's own local image server serves.
 EMBEDDED = "embedded"
+#: Beginning of the endpoint of a replay: the folder whose pictures stand in for a model.
+FOLDER = "file:///"
 
 
 def _endpoint(value: str) -> str:
-    if value == EMBEDDED:
+    if value == EMBEDDED or value.startswith(FOLDER):
         return value
     try:
         parts = urlsplit(value)
@@ -37,7 +41,8 @@ def _endpoint(value: str) -> str:
     local = host in ("127.0.0.1", "::1", "localhost")
     if host is None or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         raise ValueError(
-            "must be 'embedded', an https:// address, or http:// on this machine's loopback"
+            "must be 'embedded', an https:// address, http:// on this machine's loopback, or "
+            "file:///folder for a replay"
         )
     if "@" in parts.netloc:
         raise ValueError("must not hold a user or password; name the key's variable in key_env")
@@ -194,6 +199,17 @@ class Model(Strict):
     #: Empty for those that the adapter knows.
     asset_hosts: tuple[Annotated[str, Field(pattern=r"^\.?[a-z0-9.-]+\.[a-z]{2,}$")], ...] = ()
 
+    @field_validator("endpoint")
+    @classmethod
+    def _folder_for_a_replay(cls, value: str, info: ValidationInfo) -> str:
+        protocol = info.data.get("protocol")
+        if value.startswith(FOLDER) != (protocol == "replay"):
+            raise ValueError(
+                f"an endpoint {FOLDER}folder goes with protocol 'replay', and a replay with no "
+                f"other, got it with {protocol!r}"
+            )
+        return value
+
     @model_serializer(mode="wrap")
     def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what came later and is unset: old plans and mixes keep their digests."""
@@ -208,6 +224,9 @@ class Model(Strict):
     def identity(self) -> dict[str, Any]:
         """Everything of the entry that can change a picture, for the digest of a mix."""
         said = {"version": self.version, "protocol": self.protocol, "endpoint": self.endpoint}
+        if self.protocol == "replay":
+            # The version pins every picture; where they lie on this machine changes none.
+            del said["endpoint"]
         later: dict[str, Any] = {"id": self.id, "options": dict(self.options)}
         return said | _shown(later, _LATER_MODEL_FIELDS)
 
