@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from tasks.errors import ConfigError, known
 from tasks.mix.catalog import Catalog, Model
@@ -18,38 +26,108 @@ from tasks.records import SUBTASKS, Operation, Subtask, digest_json
 MOST_SCALE = 16
 
 
-class Stage(Strict):
-    """One model call of a route; the picture of a stage is the input of the next."""
+#: What a prompt template may hold; anything else in braces stays as it is.
+TOKENS = ("prompt", "brand", "palette", "locale")
+_TOKEN = re.compile("|".join(f"\\{{{name}\\}}" for name in TOKENS))
+
+
+class Call(Strict):
+    """One model and how it is asked."""
 
     model: str
-    operation: Operation = "generate"
     params: dict[str, JsonValue] = Field(default_factory=dict)
-    #: ``{prompt}`` stands for the case's prompt; nothing else is replaced.
+    #: ``{prompt}`` stands for the case's prompt, ``{brand}`` and ``{palette}`` for its brand kit's
+    #: name and colours, ``{locale}`` for its locale; nothing else is replaced.
     prompt_template: str = "{prompt}"
     safety: Literal["on", "off"] = "on"
 
     @model_validator(mode="after")
-    def _has_prompt(self) -> Stage:
+    def _has_prompt(self) -> Call:
         if "{prompt}" not in self.prompt_template:
             raise ValueError("prompt_template must contain {prompt}")
-        if self.operation == "upscale":
-            value = self.params.get("scale", 2)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 1 <= float(str(value)) <= MOST_SCALE:
-                raise ValueError(
-                    f"params.scale of an upscale must be a number from 1 to {MOST_SCALE}, "
-                    f"got {value!r}"
-                )
         return self
+
+    def prompt(self, text: str, **tokens: str) -> str:
+        """Return the prompt that goes to the model.
+
+        One pass over the template: what ``text`` or another value holds in braces is never
+        replaced in its turn, so a prompt cannot fetch what the template did not ask for.
+
+        Args:
+            text: The case's prompt.
+            tokens: Values of the other tokens; a token without a value is left out.
+        """
+        values = tokens | {"prompt": text}
+        return _TOKEN.sub(lambda found: values.get(found[0][1:-1], ""), self.prompt_template)
+
+
+class Stage(Call):
+    """One step of a route; the picture of a stage is the input of the next."""
+
+    operation: Operation = "generate"
+    #: Asked in this order when the model does not deliver after its attempts: transport,
+    #: throttling, server faults, empty or malformed answers. Never after a refusal, a bad request
+    #: or another version than pinned: those are answers, and a fallback would hide them.
+    fallbacks: tuple[Call, ...] = Field(default=(), max_length=4)
+    #: Of an upscale that was not delivered or is not true to its source: ``fail`` ends the case,
+    #: ``source`` serves the picture before it instead.
+    on_failure: Literal["fail", "source"] = "fail"
+
+    @model_validator(mode="after")
+    def _fits_its_operation(self) -> Stage:
+        if self.operation == "upscale":
+            for call in (self, *self.fallbacks):
+                _checked_scale(call.params)
+                if _scale(call.params) != _scale(self.params):
+                    raise ValueError(
+                        f"fallback {call.model!r} enlarges {_scale(call.params):g} times, its "
+                        f"stage {_scale(self.params):g} times; params.scale must be the same"
+                    )
+        elif self.on_failure != "fail":
+            raise ValueError(
+                f"on_failure: source is for an upscale, got operation {self.operation!r}"
+            )
+        names = [self.model, *(call.model for call in self.fallbacks)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a model falls back to itself: {', '.join(names)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is unset: old mixes keep their digests."""
+        dumped: dict[str, Any] = handler(self)
+        for name, unset in (("fallbacks", ([], ())), ("on_failure", ("fail",))):
+            if dumped.get(name) in unset:
+                dumped.pop(name)
+        return dumped
 
     @property
     def scale(self) -> float:
         """By how much the stage enlarges its picture: 1 unless it upscales, then 2 by default."""
-        return float(str(self.params.get("scale", 2))) if self.operation == "upscale" else 1.0
+        return _scale(self.params) if self.operation == "upscale" else 1.0
 
-    def prompt(self, text: str) -> str:
-        """Return the prompt that goes to the model; braces in ``text`` stay as they are."""
-        return self.prompt_template.replace("{prompt}", text)
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The model and those it falls back to, in the order in which they are asked."""
+        return (self, *self.fallbacks)
+
+
+def _scale(params: dict[str, JsonValue]) -> float:
+    return float(str(params.get("scale", 2)))
+
+
+def _checked_scale(params: dict[str, JsonValue]) -> None:
+    """Pass when an upscale can use these parameters.
+
+    Raises:
+        ValueError: The scale is no number or out of range.
+    """
+    value = params.get("scale", 2)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 1 <= float(str(value)) <= MOST_SCALE:
+        raise ValueError(
+            f"params.scale of an upscale must be a number from 1 to {MOST_SCALE}, got {value!r}"
+        )
 
 
 class Alternative(Strict):
@@ -87,7 +165,8 @@ class Mix(Strict):
     @property
     def model_names(self) -> tuple[str, ...]:
         """Names of all models in the mix, sorted, each once."""
-        return tuple(sorted({s.model for r in self.routes.values() for a in r for s in a.stages}))
+        stages = (s for route in self.routes.values() for a in route for s in a.stages)
+        return tuple(sorted({call.model for stage in stages for call in stage.calls}))
 
 
 class ResolvedMix(Strict):
@@ -120,8 +199,14 @@ class ResolvedMix(Strict):
         )
 
     def _stage(self, stage: Stage) -> dict[str, Any]:
-        model = self.by_name[stage.model]
-        return stage.model_dump(mode="json") | model.identity
+        models = self.by_name
+        said = stage.model_dump(mode="json") | models[stage.model].identity
+        if stage.fallbacks:
+            said["fallbacks"] = [
+                call.model_dump(mode="json") | models[call.model].identity
+                for call in stage.fallbacks
+            ]
+        return said
 
     def alternative(self, subtask: Subtask, case_digest: str) -> Alternative:
         """Return the alternative that serves a case: by traffic weight, the same at every call."""
@@ -146,16 +231,8 @@ def resolve_mix(mix: Mix, catalog: Catalog, source: Path | str) -> ResolvedMix:
         for alternative in route:
             for position, stage in enumerate(alternative.stages, start=1):
                 where = f"{source}: stage {position} of {subtask!r}"
-                if stage.model not in models:
-                    raise ConfigError(
-                        f"{where} names model {stage.model!r}, which is not in the catalog "
-                        f"{known(models)}"
-                    )
-                can = models[stage.model].operations
-                if stage.operation not in can:
-                    raise ConfigError(
-                        f"{where}: model {stage.model!r} cannot {stage.operation!r} {known(can)}"
-                    )
+                for call in stage.calls:
+                    _require(models, call.model, stage.operation, where)
                 first = "edit" if subtask == "edit" else "generate"
                 if position == 1 and stage.operation != first:
                     raise ConfigError(
@@ -167,6 +244,21 @@ def resolve_mix(mix: Mix, catalog: Catalog, source: Path | str) -> ResolvedMix:
                         "away; later stages are 'edit' or 'upscale'"
                     )
     return ResolvedMix(mix=mix, models=tuple(models[name] for name in mix.model_names))
+
+
+def _require(models: Mapping[str, Model], name: str, operation: Operation, where: str) -> None:
+    """Pass when the catalog has the model and the model can do this.
+
+    Raises:
+        ConfigError: It has not, or it cannot.
+    """
+    if name not in models:
+        raise ConfigError(
+            f"{where} names model {name!r}, which is not in the catalog {known(models)}"
+        )
+    can = models[name].operations
+    if operation not in can:
+        raise ConfigError(f"{where}: model {name!r} cannot {operation!r} {known(can)}")
 
 
 def load_mix(path: Path, catalog: Catalog) -> ResolvedMix:
