@@ -20,6 +20,8 @@ class DefectHealth:
     strength: float
     found: int = 0
     planted: int = 0
+    #: Of the planted: the check did not find it, and another check calls the picture bad for it.
+    elsewhere: int = 0
     #: Of the planted: the check broke or said that it cannot judge. Not found.
     unjudged: int = 0
     #: CPU seconds of the check itself, over all planted.
@@ -33,6 +35,7 @@ class DefectHealth:
             self,
             found=self.found + other.found,
             planted=self.planted + other.planted,
+            elsewhere=self.elsewhere + other.elsewhere,
             unjudged=self.unjudged + other.unjudged,
             seconds=self.seconds + other.seconds,
             missed=(*self.missed, *other.missed)[:8],
@@ -75,6 +78,11 @@ class CheckHealth:
     def found(self) -> int:
         """Planted defects that the check found, all kinds together."""
         return sum(defect.found for defect in self.defects)
+
+    @property
+    def caught(self) -> int:
+        """Planted defects with which no picture passed, whichever check found them."""
+        return self.found + sum(defect.elsewhere for defect in self.defects)
 
     @property
     def planted(self) -> int:

@@ -29,7 +29,7 @@ from tasks.checks.base import Check, Expected, Picture
 from tasks.checks.counts import CheckHealth, CleanHealth, DefectHealth
 from tasks.checks.decode import FILE, MIME, STILL, decode
 from tasks.checks.planted_base import Defect, Good, Planted
-from tasks.checks.suite import CHECKS
+from tasks.checks.suite import CHECKS, check_picture
 from tasks.providers.embedded.draws import generator
 from tasks.records import CheckVerdict
 
@@ -145,12 +145,26 @@ def plant(
                 strength,
                 found=verdict == "fail",
                 planted=1,
+                elsewhere=verdict != "fail" and _elsewhere(defect.check, shown, shown.of or good),
                 unjudged=verdict in ("skip", "fault"),
                 seconds=time.process_time() - started,
                 missed=() if verdict == "fail" else (f"{good.name}: {verdict}",),
             )
         )
     return health
+
+
+def _elsewhere(name: str, shown: Planted, good: Good) -> bool:
+    """Say whether another check of the suite calls a picture bad, and not the good one.
+
+    What counts for a build is whether the picture fails, whoever sees why.
+    """
+    if name == duplicates.CHECK:
+        return False  # About two pictures.
+    report = check_picture(shown.data, shown.expected, shown.references)
+    accusers = (f.check for f in report.findings if f.verdict == "fail" and f.check != name)
+    whole = Planted(good.data, good.expected, good.references)
+    return any(judge(check, whole) == "pass" for check in accusers)
 
 
 def _applies(name: str, good: Good) -> bool:

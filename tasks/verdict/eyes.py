@@ -15,7 +15,7 @@ from tasks.checks.live import FILE, Planted, read_planted
 from tasks.metrics.rates import lower_bound
 from tasks.plan import RunFolder
 from tasks.records import Record
-from tasks.verdict.checkers import FLOOR, Sensitivity
+from tasks.verdict.checkers import FLOOR, Sensitivity, blind
 
 #: Risk of each bound that a person reads, and of calling a kind blind that is at the floor.
 RISK = 0.05
@@ -83,9 +83,7 @@ def sensitivities(
     }
     found = []
     for one in counted.values():
-        found.append(
-            Sensitivity(one.check, one.found, one.planted, one.clean.alarms, one.clean.clean)
-        )
+        found.append(_whole(one))
         found += [
             Sensitivity(f"{one.check} ({kind.name})", kind.found, kind.planted)
             for kind in one.defects
@@ -98,6 +96,16 @@ def sensitivities(
         if one.check in counted and _fell_blind(one, counted[one.check], risk)
     ]
     return tuple(found)
+
+
+def _whole(one: CheckHealth) -> Sensitivity:
+    """Return the counts of a check, of which a picture failed whoever saw why.
+
+    A check that is blind itself has its own counts: others must not hide it.
+    """
+    clean = (one.clean.alarms, one.clean.clean)
+    own = Sensitivity(one.check, one.found, one.planted, *clean)
+    return own if blind([own]) else Sensitivity(one.check, one.caught, one.planted, *clean)
 
 
 def _sees(kind: DefectHealth) -> bool:

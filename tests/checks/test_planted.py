@@ -100,6 +100,23 @@ def test_weak_defects_are_found_less_often_than_strong_ones() -> None:
     assert rates == [0, len(GOODS)]
 
 
+def test_a_defect_that_another_check_finds_is_told_apart_from_one_that_passes() -> None:
+    def smaller(good: Good, strength: float, rng: np.random.Generator) -> Planted:
+        return good.planted(np.array(good.rgb)[:: 2 if strength == 1 else 1])
+
+    shrunk = Defect("half as high", "colour.exposure", 1.0, smaller, "all or nothing", (0.5, 1.0))
+    (good,) = GOODS[1:2]
+    seen = plant(shrunk, [good])
+    # Its light is as it was; its size is not.
+    assert (seen.found, seen.planted, seen.elsewhere) == (0, 1, 1)
+    unchanged = plant(shrunk, [good], strength=0.5)
+    assert (unchanged.found, unchanged.planted, unchanged.elsewhere) == (0, 1, 0)
+    # Another check that calls the good picture bad too has not seen the defect.
+    accused = replace(good, expected=replace(good.expected, width=7, height=5, aspect=None))
+    same = plant(shrunk, [accused], strength=0.5)
+    assert (same.found, same.planted, same.elsewhere) == (0, 1, 0)
+
+
 def test_a_missing_letter_is_found_in_a_drawing() -> None:
     found = plant(kind("letters dropped"), GOODS, most=2)
     assert (found.found, found.planted, found.unjudged) == (2, 2, 0)

@@ -59,6 +59,21 @@ def test_a_check_that_misses_by_bad_luck_today_does_not_hold_the_run() -> None:
     assert 0 < held <= TODAY_RISK
 
 
+def test_a_defect_that_another_check_sees_is_no_failure_that_is_missed() -> None:
+    """A turned edit that the check of orientation lets pass fails for its subject."""
+    turned = DefectHealth("turned", "a.b", 1.0, 80, 100, elsewhere=15)
+    shared = CheckHealth("a.b", CleanHealth("a.b", 1, 50), (turned,))
+    (found,) = sensitivities((shared,))
+    assert (found.found, found.planted, found.alarms, found.clean) == (95, 100, 1, 50)
+    assert shared.plus(shared).caught == 190
+    # One that sees hardly anything itself is named, whoever helps it.
+    lame = CheckHealth("a.b", CleanHealth("a.b"), (replace(turned, found=5, elsewhere=95),))
+    assert [(b.name, b.found) for b in blind(sensitivities((lame,)))] == [
+        ("a.b", 5),
+        ("a.b (turned)", 5),
+    ]
+
+
 def test_a_large_record_costs_a_clean_build_few_images() -> None:
     few, many = (adjusted_pass(0.02, sensitivities((counts(n, n),)), 0.05) for n in (10, 1000))
     assert few is not None
