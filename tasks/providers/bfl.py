@@ -226,20 +226,12 @@ def _dollars(cost: object) -> str | None:
 
 
 def _words(told: dict[str, Any]) -> str:
-    """Return the words of an error: ``detail`` as text or as FastAPI's list, or ``details``."""
-    detail = told.get("detail")
-    if isinstance(detail, str):
-        return detail
-    if isinstance(detail, list):
-        entries = [entry for entry in detail[:5] if isinstance(entry, dict)]
-        parts = [
-            f"{'.'.join(map(str, entry.get('loc') or ()))}: {entry.get('msg')}" for entry in entries
-        ]
-        return "; ".join(parts)
+    """Return the words of an error: ``detail``, or the reasons under ``details``."""
+    _, said = hosted.details_of(told)
     details = told.get("details")
-    if isinstance(details, dict):
-        return "; ".join(f"{name}: {value!s:.120}" for name, value in list(details.items())[:5])
-    return "no reason given"
+    if not said and isinstance(details, dict):
+        said = "; ".join(f"{name}: {value!s:.120}" for name, value in list(details.items())[:5])
+    return said or "no reason given"
 
 
 def _refused(answer: Answer, request: GenerationRequest) -> Meaning:

@@ -168,7 +168,7 @@ class FalProvider(HttpAdapter):
         if answer.broken is not None:
             return broken(answer, request)
         if job.data["fetch"]:
-            return _result(answer, request, job)
+            return _result(answer, request, job, self.asked_size(request))
         if not 200 <= answer.status < 300:
             return self.job_error(answer, request)
         value = answer.json()
@@ -182,7 +182,7 @@ class FalProvider(HttpAdapter):
         without a type.
         """
         own = job.data["fetch"] and (
-            "x-fal-error-type" in answer.headers or bool(_details(answer)[0])
+            "x-fal-error-type" in answer.headers or bool(hosted.details_of(answer.json())[0])
         )
         return super().passing(answer, job) and not own
 
@@ -219,30 +219,16 @@ def _other_app(url: str, model: Model) -> str:
     return f"application {'/'.join(asked)!r} was asked, {'/'.join(serves)!r} serves"
 
 
-def _details(answer: Answer) -> tuple[frozenset[str], str]:
-    """Return types and words of an error of an application, ``{"detail": [{"msg", "type"}]}``."""
-    value = answer.json()
-    detail = value.get("detail") if isinstance(value, dict) else None
-    entries = [e for e in detail if isinstance(e, dict)] if isinstance(detail, list) else []
-    types = frozenset(e["type"] for e in entries if isinstance(e.get("type"), str))
-    words = []
-    for entry in entries[:5]:
-        place = ".".join(str(part) for part in entry.get("loc") or ())
-        words.append(f"{place}: {entry.get('msg')}" if place else str(entry.get("msg")))
-    return types, "; ".join(words)
-
-
 def _refused(answer: Answer, request: GenerationRequest, facts: Facts | None = None) -> Meaning:
     """Return what an error means, at the door or in place of a result; none of them is billed."""
-    types, said = _details(answer)
-    facts = facts or Facts()
     value = answer.json()
+    types, said = hosted.details_of(value)
+    facts = facts or Facts()
     kind = answer.headers.get("x-fal-error-type")
     if kind is None and isinstance(value, dict) and isinstance(value.get("error_type"), str):
         kind = value["error_type"]
     if kind is not None and not types:
-        words = value.get("detail") if isinstance(value, dict) else None
-        return _machinery(answer, request, kind, str(words or kind), facts)
+        return _machinery(answer, request, kind, said or kind, facts)
     text = f"HTTP {answer.status}: {said or ', '.join(sorted(types))}"
     again = answer.headers.get("x-fal-retryable", "").strip().lower()
     if types & REFUSAL_TYPES:
@@ -284,7 +270,9 @@ def _looked(
     return replace(job, poll=job.data["response"], data=kept)
 
 
-def _result(answer: Answer, request: GenerationRequest, job: Job) -> Meaning:
+def _result(
+    answer: Answer, request: GenerationRequest, job: Job, asked: tuple[int, int]
+) -> Meaning:
     """Return what the result of a finished request means."""
     metrics = job.data.get("metrics")
     told: Mapping[str, Any] = metrics if isinstance(metrics, dict) else {}
@@ -293,6 +281,7 @@ def _result(answer: Answer, request: GenerationRequest, job: Job) -> Meaning:
         usage=usage_of(
             {"metrics": dict(told), "units": answer.headers.get("x-fal-billable-units")},
             gpu_seconds=told.get("inference_time"),
+            megapixels=hosted.megapixels(request, asked),
         ),
     )
     if answer.status in (404, 410):

@@ -7,6 +7,7 @@ ignore in silence what they do not know, and a mistyped name would look like a s
 from __future__ import annotations
 
 import base64
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -16,6 +17,7 @@ from tasks.mix.catalog import Model
 from tasks.policy import Strict, parse_strict
 from tasks.providers.answers import NO_FACTS, Answer, Asset, Facts, Meaning
 from tasks.providers.base import CannotAsk, Capabilities, GenerationRequest
+from tasks.providers.cost import PIXELS_A_MEGAPIXEL
 from tasks.providers.meanings import empty, picture, picture_base64
 from tasks.providers.params import OURS
 from tasks.providers.sniff import picture_size, sniff_mime
@@ -51,6 +53,8 @@ class Inputs(Strict):
     most_scale: float = Field(default=4.0, gt=1, le=16)
     #: Whether an upscaler is told the prompt and a seed.
     upscale_by_prompt: bool = False
+    #: Whether the megapixels of the picture that is sent are paid for like those that come back.
+    bill_image: bool = False
     multiple_of: int = Field(default=8, ge=1, le=256)
     least_side: int = Field(default=64, ge=1, le=8192)
     most_side: int = Field(default=2048, ge=16, le=8192)
@@ -160,6 +164,20 @@ def seed_asked(request: GenerationRequest) -> int | None:
     return seed_for(request.seed)
 
 
+def megapixels(request: GenerationRequest, asked: tuple[int, int]) -> float | None:
+    """Return the megapixels to pay for where the sent picture counts; ``None``: the result's own.
+
+    Args:
+        request: What is asked.
+        asked: Pixels of the picture that comes.
+    """
+    sent = picture_size(request.image or b"") if request.operation != "generate" else None
+    if sent is None or not inputs_of(request.model).bill_image:
+        return None
+    # Each picture by itself is rounded up to whole megapixels.
+    return float(sum(math.ceil(w * h / PIXELS_A_MEGAPIXEL - 1e-9) for w, h in (asked, sent)))
+
+
 def data_uri(image: bytes | None) -> str:
     """Return a picture as a ``data:`` address."""
     data = image or b""
@@ -177,6 +195,21 @@ def place_of(output: object) -> object:
         else:
             break
     return output
+
+
+def details_of(value: object) -> tuple[frozenset[str], str]:
+    """Return types and words of FastAPI's error ``{"detail": [{"loc", "msg", "type"}]}``."""
+    detail = value.get("detail") if isinstance(value, dict) else None
+    if isinstance(detail, str):
+        return frozenset(), detail
+    entries = [e for e in detail if isinstance(e, dict)] if isinstance(detail, list) else []
+    types = frozenset(e["type"] for e in entries if isinstance(e.get("type"), str))
+    words = []
+    for entry in entries[:5]:
+        place = entry.get("loc")
+        where = ".".join(map(str, place)) if isinstance(place, list) and place else ""
+        words.append(f"{where}: {entry.get('msg')}" if where else str(entry.get("msg")))
+    return types, "; ".join(words)
 
 
 def picture_at(

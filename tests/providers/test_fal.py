@@ -64,7 +64,7 @@ def fake() -> Iterator[Fal]:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fetching an asset again takes no pause."""
-    monkeypatch.setattr("tasks.providers.http._FETCH_PAUSE_S", 0.0)
+    monkeypatch.setattr("tasks.providers.channel._FETCH_PAUSE_S", 0.0)
 
 
 def model(**fields: Any) -> Model:
@@ -127,6 +127,14 @@ ROWS = [
         cost=PRICE,
         request={"operation": "edit", "image": IMAGE},
         model={"id": EDITOR, "options": {"image": "image_urls", "image_list": True}},
+    ),
+    Row(
+        "an edit that pays for its picture too",
+        None,
+        billed="yes",
+        cost=2 * PRICE,
+        request={"operation": "edit", "image": IMAGE},
+        model={"id": EDITOR, "options": {"image": "image_url", "bill_image": True}},
     ),
     Row(
         "an upscale",
