@@ -83,6 +83,8 @@ def picture(
     if wrong := departure(request, facts):
         return drift(answer, request, wrong, facts)
     if isinstance(image, Asset):
+        if not isinstance(image.url, str) or not image.url:
+            return empty(answer, request, "the answer names no address of a picture", facts)
         meaning = _meaning(None, "", answer, request, facts, "yes")
         return replace(meaning, asset=image, declared_mime=image.declared_mime)
     if not image:

@@ -40,7 +40,8 @@ def whole(value: object) -> int | None:
     """Return a count of tokens, or ``None`` when the value is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if not math.isfinite(value) or value != int(value) or not 0 <= value <= _MOST_COUNT:
+    # Compared before it becomes anything else: an integer can be too large for a float.
+    if not 0 <= value <= _MOST_COUNT or value != int(value):
         return None
     return int(value)
 
@@ -54,7 +55,6 @@ def amount(value: object) -> float | None:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    # Compared before it becomes a float: an integer can be too large for one.
     if not 0 <= value <= _MOST_AMOUNT:
         return None
     return float(value)

@@ -54,7 +54,7 @@ def fake() -> Iterator[Bfl]:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fetching an asset again takes no pause."""
-    monkeypatch.setattr("tasks.providers.http._FETCH_PAUSE_S", 0.0)
+    monkeypatch.setattr("tasks.providers.channel._FETCH_PAUSE_S", 0.0)
 
 
 def model(**fields: Any) -> Model:

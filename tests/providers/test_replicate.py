@@ -41,7 +41,7 @@ RAN, WORST = 1_750, 42_000
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fetching an asset again takes no pause."""
-    monkeypatch.setattr("tasks.providers.http._FETCH_PAUSE_S", 0.0)
+    monkeypatch.setattr("tasks.providers.channel._FETCH_PAUSE_S", 0.0)
 
 
 def model(**fields: Any) -> Model:
