@@ -48,6 +48,9 @@ _HOST = "api.openai.com"
 #: this, in the same shape. 8,294,400 is 3840 x 2160.
 LEAST_PIXELS = 655_360
 MOST_PIXELS = 8_294_400
+#: What the models before gpt-image-2 draw, and nothing else.
+OLD_SIZES = ((1024, 1024), (1536, 1024), (1024, 1536))
+_OLD = ("gpt-image-1", "chatgpt-image-")
 _MOST_RATIO = 3.0
 _STEP = 16
 _MOST_PROMPT = 32_000
@@ -127,6 +130,7 @@ class OpenAIProvider(HttpAdapter):
             return Capabilities(operations=("generate", "edit"), multiple_of=step, pin=model.pin)
         return Capabilities(
             operations=("generate", "edit"),
+            sizes=OLD_SIZES if model.model_id.startswith(_OLD) else (),
             multiple_of=_STEP,
             most_side=3840,
             most_pixels=MOST_PIXELS,

@@ -40,6 +40,8 @@ MODELS: dict[str, str | None] = {
 }
 DEAD = {"gpt-image-1": "2026-10-23", "dall-e-3": "2026-05-12"}
 
+#: All that the models before gpt-image-2 draw.
+OLD_SIZES = ("1024x1024", "1536x1024", "1024x1536")
 _COMMON = {
     "model", "prompt", "n", "size", "quality", "output_format", "output_compression",
     "background", "stream", "partial_images", "user", "safety_identifier", "complexity",
@@ -47,7 +49,7 @@ _COMMON = {
 }  # fmt: skip
 _GENERATE = _COMMON | {"moderation", "style"}
 _EDIT = _COMMON | {"image", "image[]", "mask", "markup", "input_fidelity"}
-#: Tokens of one 1024x1024 picture by quality; other sizes in proportion.
+#: Tokens of one 1024x1024 picture by quality, those of gpt-image-1; other sizes in proportion.
 _TOKENS = {"low": 272, "medium": 1056, "high": 4160, "auto": 1056}
 
 
@@ -315,6 +317,9 @@ class OpenAIServer(HttpFake):
                     )
             if fields.get("model") not in self.models:
                 return self._no_model(str(fields.get("model")))
+            old = str(fields["model"]).startswith("gpt-image-1")
+            if old and fields.get("size", "auto") not in (*OLD_SIZES, "auto"):
+                return self._error(400, f"Invalid value: '{fields['size']}'.", "invalid_value")
         prompt = fields.get("prompt")
         if not isinstance(prompt, str) or not prompt:
             return self._error(

@@ -116,6 +116,8 @@ EDIT = {"operation": "edit", "image": SOURCE, "prompt": "make it green"}
 
 ROWS = [
     Row("text to image", None, billed="yes", cost=USUAL),
+    Row("older model", None, billed="yes", cost=47_580, model={"version": "gpt-image-1.5"},
+        request={"width": 500, "height": 300}),
     Row("low quality", None, billed="yes", cost=8_220, request={"params": {"quality": "low"}}),
     Row("edit", None, billed="yes", cost=34_329, request=EDIT),
     Row(
@@ -664,6 +666,14 @@ def test_sizes_that_gpt_image_2_draws(asked: tuple[int, int], drawn: tuple[int, 
     assert size[0] * size[1] >= LEAST_PIXELS
     assert max(size) / min(size) <= 3
     assert size[0] % 16 == size[1] % 16 == 0
+
+
+def test_older_models_draw_three_sizes() -> None:
+    provider = OpenAIProvider("https://api.openai.com/v1", None)
+    entry = gpt(version="gpt-image-1.5-2025-12-16")
+    sizes = [(512, 512), (1920, 1080), (600, 900)]
+    drawn = [provider.asked_size(kite(entry, width=w, height=h)) for w, h in sizes]
+    assert drawn == [(1024, 1024), (1536, 1024), (1024, 1536)]
 
 
 def test_a_size_large_enough_stays_as_it_is() -> None:
