@@ -139,12 +139,19 @@ class World:
                 self.process.wait(0.2)
 
     def api(self, method: str, path: str, **body: Any) -> Any:
-        answer = self._client.request(method, path, json=body or None)
+        answer = self._sent(method, path, body)
         while answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             # Prefect on SQLite says so when its database is busy, and its clients ask again.
-            answer = self._client.request(method, path, json=body or None)
+            answer = self._sent(method, path, body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
+
+    def _sent(self, method: str, path: str, body: dict[str, Any]) -> httpx.Response:
+        for _ in range(3 if method == "GET" else 0):
+            # A busy server may reset a connection; reading twice does no harm.
+            with contextlib.suppress(httpx.TransportError):
+                return self._client.request(method, path, json=body or None)
+        return self._client.request(method, path, json=body or None)
 
     def state(self, product: str) -> dict[str, Any]:
         found: dict[str, Any] = self.api("GET", f"/flow_runs/{self.runs[product]}")["state"]
