@@ -12,12 +12,15 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from tasks.mix.catalog import Limits, Model, Price
+from tasks.mix.catalog import Catalog, Licence, Limits, Model, Price
+from tasks.mix.manifest import Mix, resolve_mix
+from tasks.mix.preflight import preflight
 from tasks.providers import imagen
 from tasks.providers.base import GenerationRequest, ServedModel
 from tasks.providers.imagen import ImagenProvider
 from tasks.records import FailureClass
 from tests.fakes import gemini_server as fake
+from tests.fakes import mixes
 from tests.fakes.contract import Row, a_model, a_request, ask, check
 from tests.fakes.http_fake import (
     Bend,
@@ -207,6 +210,30 @@ def test_the_day_of_the_shutdown_is_told_also_after_it(alive: bool) -> None:
     with fake.GeminiServer(imagen=alive) as server:
         found = served(server.url + "/v1beta", model(), other)
     assert found == {"m": ServedModel(name="m", version=NAME, retires=imagen.SHUT_DOWN)}
+
+
+@pytest.mark.parametrize("retires", [date(2026, 8, 17), None], ids=["catalog-knows", "forgotten"])
+def test_the_preflight_refuses_a_live_run_and_names_the_successor(retires: date | None) -> None:
+    licence = Licence(id="Gemini API terms", uses=("commercial",))
+    entry = model(name="imagen-4", licence=licence, retires=retires)
+    wanted = mixes.manifest("autumn", "imagen-4")
+    wanted["routes"]["edit"] = [{"stages": [{"model": "retouch", "operation": "edit"}]}]
+    catalog = Catalog(models=(entry, mixes.model("retouch")))
+    mix = resolve_mix(Mix.model_validate(wanted), catalog, "test")
+    with fake.GeminiServer(imagen=False) as server:
+        found = served(server.url + "/v1beta", entry)
+    told = preflight(
+        [mix],
+        served=found,
+        has_key=lambda _: True,
+        today=date(2026, 11, 29),
+        frozen_until=date(2026, 12, 13),
+    )
+    line = "model 'imagen-4': it retired on 2026-08-17 by {}; its successor is {!r}"
+    by = ["the catalog", "its provider"] if retires else ["its provider"]
+    assert [each for each in told if "retired" in each] == [
+        line.format(who, "gemini-nano-banana-2.1") for who in by
+    ]
 
 
 def test_every_imagen_model_of_the_catalog_format_can_be_asked() -> None:
