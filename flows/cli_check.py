@@ -1,7 +1,7 @@
 """``imagegate check``: the visual assertions on pictures that exist already.
 
 No model, no Prefect, no Great Expectations. Results stream in the manifest's order while the
-worker processes read ahead.
+worker processes read ahead; only where pictures are judged together do all wait for the last.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from tasks.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from flows.check_show import Checked
+    from tasks.check_rules import CheckRules
     from tasks.checks.manifest import Entry
     from tasks.checks.pool import CheckPool
     from tasks.records import ImageReport
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 _AHEAD = 4
 #: Rows of the table of failures for people.
 _MOST_ROWS = 60
+#: Up to so many pictures, each is told in full.
+_MOST_CARDS = 3
+#: Characters in a line where no terminal says.
+_WIDTH = 160
 #: Exit codes, design section 10: a failure fails the build, doubt alone holds it.
 _EXIT = {"pass": 0, "fail": 1, "unmeasured": 3}
 
@@ -41,17 +47,25 @@ def check(
         Path | None,
         typer.Option(
             help="CSV or JSONL with the column file; optional id, intended_text (strings "
-            "separated by |), language, width, height, aspect, brand, subtask.",
+            "separated by |), language, width, height, aspect, brand, subtask, prompt, upload, "
+            "mask, source, campaign, repeat, and what people say: legible_match or truth.",
             metavar="FILE",
         ),
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="Text that must stand in every PATH; once for each string."),
+    ] = None,
+    language: Annotated[
+        str, typer.Option(help="Language of --text, e.g. de or pt-BR.", metavar="TAG")
+    ] = "und",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a picture, in order.")
     ] = False,
     policy: Annotated[
         Path | None,
         typer.Option(
-            help="Policy whose section checks (provenance, models, plug-ins) is added.",
+            help="Policy whose section checks is used: provenance, models, plug-ins, what counts.",
             metavar="FILE",
         ),
     ] = None,
@@ -65,68 +79,80 @@ def check(
     """
     from rich.console import Console
 
-    from tasks.check_rules import Extras
-    from tasks.checks.manifest import from_paths, read_manifest
+    from flows.check_show import line
+    from tasks.check_rules import CheckRules, Extras
+    from tasks.checks.manifest import from_paths, read_manifest, with_text
     from tasks.checks.plugins import require
     from tasks.checks.pool import CheckPool
-    from tasks.checks.suite import picture_verdict
     from tasks.policy import load_policy
     from tasks.settings import DATASETS, load_settings
 
     if bool(paths) == (manifest is not None):
         raise ConfigError("give either pictures and folders, or --manifest FILE")
-    entries = read_manifest(manifest, DATASETS) if manifest else from_paths(paths or [])
-    extras = Extras(load_policy(policy).checks, load_settings().plugins) if policy else Extras()
+    if manifest and text:
+        raise ConfigError("--text goes with pictures; a manifest has its column intended_text")
+    entries = (
+        read_manifest(manifest, DATASETS)
+        if manifest
+        else with_text(from_paths(paths or []), text or (), language)
+    )
+    rules = load_policy(policy).checks if policy else CheckRules()
+    extras = Extras(rules, load_settings().plugins) if policy else Extras()
     require(extras)
     console = Console(stderr=True, highlight=False)
-    tally: Counter[str] = Counter()
-    rows: list[tuple[str, ...]] = []
+    seen: list[Checked] = []
     with CheckPool(workers, extras=extras) as pool, _progress(console, len(entries)) as advance:
-        for entry, report in _in_order(entries, pool):
-            verdict = picture_verdict(report, entry.expected)
-            tally[verdict] += 1
+        for one in _judged(entries, pool, rules, advance):
+            seen.append(one)
             if as_json:
-                _write(_line(entry, report, verdict))
-            elif verdict != "pass":
-                rows.append(_row(entry, report, verdict))
+                _write(line(one))
+    _summary(console, seen, as_json=as_json)
+    verdicts = {one.verdict for one in seen}
+    raise typer.Exit(1 if "fail" in verdicts else max((_EXIT[v] for v in verdicts), default=0))
+
+
+def _judged(
+    entries: Sequence[Entry], pool: CheckPool, rules: CheckRules, advance: Any
+) -> Iterator[Checked]:
+    """Yield every picture with its verdict, in order; those judged together when all are there."""
+    from flows.check_show import Checked
+    from tasks.checks.manifest import together
+    from tasks.checks.suite import picture_verdict
+    from tasks.checks.truth import miss
+    from tasks.checks.unrequested import extra_text
+
+    told_only = rules.consistency.told_only
+
+    def ended(entry: Entry, report: ImageReport) -> Checked:
+        more = extra_text(entry.expected.intended_text, report, rules)
+        report = report.model_copy(update={"findings": (*report.findings, *more)})
+        verdict = picture_verdict(report, entry.expected, told_only)
+        departs = None if entry.truth is None else miss(entry.truth, report, verdict)
+        return Checked(entry, report, verdict, departs, told_only)
+
+    def arrived() -> Iterator[tuple[Entry, ImageReport]]:
+        for pair in _in_order(entries, pool):
             advance()
-    _summary(console, tally, rows, as_json=as_json)
-    worst = max((_EXIT[v] for v in tally if v == "unmeasured"), default=0)
-    raise typer.Exit(1 if tally["fail"] else worst)
+            yield pair
+
+    if not any(entry.in_group for entry in entries):
+        yield from (ended(entry, report) for entry, report in arrived())
+        return
+    pairs = list(arrived())
+    for (entry, report), found in zip(pairs, together(pairs, rules.consistency), strict=True):
+        yield ended(entry, report.model_copy(update={"findings": (*report.findings, *found)}))
 
 
 def _in_order(entries: Sequence[Entry], pool: CheckPool) -> Iterator[tuple[Entry, ImageReport]]:
     """Yield the reports in the order of the entries, with a bounded number under way."""
     waiting: deque[tuple[Entry, Future[ImageReport]]] = deque()
     for entry in entries:
-        waiting.append((entry, pool.submit(entry.path, entry.expected)))
+        waiting.append((entry, pool.submit(entry.path, entry.expected, entry.references)))
         if len(waiting) >= _AHEAD * pool.workers:
             first, future = waiting.popleft()
             yield first, future.result()
     for first, future in waiting:
         yield first, future.result()
-
-
-def _line(entry: Entry, report: ImageReport, verdict: str) -> dict[str, Any]:
-    """Return what ``--json`` prints for a picture."""
-    return {
-        "id": entry.id,
-        "file": entry.file,
-        "verdict": verdict,
-        "read_text": list(report.read_text),
-        "findings": [
-            {
-                "check": finding.check,
-                "version": finding.version,
-                "verdict": finding.verdict,
-                "score": finding.score,
-                "limit": finding.limit,
-                "message": finding.message,
-                "region": finding.region.model_dump() if finding.region else None,
-            }
-            for finding in report.findings
-        ],
-    }
 
 
 def _write(value: dict[str, Any]) -> None:
@@ -136,34 +162,53 @@ def _write(value: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _row(entry: Entry, report: ImageReport, verdict: str) -> tuple[str, ...]:
-    """Return verdict, picture and what was found, for the table."""
-    wanted = ("fail",) if verdict == "fail" else ("fault", "skip")
-    told = [
-        f"{finding.check}: {finding.message}"
-        for finding in report.findings
-        if finding.verdict in wanted
-        and (finding.verdict != "skip" or finding.message.startswith("not covered"))
-    ]
-    return verdict, entry.id, "\n".join(told)
+def _summary(console: Console, seen: Sequence[Checked], *, as_json: bool) -> None:
+    """Say how many passed, and for people what is wrong with the others.
 
-
-def _summary(
-    console: Console, tally: Counter[str], rows: Sequence[tuple[str, ...]], *, as_json: bool
-) -> None:
-    """Say how many passed, and for people what is wrong with the others."""
+    With ``--json`` it goes to stderr: the same is in the lines, for programs.
+    """
     from rich.console import Console as Output
+
+    from flows.check_show import card, misses_table, score_words
+    from tasks.checks.truth import score
+    from tasks.checks.truth import seen as said_of
+
+    out = console if as_json else Output(highlight=False)
+    if not out.is_terminal:
+        out.width = _WIDTH  # A file or a pipe has no width: the tables must stay readable.
+    tally = Counter(one.verdict for one in seen)
+    labelled = [one for one in seen if one.entry.truth is not None]
+    if labelled:
+        missed = [one for one in labelled if one.miss is not None]
+        if missed:
+            out.print(misses_table(missed))
+        pairs = [
+            (truth.good, said_of(truth.of, one.report, one.verdict))
+            for one in labelled
+            if (truth := one.entry.truth) is not None
+        ]
+        out.print(f"{len(missed)} misses; {score_words(score(pairs))}", markup=False)
+    if not as_json and len(seen) <= _MOST_CARDS:
+        for one in seen:
+            for part in card(one):
+                out.print(part, soft_wrap=not out.is_terminal)
+    elif not as_json:
+        _failures(out, [one for one in seen if one.entry.truth is None])
+    out.print(
+        f"{len(seen)} picture{'' if len(seen) == 1 else 's'}: {tally['pass']} pass, "
+        f"{tally['fail']} fail, {tally['unmeasured']} unmeasured",
+        markup=False,
+    )
+
+
+def _failures(out: Console, seen: Sequence[Checked]) -> None:
+    """Print the table of the pictures that do not pass."""
     from rich.table import Table
     from rich.text import Text
 
-    total = tally.total()
-    said = f"{total} pictures: {tally['pass']} pass, {tally['fail']} fail, " + (
-        f"{tally['unmeasured']} unmeasured"
-    )
-    if as_json:
-        console.print(said, markup=False)
-        return
-    out = Output(highlight=False)
+    from flows.check_show import row
+
+    rows = [row(one) for one in seen if one.verdict != "pass"]
     if rows:
         table = Table("verdict", "picture", "what was found", show_lines=True)
         for verdict, name, told in rows[:_MOST_ROWS]:
@@ -173,7 +218,6 @@ def _summary(
         out.print(table)
     if len(rows) > _MOST_ROWS:
         out.print(f"… and {len(rows) - _MOST_ROWS} more; --json lists all")
-    out.print(said, markup=False)
 
 
 class _progress:  # noqa: N801 - reads as a function in the with statement

@@ -2,8 +2,10 @@
 
 A manifest is CSV (with a header) or JSONL. ``file`` is needed, relative to the manifest's folder;
 ``id``, ``intended_text`` (strings separated by ``|``), ``language``, ``width``, ``height``,
-``aspect`` (``16:9`` or ``1.78``), ``brand``, ``subtask`` and ``mime`` may follow. Other columns
-are ignored.
+``aspect`` (``16:9`` or ``1.78``), ``brand``, ``subtask``, ``mime`` and ``prompt`` may follow;
+``upload``, ``mask`` and ``source``, files that the picture is judged against; ``campaign`` and
+``repeat``, for pictures that are judged together; and what people say of it, see
+:mod:`tasks.checks.truth`. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -14,19 +16,23 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.checks.base import Expected
-from tasks.errors import DataError, known
+from tasks.check_rules import ConsistencyRules
+from tasks.checks.base import Expected, Role
+from tasks.checks.truth import Truth, truth_of
+from tasks.errors import ConfigError, DataError, known
 from tasks.inputs.brands import brand_names
-from tasks.records import SUBTASKS
+from tasks.records import SUBTASKS, Case, Finding, ImageReport
 
 #: File names that count as pictures when a folder is given.
 EXTENSIONS = frozenset(
     f".{end}" for end in ("png", "jpg", "jpeg", "webp", "gif", "avif", "bmp", "tif", "tiff", "jp2")
 )
+#: Columns that name files which a picture is judged against.
+ROLES: tuple[Role, ...] = ("upload", "mask", "source")
 MAX_SIDE = 100_000
 MAX_TEXTS = 64
 _RATIO = re.compile(r"\s*(\d{1,5}(?:\.\d{1,6})?)\s*[:/x×]\s*(\d{1,5}(?:\.\d{1,6})?)\s*\Z")
@@ -44,6 +50,17 @@ class Entry:
     file: str
     path: Path
     expected: Expected
+    #: What the picture is judged against.
+    references: Mapping[Role, Path] = field(default_factory=dict)
+    campaign: str | None = None
+    repeat: int | None = None
+    #: What a person says of it.
+    truth: Truth | None = None
+
+    @property
+    def in_group(self) -> bool:
+        """Whether the picture is judged together with others of the manifest."""
+        return self.campaign is not None or self.repeat is not None
 
 
 def from_paths(paths: Iterable[Path]) -> list[Entry]:
@@ -70,6 +87,61 @@ def from_paths(paths: Iterable[Path]) -> list[Entry]:
 
 def _extensions() -> str:
     return known(EXTENSIONS, 99)
+
+
+def with_text(entries: Iterable[Entry], text: Sequence[str], language: str) -> list[Entry]:
+    """Return the pictures with the text that must stand in each.
+
+    Raises:
+        ConfigError: Too many texts, or the language is no tag.
+    """
+    found = tuple(part for part in text if part.strip())
+    if len(found) > MAX_TEXTS or not _LANGUAGE.match(language):
+        raise ConfigError(
+            f"--text and --language: at most {MAX_TEXTS} texts and a tag such as 'en' or 'pt-BR', "
+            f"got {len(found)} and {language[:40]!r}"
+        )
+    tag = language.replace("_", "-")
+    return [
+        replace(one, expected=replace(one.expected, intended_text=found, language=tag))
+        for one in entries
+    ]
+
+
+def together(
+    pairs: Sequence[tuple[Entry, ImageReport]], rules: ConsistencyRules
+) -> list[tuple[Finding, ...]]:
+    """Return what is found on pictures of a manifest that are judged together, in their order.
+
+    Near-duplicates are looked for among pictures whose prompt is known.
+
+    Args:
+        pairs: All pictures of the manifest with their reports.
+        rules: Tolerances.
+    """
+    from tasks.checks.groups import judge_groups, repeat_tolerance
+
+    members = [
+        (_case(entry, number), report if entry.expected.prompt else _unmarked(report))
+        for number, (entry, report) in enumerate(pairs)
+    ]
+    found = judge_groups(members, rules, repeat_tolerance(members, rules))
+    return [found.get(case.case_id, ()) for case, _ in members]
+
+
+def _unmarked(report: ImageReport) -> ImageReport:
+    return report.model_copy(update={"fingerprint": None})
+
+
+def _case(entry: Entry, number: int) -> Case:
+    """Return the case that a picture would be of; its id names row and picture."""
+    return Case(
+        case_id=f"{number + 1}: {entry.id}",
+        prompt=entry.expected.prompt or "",
+        subtask="edit" if "upload" in entry.references else "creative",
+        campaign=entry.campaign,
+        repeat=entry.repeat,
+    )
 
 
 def read_manifest(path: Path, datasets: Path) -> list[Entry]:
@@ -152,6 +224,14 @@ def _entry(row: Mapping[str, Any], number: int, path: Path, brands: Sequence[str
         raise DataError(path, number, "brand", f"{brand!r} has no brand kit {known(brands)}")
     if subtask is not None and subtask not in SUBTASKS:
         raise DataError(path, number, "subtask", f"{subtask!r} is unknown {known(SUBTASKS)}")
+    campaign, repeat = text("campaign"), _repeat(text("repeat"), number, path)
+    if repeat is not None and text("prompt") is None:
+        raise DataError(path, number, "prompt", "is missing; repeats are of one prompt")
+    try:
+        truth = truth_of(text)
+    except ValueError as error:
+        column, _, why = str(error).partition(":")
+        raise DataError(path, number, column, why) from None
     expected = Expected(
         intended_text=_strings(row.get("intended_text"), number, path),
         language=_language(text("language"), number, path),
@@ -161,8 +241,42 @@ def _entry(row: Mapping[str, Any], number: int, path: Path, brands: Sequence[str
         brand=brand,
         subtask=subtask,
         declared_mime=text("mime"),
+        prompt=text("prompt"),
+        grouped=campaign is not None or repeat is not None,
     )
-    return Entry(text("id") or file, file, path.parent / file, expected)
+    references: dict[Role, Path] = {}
+    for role in ROLES:
+        name = text(role)
+        if name is not None:
+            references[role] = _beside(path, name, role, number)
+    if "mask" in references and "upload" not in references:
+        raise DataError(path, number, "mask", "goes with an upload and only with one")
+    return Entry(
+        text("id") or file,
+        file,
+        path.parent / file,
+        expected,
+        references,
+        campaign,
+        repeat,
+        truth,
+    )
+
+
+def _beside(path: Path, name: str, role: str, number: int) -> Path:
+    if "\0" in name or not (path.parent / name).is_file():
+        raise DataError(path, number, role, f"no such file beside the manifest: {name[:120]!r}")
+    return path.parent / name
+
+
+def _repeat(value: str | None, number: int, path: Path) -> int | None:
+    if value is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,4}(\.0+)?", value):
+        raise DataError(
+            path, number, "repeat", f"expected a whole number from 0 to 9999, got {value!r:.60}"
+        )
+    return int(float(value))
 
 
 def _strings(value: Any, number: int, path: Path) -> tuple[str, ...]:

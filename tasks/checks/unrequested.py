@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tasks.check_rules import CheckRules
-from tasks.records import Case, CheckVerdict, Finding, ImageReport
+from tasks.records import CheckVerdict, Finding, ImageReport
 
 CHECK, VERSION = "typography.extra", "1"
 _TEXT = "typography.text"
@@ -11,12 +13,17 @@ _TEXT = "typography.text"
 _MOST = 4
 
 
-def extra_text(case: Case, report: ImageReport, rules: CheckRules) -> tuple[Finding, ...]:
+def extra_text(asked: Sequence[str], report: ImageReport, rules: CheckRules) -> tuple[Finding, ...]:
     """Return the finding on unrequested text, or nothing where the policy only wants it shown.
 
     It is judged where text was asked for and read: elsewhere nobody read the picture.
+
+    Args:
+        asked: The texts that were asked for.
+        report: What the checks found on the picture.
+        rules: What the policy says.
     """
-    if rules.extra_text != "failure" or not case.expected_text:
+    if rules.extra_text != "failure" or not asked:
         return ()
     if not any(f.check == _TEXT and f.verdict in ("pass", "fail") for f in report.findings):
         return (_finding("skip", 0, "the picture was not read"),)

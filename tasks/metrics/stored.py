@@ -75,7 +75,7 @@ def judged_again(cases: Iterable[Case], reports: Reports, rules: CheckRules) -> 
             update={
                 "findings": (
                     *report.findings,
-                    *extra_text(by_id[key[1]], report, rules),
+                    *extra_text(by_id[key[1]].expected_text, report, rules),
                     *together.get(key, ()),
                 )
             }

@@ -131,7 +131,7 @@ def judge_cases(
         case, report = by_id[generation.case_id], own.get(key)
         more = together.get(key, ())
         if report is not None:
-            more = (*extra_text(case, report, rules), *more)
+            more = (*extra_text(case.expected_text, report, rules), *more)
             findings = (*report.findings, *more)
             complete[key] = report.model_copy(update={"findings": findings})
         outcomes.append(judge(context.run_id, case, generation, report, more, told_only))

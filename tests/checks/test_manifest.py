@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tasks.checks.base import Expected
 from tasks.checks.manifest import Entry, from_paths, read_manifest
+from tasks.checks.truth import Truth
 from tasks.errors import DataError
 from tasks.settings import DATASETS
 
@@ -128,3 +129,35 @@ def test_any_text_is_read_or_refused(
     file.write_bytes(("file\n" + text if kind == "m.csv" else text).encode("utf-8", "replace"))
     with pytest.raises(DataError):
         read_manifest(file, DATASETS)
+
+
+def test_references_groups_and_truth(folder: Path) -> None:
+    (one, two) = read(
+        folder,
+        "file,upload,mask,prompt,campaign,repeat,legible_match,level,strict\n"
+        "a.png,b.png,a.png,a cat,summer,2,no,garbled,1\n"
+        "b.png,,,,,,yes,,0\n",
+    )
+    assert one.references == {"upload": folder / "b.png", "mask": folder / "a.png"}
+    assert (one.campaign, one.repeat, one.expected.prompt) == ("summer", 2, "a cat")
+    assert one.expected.grouped
+    assert one.truth == Truth(False, "text", "no (garbled)")
+    assert (two.references, two.truth, two.in_group) == ({}, None, False)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "says"),
+    [
+        ("mask", "b.png", "goes with an upload"),
+        ("upload", "none.png", "no such file beside the manifest"),
+        ("repeat", "x", "whole number"),
+        ("repeat", "1", "repeats are of one prompt"),
+        ("legible_match", "maybe", "expected a word such as"),
+        ("truth", "perhaps", "expected a word such as"),
+    ],
+)
+def test_bad_references_groups_and_truth_are_said(
+    folder: Path, header: str, row: str, says: str
+) -> None:
+    with pytest.raises(DataError, match=says):
+        read(folder, f"file,{header}\na.png,{row}\n")
