@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Callable
 
 from tasks.errors import TakenOverError
 from tasks.evidence.remote import open_remote
@@ -57,6 +58,8 @@ class RunContext:
         #: What the harness listens to.
         self.halt = Either(stop, self.decided)
         self.flow_run_id = flow_run_id
+        #: Says why an upscaled picture is not true to its source, "" when it is; see the harness.
+        self.supervise: Callable[[bytes, bytes], str] | None = None
         #: True when the run has its plan from before.
         self.resumes = False
         #: Tells this process from others that drive, or drove, the same run.

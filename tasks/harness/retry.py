@@ -19,6 +19,10 @@ RETRIED = frozenset(
     }
 )
 
+#: Failures after which a stage asks its fallback. The others are answers, or faults of our own: a
+#: refusal, a bad request, a wrong key or another version than pinned must be seen, not hidden.
+FALLEN_BACK = RETRIED | {FailureClass.RETIRED, FailureClass.ASSET_URL}
+
 #: First back-off is drawn from [0, BASE_S], then the range doubles up to MOST_S. Seconds.
 BASE_S = 0.25
 MOST_S = 8.0
@@ -33,6 +37,11 @@ def retryable(attempt: Attempt) -> bool:
     if attempt.failure is FailureClass.SERVER and attempt.finish_reason == NO_RETRY:
         return False
     return attempt.failure in RETRIED
+
+
+def falls_back(attempt: Attempt) -> bool:
+    """Return whether a stage whose last attempt this is asks the next model of its chain."""
+    return attempt.failure in FALLEN_BACK
 
 
 def backoff(attempt: Attempt, most_attempts: int) -> float | None:

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from tasks.errors import ConfigError
 from tasks.mix.catalog import Model
-from tasks.mix.manifest import ResolvedMix, Stage
+from tasks.mix.manifest import Call, ResolvedMix, Stage
 from tasks.providers.base import GenerationRequest
 from tasks.records import Arm, Attempt, Case, FailureClass, Generation
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One stage of a route as it applies to one case."""
+    """One stage of a route as it applies to one case, with the model that is asked."""
 
     index: int
     stage: Stage
+    call: Call
     model: Model
     #: Size of the picture that this stage is to bring.
     width: int
     height: int
+    #: The same stage with the models that are asked when this one does not deliver.
+    fallbacks: tuple[Step, ...] = ()
+
+    @property
+    def ways(self) -> tuple[Step, ...]:
+        """This step and its fallbacks, in the order in which they are asked."""
+        return (self, *self.fallbacks)
 
 
 def steps(mix: ResolvedMix, case: Case) -> tuple[Step, ...]:
@@ -39,17 +48,13 @@ def steps(mix: ResolvedMix, case: Case) -> tuple[Step, ...]:
     result = []
     for index, stage in enumerate(stages):
         later = math.prod(other.scale for other in stages[index + 1 :])
-        if stage.model not in models:
-            raise ConfigError(f"mix {mix.mix.name!r} has no catalog entry for {stage.model!r}")
-        result.append(
-            Step(
-                index=index,
-                stage=stage,
-                model=models[stage.model],
-                width=max(1, math.ceil(case.width / later - 1e-9)),
-                height=max(1, math.ceil(case.height / later - 1e-9)),
-            )
-        )
+        size = [max(1, math.ceil(side / later - 1e-9)) for side in (case.width, case.height)]
+        ways = []
+        for call in stage.calls:
+            if call.model not in models:
+                raise ConfigError(f"mix {mix.mix.name!r} has no catalog entry for {call.model!r}")
+            ways.append(Step(index, stage, call, models[call.model], size[0], size[1]))
+        result.append(replace(ways[0], fallbacks=tuple(ways[1:])))
     return tuple(result)
 
 
@@ -86,21 +91,22 @@ def request_for(
     key: str,
     image: bytes | None,
     queued_s: float,
+    tokens: Mapping[str, str] | None = None,
     mask: bytes | None = None,
 ) -> GenerationRequest:
     """Return the request of one attempt."""
     return GenerationRequest(
         model=step.model,
         operation=step.stage.operation,
-        prompt=step.stage.prompt(case.prompt),
+        prompt=step.call.prompt(case.prompt, locale=case.locale, **(tokens or {})),
         width=step.width,
         height=step.height,
         seed=seed,
         stage=step.index,
         attempt=attempt,
         idempotency_key=key,
-        params=dict(step.stage.params),
-        safety=step.stage.safety,
+        params=dict(step.call.params),
+        safety=step.call.safety,
         brand=case.brand,
         locale=case.locale,
         image=image,
@@ -116,6 +122,18 @@ class Track:
     attempts: list[Attempt] = field(default_factory=list)
     #: Seconds of back-off between attempts.
     waited_s: float = 0.0
+    #: Which model each stage asked last; ``None`` for a stage that the case went without.
+    models: list[str | None] = field(default_factory=list)
+    #: The attempt that brought the picture.
+    made: Attempt | None = None
+    #: What a stage went without, in words.
+    notes: list[str] = field(default_factory=list)
+
+    def without(self, stage: int, why: str) -> None:
+        """Note that the case goes on without a stage."""
+        model = self.models[stage]
+        self.models[stage] = None
+        self.notes.append(f"served without stage {stage + 1} ({model}): {why[:200]}")
 
     @property
     def last(self) -> Attempt:
@@ -130,13 +148,13 @@ class Track:
         mix_digest: str,
         case_id: str,
         seed: int,
-        models: tuple[str, ...],
         image_digest: str | None = None,
         source_digest: str | None = None,
         image_bytes: int = 0,
     ) -> Generation:
         """Return the end of the case: with a picture exactly when ``image_digest`` is given."""
-        last = self.last
+        last = self.made if image_digest is not None and self.made is not None else self.last
+        models = tuple(name for name in self.models if name is not None)
         latency = sum(a.total_s for a in self.attempts) + self.waited_s
         failure: FailureClass | None = None
         if image_digest is None:
@@ -154,7 +172,7 @@ class Track:
             if failure is FailureClass.REFUSAL
             else "undelivered",
             failure=failure,
-            message="" if failure is None else _told(last, len(models)),
+            message="; ".join(self.notes) if failure is None else _told(last, len(self.models)),
             image_digest=image_digest,
             source_digest=source_digest if image_digest is not None else None,
             declared_mime=last.declared_mime,
@@ -163,9 +181,12 @@ class Track:
             attempts=tuple(self.attempts),
             cost_microusd=sum(a.cost_microusd for a in self.attempts),
             latency_s=latency,
-            # What a user waits for the first byte: all before the last attempt, and its own.
+            # What a user waits for the first byte: all but what came after it. A picture that was
+            # held back for a later stage in vain is sent when that is over.
             ttfb_s=None
             if image_digest is None or last.ttfb_s is None
+            else latency
+            if last is not self.last
             else max(0.0, latency - last.total_s + last.ttfb_s),
             queued_s=sum(a.queued_s for a in self.attempts),
         )

@@ -20,9 +20,9 @@ from tasks.harness.journal import Journal
 from tasks.harness.ledger import SpendLedger
 from tasks.harness.limits import ModelLimits
 from tasks.harness.progress import HarnessEvent
-from tasks.harness.retry import backoff
+from tasks.harness.retry import backoff, falls_back
 from tasks.harness.route import Step, Track, idempotency_key, request_for, require_price, steps
-from tasks.harness.setup import adapter, open_client, read_upload
+from tasks.harness.setup import adapter, brand_tokens, open_client, read_upload
 from tasks.harness.workers import Signal, drive
 from tasks.images import ImageStore
 from tasks.plan import RunFolder, RunPlan, Shard
@@ -35,6 +35,7 @@ from tasks.state import State
 from tasks.telemetry import request_span
 
 Value = TypeVar("Value")
+Supervise = Callable[[bytes, bytes], str]
 
 #: Seconds that requests in flight get to end by themselves after the run was told to stop.
 GRACE_S = 5.0
@@ -80,6 +81,7 @@ def run_shard(
     datasets: Path = DATASETS,
     breaker: Breaker | None = None,
     images: ImageStore | None = None,
+    supervise: Supervise | None = None,
     driver: str | None = None,
 ) -> ShardResult:
     """Run the cases of one shard that are not finished yet.
@@ -100,6 +102,8 @@ def run_shard(
         datasets: Folder that uploads are relative to.
         breaker: Decides that a provider is down.
         images: Where pictures are kept; the folder of the settings by default.
+        supervise: Says why an upscaled picture is not true to its source, "" when it is; for the
+            stages of the mix that may be left out.
         driver: Token of the process that drives the run, to spend nothing for one that lost it.
 
     Raises:
@@ -124,6 +128,7 @@ def run_shard(
         breaker=breaker or Breaker(),
         images=images or ImageStore(settings.images),
         tell=on_progress or (lambda _event: None),
+        supervise=supervise,
         driver=driver,
     )
     return asyncio.run(run.run(stop))
@@ -147,6 +152,7 @@ class _ShardRun:
         breaker: Breaker,
         images: ImageStore,
         tell: Callable[[HarnessEvent], None],
+        supervise: Supervise | None,
         driver: str | None,
     ) -> None:
         known = plan.by_id
@@ -154,10 +160,11 @@ class _ShardRun:
             raise ConfigError(f"shard {shard.number}: case {strange[0]!r} is not in the plan")
         self.plan, self.arm, self.shard, self.mix = plan, arm, shard.number, plan.mix(arm)
         self.cases = [known[case_id] for case_id in shard.case_ids]
-        self.breaker, self.tell = breaker, tell
+        self.breaker, self.tell, self.supervise = breaker, tell, supervise
         self.mix_digest, self.endpoints = self.mix.digest, endpoints
         self.routes = {case.case_id: steps(self.mix, case) for case in self.cases}
-        models = {s.model.name: s.model for route in self.routes.values() for s in route}
+        ways = [way for route in self.routes.values() for step in route for way in step.ways]
+        models = {way.model.name: way.model for way in ways}
         for model in models.values():
             require_price(model)
         self.models = models
@@ -173,6 +180,10 @@ class _ShardRun:
             case.case_id: read_upload(case, datasets, "mask")
             for case in self.cases
             if case.mask is not None and case.case_id in self.uploads
+        }
+        self.tokens = {
+            case.case_id: brand_tokens(case, self.routes[case.case_id], datasets)
+            for case in self.cases
         }
         self.journal = Journal(state, plan.run_id)
         self.ledger = SpendLedger(
@@ -261,30 +272,47 @@ class _ShardRun:
 
     async def _generate(self, case: Case) -> Generation | None:
         """Send a case along its route; ``None`` when the shard was halted before its end."""
-        route, track = self.routes[case.case_id], Track()
+        route = self.routes[case.case_id]
+        track = Track(models=[step.model.name for step in route])
         image: bytes | None = self.uploads.get(case.case_id)
         source: bytes | None = None
-        models = tuple(step.model.name for step in route)
         for step in route:
             result = await self._stage(case, step, image, track)
             if result is None:
                 return None
+            why = await self._untrue(step, image, result)
+            if why and step.stage.on_failure == "source" and image is not None:
+                track.without(step.index, why)
+                continue
             if result.image is None:
-                return self._end(case, track, models)
+                return self._end(case, track)
             if step.stage.operation == "upscale":
                 source = image
             image = result.image
+            track.made = result.attempt
         digests = [
             None if data is None else await self._aside(self.store.put, data)
             for data in (image, source)
         ]
-        return self._end(case, track, models, digests[0], digests[1], len(image or b""))
+        return self._end(case, track, digests[0], digests[1], len(image or b""))
+
+    async def _untrue(self, step: Step, source: bytes | None, result: AttemptResult) -> str:
+        """Return why a stage's picture is not to be served, "" when it may be.
+
+        Only a stage that may be left out is supervised; what others bring, the checks judge.
+        """
+        if step.stage.on_failure != "source":
+            return ""
+        if result.image is None:
+            return result.attempt.message or str(result.attempt.failure)
+        if self.supervise is None or source is None:
+            return ""
+        return await self._aside(self.supervise, source, result.image)
 
     def _end(
         self,
         case: Case,
         track: Track,
-        models: tuple[str, ...],
         image_digest: str | None = None,
         source_digest: str | None = None,
         image_bytes: int = 0,
@@ -295,7 +323,6 @@ class _ShardRun:
             mix_digest=self.mix_digest,
             case_id=case.case_id,
             seed=self.plan.case_seed(case),
-            models=models,
             image_digest=image_digest,
             source_digest=source_digest,
             image_bytes=image_bytes,
@@ -304,8 +331,29 @@ class _ShardRun:
     async def _stage(
         self, case: Case, step: Step, image: bytes | None, track: Track
     ) -> AttemptResult | None:
-        """Ask one model until it delivers or is given up; ``None`` when halted before that."""
+        """Ask the models of a stage until one delivers; ``None`` when halted before that."""
         number = 0
+        for way in step.ways:
+            track.models[step.index] = way.model.name
+            result = await self._ask(case, way, number, image, track)
+            if result is None or result.image is not None or not falls_back(result.attempt):
+                return result
+            number = result.attempt.number
+        return result
+
+    async def _ask(
+        self, case: Case, step: Step, number: int, image: bytes | None, track: Track
+    ) -> AttemptResult | None:
+        """Ask one model until it delivers or is given up; ``None`` when halted before that.
+
+        Args:
+            case: The case.
+            step: The stage with this model.
+            number: Attempts that the stage has taken before, at other models.
+            image: The picture to work on.
+            track: Takes the attempts.
+        """
+        most = number + step.model.limits.attempts
         while True:
             number += 1
             result = await self._attempt(case, step, number, image)
@@ -314,7 +362,7 @@ class _ShardRun:
             track.attempts.append(result.attempt)
             if result.image is not None:
                 return result
-            wait = backoff(result.attempt, step.model.limits.attempts)
+            wait = backoff(result.attempt, most)
             if wait is None:
                 return result
             track.waited_s += wait
@@ -341,6 +389,7 @@ class _ShardRun:
                 # The mask is of the upload, so it fits no later stage.
                 mask=self.masks.get(case.case_id) if step.index == 0 else None,
                 queued_s=queued_s,
+                tokens=self.tokens[case.case_id],
             )
             worst = reservation(self.providers[model], request)
             self.open[key] = False

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import httpx
 
 from tasks.errors import ConfigError, DataError
+from tasks.harness.route import Step
+from tasks.inputs.brands import load_brand
 from tasks.mix.catalog import FOLDER, Model
 from tasks.providers.base import Provider, ProviderFactory
 from tasks.records import Case
@@ -75,3 +77,18 @@ def read_upload(case: Case, datasets: Path, field: Literal["upload", "mask"] = "
         return path.read_bytes()
     except OSError as error:
         raise DataError(where, None, field, f"{path} cannot be read: {error}") from None
+
+
+def brand_tokens(case: Case, route: Iterable[Step], datasets: Path) -> dict[str, str]:
+    """Return what the tokens of the route's prompt templates stand for, as far as they are used.
+
+    Raises:
+        ConfigError: A template asks for the palette of a brand whose kit cannot be read.
+    """
+    if case.brand is None:
+        return {}
+    tokens = {"brand": case.brand}
+    templates = [way.call.prompt_template for step in route for way in step.ways]
+    if any("{palette}" in template for template in templates):
+        tokens["palette"] = ", ".join(load_brand(case.brand, datasets).palette)
+    return tokens

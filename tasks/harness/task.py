@@ -57,6 +57,7 @@ def run_harness(
         stop=context.halt,
         on_progress=on_progress,
         images=context.images,
+        supervise=context.supervise,
         driver=context.driver,
     )
     if result.held and not context.halt.is_set():
