@@ -16,6 +16,7 @@ from tasks.records import (
     Attempt,
     Case,
     Generation,
+    Usage,
     canonical_json,
     digest_bytes,
     digest_json,
@@ -170,3 +171,55 @@ def test_known_names_are_sorted_and_cut() -> None:
     assert known(["b", "a"]) == "(known: a, b)"
     assert known([]) == "(known: none)"
     assert known(map(str, range(20)), most=2) == "(known: 0, 1, …)"
+
+
+#: As the first release wrote it.
+OLD_ATTEMPT = {
+    "schema_version": 1,
+    "stage": 0,
+    "number": 1,
+    "model": "m",
+    "started_at": "2026-11-22T00:00:00.000Z",
+    "queued_s": 0.0,
+    "ttfb_s": None,
+    "total_s": 0.0,
+    "http_status": None,
+    "failure": None,
+    "message": "",
+    "retry_after_s": None,
+    "billed": "no",
+    "cost_microusd": 0,
+    "cost_source": "list",
+    "idempotency_key": "",
+    "provider_request_id": None,
+    "model_reported": None,
+    "declared_mime": None,
+    "sniffed_mime": None,
+    "finish_reason": None,
+    "body_digest": None,
+    "body_bytes": 0,
+    "headers": {},
+}
+
+
+def test_attempts_of_the_first_release_read_and_dump_as_they_were() -> None:
+    attempt = Attempt.model_validate(OLD_ATTEMPT)
+    assert attempt.model_dump(mode="json") == OLD_ATTEMPT
+    assert json.loads(attempt.model_dump_json()) == OLD_ATTEMPT
+    assert (attempt.seed_used, attempt.usage, attempt.pin) == (None, None, None)
+
+
+def test_what_later_attempts_say_survives_the_journal() -> None:
+    usage = Usage(image_out=1120, credits=6.5, raw={"a": [1, {"b": "c"}]})
+    attempt = Attempt.model_validate(OLD_ATTEMPT | {"seed_used": 0, "usage": usage, "pin": "moved"})
+    again = Attempt.model_validate_json(attempt.model_dump_json())
+    assert again == attempt
+    assert (again.seed_used, again.usage, again.pin) == (0, usage, "moved")
+
+
+@pytest.mark.parametrize(
+    "field", [{"image_out": -1}, {"credits": float("nan")}, {"gpu_seconds": 1e9}, {"tokens": 3}]
+)
+def test_a_usage_holds_sane_numbers(field: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        Usage(**field)

@@ -23,6 +23,22 @@ MOST_URL = 8_192
 RESOLVE_S = 10.0
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
+#: Not public whatever Python's own tables say, which differ from release to release; clouds keep
+#: their metadata in some of them.
+_NEVER = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",
+        "100.64.0.0/10",
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "198.18.0.0/15",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "fec0::/10",
+    )
+)
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 #: Gives the addresses of a host.
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -108,7 +124,13 @@ def is_public(text: str) -> bool:
         address: Address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
-    return all(a.is_global and not a.is_multicast and not a.is_reserved for a in _inside(address))
+    return all(
+        a.is_global
+        and not a.is_multicast
+        and not a.is_reserved
+        and not any(a in network for network in _NEVER)
+        for a in _inside(address)
+    )
 
 
 def _inside(address: Address) -> list[Address]:

@@ -67,6 +67,10 @@ def test_a_catalog_entry_knows_its_defaults(load: Callable[..., Any]) -> None:
     assert (model.safety, model.key_env, model.retires) == ("on", None, None)
     assert (model.limits.attempts, model.limits.timeout_s) == (3, 60.0)
     assert model.price.microusd == 20_000
+    assert (model.model_id, model.options, model.asset_hosts) == ("folio-1-2026-01-01", {}, ())
+    assert set(model.model_dump()).isdisjoint({"id", "options", "asset_hosts"})
+    named = load(ENTRY | {"id": "owner/folio"}).by_name["folio-1"]
+    assert named.model_id == "owner/folio"
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,14 @@ def test_a_catalog_entry_knows_its_defaults(load: Callable[..., Any]) -> None:
         ({"limits": {"attempts": 0}}, "field 'models.0.limits.attempts'"),
         ({"limits": {"timeout_s": 0}}, "field 'models.0.limits.timeout_s'"),
         ({"colour": "red"}, "field 'models.0.colour': unknown field"),
+        ({"protocol": "carrier-pigeon"}, "field 'models.0.protocol'"),
+        ({"id": ""}, "field 'models.0.id'"),
+        ({"asset_hosts": ["https://cdn.example.com"]}, "field 'models.0.asset_hosts.0'"),
+        ({"asset_hosts": ["10.0.0.1"]}, "field 'models.0.asset_hosts.0'"),
+        ({"asset_hosts": ["localhost"]}, "field 'models.0.asset_hosts.0'"),
+        ({"asset_hosts": [".com"]}, "field 'models.0.asset_hosts.0'"),
+        ({"price": ENTRY["price"] | {"per": "token"}}, "'tokens' belongs to per: token"),
+        ({"price": ENTRY["price"] | {"per": "pound"}}, "field 'models.0.price.per'"),
     ],
 )
 def test_a_wrong_entry_says_file_and_field(

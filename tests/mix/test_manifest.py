@@ -160,6 +160,33 @@ def test_what_cannot_change_an_image_leaves_the_digest(
         assert other.digest == winter.digest
 
 
+def test_digests_of_the_first_release_stay(winter: ResolvedMix) -> None:
+    """Production is remembered by its digest, and evidence by that of the whole plan."""
+    assert winter.digest == (
+        "sha256:e99fa049b7f3cd26f4f5f467f9afbf4c15717099788346a23e93326528261d5a"
+    )
+    assert digest_json(winter.model_dump(mode="json")) == (
+        "sha256:90c88187176dd92e0bbc2c87ff903d9fa57dbf6d335f65b04cb5025b17fce060"
+    )
+
+
+@pytest.mark.parametrize("field", [{"id": "owner/other"}, {"options": {"sampler": "euler"}}])
+def test_what_the_adapter_is_told_of_a_model_changes_the_digest(
+    winter: ResolvedMix, make_model: Callable[..., Model], field: dict[str, Any]
+) -> None:
+    other = winter.model_copy(update={"models": (make_model("folio-1", **field),)})
+    assert other.digest != winter.digest
+    again = ResolvedMix.model_validate_json(other.model_dump_json())
+    assert (again, again.digest) == (other, other.digest)
+
+
+def test_where_pictures_may_lie_leaves_the_digest(
+    winter: ResolvedMix, make_model: Callable[..., Model]
+) -> None:
+    model = make_model("folio-1", asset_hosts=("cdn.example.com", ".example.net"))
+    assert winter.model_copy(update={"models": (model,)}).digest == winter.digest
+
+
 def test_a_digest_survives_json(load: Callable[..., ResolvedMix]) -> None:
     for change in IMAGE_CHANGES:
         mix = load(change)
