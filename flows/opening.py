@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flows.prefect_keys import with_block_keys
 from flows.request import GateRequest
+from flows.supervise import supervises, untrue
 from flows.watcher import Watcher
 from tasks.budget.task import (
     refuse_over_budget,
@@ -77,6 +78,8 @@ def open_run(
             asked = run_budget(selection.policy, request.budget_usd)
         models = (*selection.baseline.models, *selection.candidate.models)
         context.settings = with_block_keys(settings, {model.key_env for model in models})
+        if supervises(selection.baseline, selection.candidate):
+            context.supervise = untrue
         capped = room.caps(asked)
         if capped is not None:
             watcher.step("budget", capped)
