@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -28,7 +29,10 @@ PACKAGES = (
 #: Free disk below this is a problem: a run of 240 cases keeps about 150 MB.
 LEAST_FREE_BYTES = 500 * 1024 * 1024
 
-#: One text a script, to ask which scripts can be set and which can be read here.
+#: What stands before the further lines of a finding.
+_INDENT = "\n" + " " * 24
+
+#: One text a script, to ask which scripts can be set here.
 SAMPLES = {
     "Latin": "Café",
     "Cyrillic": "Чай",
@@ -52,7 +56,7 @@ def examine(settings: Settings) -> dict[str, Any]:
         _look("state database", lambda: _state(settings)),
         _look("catalog and mixes", lambda: _deployments(settings)),
         _look("image server", _fonts),
-        _look("text reader", _readers),
+        _readers(),
         _look("slack", lambda: _slack(settings)),
         _look("prefect", _prefect),
     ]
@@ -62,7 +66,8 @@ def examine(settings: Settings) -> dict[str, Any]:
 def render_examination(found: dict[str, Any]) -> str:
     """Return the findings in lines."""
     return "\n".join(
-        f"{'ok ' if f['ok'] else 'BAD'}  {f['name']:<18} {f['detail']}" for f in found["findings"]
+        f"{'ok ' if f['ok'] else 'BAD'}  {f['name']:<18} " + f["detail"].replace("\n", _INDENT)
+        for f in found["findings"]
     )
 
 
@@ -136,15 +141,18 @@ def _fonts() -> tuple[bool, str]:
     )
 
 
-def _readers() -> tuple[bool, str]:
-    from tasks.checks.typography import covered
+def _readers() -> dict[str, Any]:
+    """Return who reads which locale, as words and for programs."""
+    from tasks.checks.readers import coverage_words, covered_locales
 
-    can = [name for name, text in SAMPLES.items() if covered(text, "und")]
-    lacks = [name for name in SAMPLES if name not in can]
-    return bool(can), (
-        f"reads {', '.join(can)}"
-        + (f"; not covered, so skipped and said so: {', '.join(lacks)}" if lacks else "")
-    )
+    locales: list[dict[str, Any]] = []
+
+    def asked() -> tuple[bool, str]:
+        found = covered_locales()
+        locales.extend(asdict(one) for one in found)
+        return any(one.reader is not None for one in found), coverage_words(found)
+
+    return _look("text reader", asked) | {"locales": locales}
 
 
 def _slack(settings: Settings) -> tuple[bool, str]:
