@@ -4,6 +4,11 @@ A picture to edit travels as ``inlineData`` before the prompt. Of several pictur
 last counts; drafts are marked as thoughts, and a draft may be all there is. Why the model ended
 stands beside the content, under HTTP 200 too, and decides what a missing picture means. The answer
 names the model that made it, which is compared with the pin: Google re-routes models in silence.
+
+Options of a catalog entry: ``image_sizes``, those of ``1K``, ``2K`` and ``4K`` that the model
+draws; and the parameters ``temperature``, ``top_p`` and ``thinking_level``, over which a stage's
+params go.
+Safety thresholds are always sent: the newer models block nothing by themselves.
 """
 
 from __future__ import annotations
@@ -86,7 +91,6 @@ _ACCOUNT = "PUP_LIMITED_DISABLED"
 _LANGUAGE = "LANGUAGE"
 
 _HARMS = ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
-#: The newer models block nothing unless they are told to.
 _THRESHOLDS = {"on": "BLOCK_MEDIUM_AND_ABOVE", "off": "OFF"}
 _RULES: dict[str, Rule] = {
     "temperature": Number(0, 2),

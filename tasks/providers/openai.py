@@ -7,7 +7,12 @@ are errors) and ``compatible`` (the default elsewhere: vLLM-Omni, SGLang, LocalA
 NIM: a seed, diffusion parameters, a picture as base64 or as an address). A LiteLLM proxy before
 GPT image models speaks ``openai``.
 
-An answer names no model: OpenAI's models are pinned by the name of a snapshot.
+Options of a catalog entry: ``dialect``; ``response_format`` (``b64_json`` unless said, ``url``, or
+``none`` to leave it out) and ``multiple_of`` for the sides of a picture (compatible servers);
+``least_pixels`` (OpenAI); and parameters such as ``quality``, which a stage's params overrule.
+
+An answer names no model: OpenAI's models are pinned by the name of a snapshot. A proxy that fell
+back to another model, or a size or quality that is not the one asked for, is drift.
 """
 
 from __future__ import annotations
