@@ -21,6 +21,7 @@ from markupsafe import Markup
 from tasks.approval.rules import sentence
 from tasks.evidence import appendix, cards, charts, growth, present
 from tasks.evidence.bundle import digests
+from tasks.evidence.eyesight import eyesight
 from tasks.evidence.gallery import (
     Selection,
     by_arm_and_case,
@@ -155,6 +156,7 @@ def _context(view: ReportView, selection: Selection) -> dict[str, Any]:
         "slice_limit": plan.policy.slices.limit,
         "min_images": plan.policy.slices.min_images,
         "checks": present.checks(view),
+        "eyesight": eyesight(view.planted),
         "passing": _passing(view, selection),
         "failing_total": selection.total,
         "failing_listed": len(selection.failing),

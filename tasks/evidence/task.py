@@ -9,6 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.approval.store import read as read_approval
+from tasks.checks.live import read_planted
 from tasks.context import RunContext
 from tasks.evidence.bundle import known_secrets, seal, write_bundle
 from tasks.evidence.provenance import provenance
@@ -88,6 +89,7 @@ def publish_evidence(
         reports=measured.reports,
         actions=actions,
         approval=read_approval(context.state, plan.run_id),
+        planted=read_planted(context.folder),
         finished_at=utc_now(),
         spent_usd=spent_usd(context, plan),
         provenance=provenance(),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.approval.rules import Approval
+from tasks.checks.live import Planted
 from tasks.plan import RunPlan
 from tasks.records import (
     Arm,
@@ -50,6 +51,8 @@ class ReportView:
     actions: Sequence[str] = ()
     #: What a person was asked and answered, when the policy asked one.
     approval: Approval | None = None
+    #: What planted defects say of the checks; ``None`` for a run in which none were planted.
+    planted: Planted | None = None
     #: When the verdict fell, UTC ISO-8601.
     finished_at: str = ""
     #: What the ledger counts for the whole run, what was under way at the end included; ``None``
