@@ -158,22 +158,24 @@ def _submit(
     pool: CheckPool,
     progress: GateProgress,
 ) -> None:
-    """Start a shard of both arms; its pictures are checked as soon as they are there."""
-    made, checked = [], []
-    for arm in ARMS:
-        generated = run_harness.submit(
-            context, arm, each.shard, endpoints, IN_FLIGHT, progress.on_event
+    """Start a shard of both arms; its pictures are checked as soon as they are there.
+
+    The candidate's are judged beside the baseline's of the same cases, so they wait for both.
+    """
+    made = {
+        arm: run_harness.submit(context, arm, each.shard, endpoints, IN_FLIGHT, progress.on_event)
+        for arm in ARMS
+    }
+    each.made = tuple(made.values())
+    each.checked = tuple(
+        check_images.submit(
+            context,
+            arm,
+            each.shard,
+            pool,
+            progress.on_report,
+            wait_for=[made[arm]] if arm == "baseline" else [*made.values()],
+            return_state=False,
         )
-        made.append(generated)
-        checked.append(
-            check_images.submit(
-                context,
-                arm,
-                each.shard,
-                pool,
-                progress.on_report,
-                wait_for=[generated],
-                return_state=False,
-            )
-        )
-    each.made, each.checked = tuple(made), tuple(checked)
+        for arm in ARMS
+    )

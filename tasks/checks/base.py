@@ -34,8 +34,9 @@ class Expected:
 
 
 #: Pictures that a picture is judged against: what a user sent to be edited, the part of it that may
-#: change (white), and the small picture that was enlarged.
-Role = Literal["upload", "mask", "source"]
+#: change (white), the small picture that was enlarged, and what the baseline drew for the same
+#: case, which may show another scene and may be bad itself.
+Role = Literal["upload", "mask", "source", "baseline"]
 
 Pixels = NDArray[np.uint8]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tasks.checks import icc
 from tasks.checks.base import Expected, Picture
 from tasks.checks.blank import MIN_SIDE, reduced
-from tasks.checks.colour_reference import change, overlay, reference
+from tasks.checks.colour_reference import Overlay, change, overlay, reference, twin
 from tasks.checks.colour_space import SIDE, ciede2000, colour_bins, lab
 from tasks.checks.colour_words import asks_for_colour, asks_for_light
 from tasks.checks.logo import Logo, brand_logo, logo_pixels
@@ -74,10 +74,10 @@ class Cast:
 
     A cast can only be told from a coloured scene where something is known to be neutral or to have
     a colour of its own. With a brand the logo's colours are the reference; of an edit or an
-    enlargement it is what went in, laid under the picture. With set type, whose letters or ground
-    are nearly always neutral, the highlights and the greys must agree. Anything else is skipped,
-    and so is a prompt that asks for coloured light: measured on photographs, blue sky alone passes
-    for a cast.
+    enlargement it is what went in, laid under the picture; else the baseline's picture, where it
+    shows the same scene. With set type, whose letters or ground are nearly always neutral, the
+    highlights and the greys must agree. Anything else is skipped, and so is a prompt that asks for
+    coloured light: measured on photographs, blue sky alone passes for a cast.
     """
 
     #: Mean shift of the logo's pixels in a*b* above which there is a cast.
@@ -90,11 +90,11 @@ class Cast:
     lowest: float = 0.5
     #: Share of the picture that turns grey, at least, when the light of a cast is taken out.
     turned: float = 0.1
-    #: Beside an upload: difference between the logarithms of the strongest and the weakest gain.
+    #: Beside a reference: difference between the logarithms of the strongest and the weakest gain.
     moved: float = 0.28
     datasets: Path = DATASETS
     name: str = "colour.cast"
-    version: str = "2"
+    version: str = "3"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -109,13 +109,21 @@ class Cast:
         if seen is None and before is not None:
             if changeable and asks_for_colour(expected.prompt):
                 return self._skip("the prompt may ask for other colours")
-            seen = self._by_upload(picture, before)
-        if seen is None and (expected.intended_text or expected.brand):
+            both = overlay(picture.rgb, before, picture.reference("mask"))
+            seen = self._moved(both, "upload")
+        if seen is None:
             if asks_for_light(expected.prompt):
                 return self._skip("the prompt may ask for coloured light")
-            seen = self._by_highlights(picture)
+            seen = self._moved(twin(picture), "baseline's picture")
+            # The baseline may have the cast itself: its word is not the last one.
+            if (seen is None or not seen.bad) and (expected.intended_text or expected.brand):
+                lit = self._by_highlights(picture)
+                seen = lit if seen is None or seen.bad is None or lit.bad else seen
         if seen is None:
-            return self._skip("no reference: neither a logo, nor an upload, nor set type")
+            return self._skip(
+                "no reference: neither a logo, nor an upload, nor set type, nor a baseline's "
+                "picture of the same scene"
+            )
         if seen.bad is None:
             return self._skip(seen.message)
         return Finding(
@@ -144,12 +152,11 @@ class Cast:
             f"the logo's colours are moved towards {_towards(float(mean[0]), float(mean[1]))}",
         )
 
-    def _by_upload(self, picture: Picture, upload: NDArray[np.uint8]) -> _Seen | None:
-        """Say whether the edit went away from neutral; ``None`` when it shows another scene.
+    def _moved(self, both: Overlay | None, what: str) -> _Seen | None:
+        """Say whether a picture went away from neutral; ``None`` where another scene lies under it.
 
         A correction moves the colours as far as a cast does, but towards neutral.
         """
-        both = overlay(picture.rgb, upload, picture.reference("mask"))
         seen = change(both) if both is not None else None
         if seen is None:
             return None
@@ -160,10 +167,10 @@ class Cast:
         moved = far >= self.moved and added > -0.6
         tinted = tint >= self.moved and tint >= before + 0.12 and far >= 0.8 * self.moved
         bad: bool | None = seen.agreed >= 0.6 and (moved or tinted)
-        message = f"against the upload everything is moved towards {_hue(np.exp(seen.moved))}"
+        message = f"against the {what} everything is moved towards {_hue(np.exp(seen.moved))}"
         if not bad and tint >= self.moved:
             # Its highlights were as coloured before: the light there, or all that is in it.
-            bad, message = None, "the upload itself shows nothing neutral"
+            bad, message = None, f"the {what} itself shows nothing neutral"
         return _Seen(bad, 1 - far, 1 - self.moved, message)
 
     def _by_highlights(self, picture: Picture) -> _Seen:

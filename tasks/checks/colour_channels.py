@@ -10,7 +10,7 @@ import numpy as np
 from tasks.checks import icc
 from tasks.checks.base import Expected, Picture, Pixels
 from tasks.checks.blank import MIN_SIDE
-from tasks.checks.colour_reference import ORDERS, order_distances, overlay, reference
+from tasks.checks.colour_reference import ORDERS, order_distances, overlay, reference, twin
 from tasks.checks.colour_space import Floats, lab
 from tasks.checks.logo import Logo, brand_logo, logo_pixels
 from tasks.records import Finding
@@ -23,9 +23,10 @@ _LETTERS = "RGB"
 class Channels:
     """Red, green and blue are where they belong.
 
-    Told by the logo of the brand, or by what an edit or an enlargement was made from: in another
-    order of the channels its colours fit, in their own they do not. Without a reference nothing is
-    said: a blue person may have been asked for.
+    Told by the logo of the brand, by what an edit or an enlargement was made from, or by the
+    baseline's picture where it shows the same scene: in another order of the channels its colours
+    fit, in their own they do not. Without a reference nothing is said: a blue person may have been
+    asked for.
     """
 
     #: Distance in a*b*, as a share of the one that is there, that an exchange must leave at most.
@@ -34,7 +35,7 @@ class Channels:
     visible: float = 4.0
     datasets: Path = DATASETS
     name: str = "colour.channels"
-    version: str = "1"
+    version: str = "2"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -49,13 +50,18 @@ class Channels:
             if distances is not None:
                 return self._finding(distances, "logo")
         before, _ = reference(picture)
+        if before is None:
+            both, what = twin(picture), "baseline's picture"
+        else:
+            both, what = overlay(picture.rgb, before, picture.reference("mask")), "upload"
+        if both is not None:
+            return self._finding(order_distances(both), what)
         if before is not None:
-            both = overlay(picture.rgb, before, picture.reference("mask"))
-            if both is None:
-                return self._skip("the picture does not show the upload's scene")
-            return self._finding(order_distances(both), "upload")
+            return self._skip("the picture does not show the upload's scene")
         return self._skip(
-            "the logo is not surely there" if expected.brand else "no reference: no logo, no upload"
+            "the logo is not surely there"
+            if expected.brand
+            else "no reference: no logo, no upload, and no baseline's picture of the same scene"
         )
 
     def _finding(self, distances: Floats, by: str) -> Finding:

@@ -12,7 +12,7 @@ from tasks.checks.base import Expected, Pixels
 from tasks.checks.colour_channels import ordered
 from tasks.checks.colour_reference import ORDERS
 from tasks.checks.colour_space import lab
-from tasks.checks.planted_base import Defect, Good, Planted, choice
+from tasks.checks.planted_base import Defect, Good, Planted, choice, encoded
 from tasks.checks.planted_pixels import tinted
 from tasks.providers.embedded.draws import generator
 from tasks.providers.embedded.models import MODELS
@@ -96,6 +96,26 @@ def as_edit(good: Good) -> Good:
     return replace(good, expected=expected, brand=None, references={"upload": good.data})
 
 
+def as_twin(good: Good) -> Good:
+    """Return a good picture of which the baseline drew the same, sent as JPEG.
+
+    Nothing else tells what its colours should be: no brand, no text.
+    """
+    expected = replace(good.expected, subtask="creative", brand=None, intended_text=())
+    before = encoded(good.rgb, "JPEG", quality=88)
+    return replace(good, expected=expected, brand=None, references={"baseline": before})
+
+
+def twin_tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted:
+    """Put a picture under coloured light that the baseline drew without."""
+    return tinted(as_twin(good), strength, rng)
+
+
+def twin_exchanged(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
+    """Exchange channels of a picture that the baseline drew with the right ones."""
+    return exchanged(as_twin(good), strength, rng)
+
+
 def edit_tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted:
     """Put a picture under coloured light and call it the edit of the good one.
 
@@ -146,8 +166,19 @@ def edited(seed: int, number: int) -> Good:
 
 DEFECTS = (
     Defect("colour cast of an edit", CAST, 0.6, edit_tinted, "half: weakest channel loses", _STEPS),
+    Defect(
+        "cast beside the baseline", CAST, 0.6, twin_tinted, "half: weakest channel loses", _STEPS
+    ),
     Defect("channels exchanged", CHANNELS, 1.0, exchanged, "share of the exchange", _STEPS),
     Defect("channels of an edit", CHANNELS, 1.0, edit_exchanged, "share of the exchange", _STEPS),
+    Defect(
+        "channels beside the baseline",
+        CHANNELS,
+        1.0,
+        twin_exchanged,
+        "share of the exchange",
+        _STEPS,
+    ),
     Defect("no light", EXPOSURE, 0.88, lightless, "light lost or flooded", (0.5, 0.7, 0.8, 0.9, 1)),
     Defect("no contrast", CONTRAST, 0.9, flat, "contrast lost", (0.5, 0.7, 0.8, 0.9, 1)),
     Defect("hues turned", PALETTE, 0.6, hues_turned, "turn of the hue, 120°", _STEPS),

@@ -54,12 +54,13 @@ def check_images(
         for key, report in journal.reports(arm, shard.case_ids).items()
         if all(finding.verdict != "fault" for finding in report.findings)
     }
+    before = journal.generations("baseline", shard.case_ids) if arm == "candidate" else {}
     items = [
         (
             cases[case_id],
             generation,
             context.images.path(generation.image_digest),
-            _references(context, cases[case_id], generation),
+            _references(context, cases[case_id], generation, before.get(("baseline", case_id))),
         )
         for (_, case_id), generation in journal.generations(arm, shard.case_ids).items()
         if generation.status == "ok"
@@ -74,8 +75,18 @@ def check_images(
     return len(check_shard(items, pool, keep))
 
 
-def _references(context: RunContext, case: Case, generation: Generation) -> dict[Role, Path]:
-    """Return the files that a picture is judged against."""
+def _references(
+    context: RunContext, case: Case, generation: Generation, before: Generation | None
+) -> dict[Role, Path]:
+    """Return the files that a picture is judged against.
+
+    Args:
+        context: The run.
+        case: What was asked for.
+        generation: What came.
+        before: What the baseline made of the same case: the reference of a new picture, which has
+            no other.
+    """
     found: dict[Role, Path] = {}
     if case.upload is not None:
         found["upload"] = DATASETS / case.upload
@@ -83,4 +94,8 @@ def _references(context: RunContext, case: Case, generation: Generation) -> dict
         found["mask"] = DATASETS / case.mask
     if generation.source_digest is not None:
         found["source"] = context.images.path(generation.source_digest)
+    if not found and before is not None and before.status == "ok" and before.image_digest:
+        path = context.images.path(before.image_digest)
+        if path.is_file():  # Without it the picture is judged by itself.
+            found["baseline"] = path
     return found

@@ -114,6 +114,44 @@ def test_a_cast_is_found_against_what_went_in(gains: tuple[float, ...], role: Ro
     assert Cast().run(beside(good, image, role), asked).verdict == "pass"
 
 
+@pytest.mark.parametrize("gains", GAINS)
+def test_a_cast_is_found_against_the_baselines_picture_of_the_same_scene(
+    gains: tuple[float, ...],
+) -> None:
+    before = scene(seed=7)
+    asked = Expected(prompt="a mug on a table")
+    assert Cast().run(beside(before, before, "baseline"), asked).verdict == "pass"
+    found = Cast().run(beside(tinted(before, gains), before, "baseline"), asked)
+    assert found.verdict == "fail"
+    assert "baseline's picture" in found.message
+    # From a baseline with a cast to a picture without one is a correction.
+    better = Cast().run(beside(before, tinted(before, gains), "baseline"), asked)
+    assert better.verdict != "fail"
+
+
+def test_a_baseline_that_drew_something_else_or_nothing_says_nothing() -> None:
+    shown = tinted(scene(seed=7), GAINS[0])
+    for check in (Cast(), Channels()):
+        for before in (scene(seed=8), None):
+            found = check.run(beside(shown, before, "baseline"), Expected(prompt="a mug"))
+            assert found.verdict == "skip", found
+    warm = Expected(prompt="a mug in golden light")
+    assert Cast().run(beside(shown, scene(seed=7), "baseline"), warm).verdict == "skip"
+
+
+def test_the_word_of_a_baseline_with_the_same_cast_is_not_the_last() -> None:
+    shown = tinted(poster("Summer Sale"), GAINS[0])
+    asked = Expected(intended_text=("Summer Sale",), prompt="a poster")
+    assert Cast().run(beside(shown, shown, "baseline"), asked).verdict == "fail"
+
+
+def test_exchanged_channels_are_found_by_the_baselines_picture() -> None:
+    before = scene(seed=7)
+    shown = Image.fromarray(ordered(np.asarray(before.convert("RGB")), (2, 1, 0)))
+    assert Channels().run(beside(shown, before, "baseline"), Expected()).verdict == "fail"
+    assert Channels().run(beside(before, before, "baseline"), Expected()).verdict == "pass"
+
+
 def test_a_correction_moves_as_far_and_is_no_cast() -> None:
     image = scene()
     warm = tinted(image, (1.0, 0.9, 0.6))

@@ -66,6 +66,8 @@ class Stage:
     begun: list[Shard] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
     looked: list[int] = field(default_factory=list)
+    #: For how many generations the checks of an arm wait.
+    waited: set[tuple[str, int]] = field(default_factory=set)
     lock: Any = field(default_factory=threading.Lock)
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
 
@@ -110,10 +112,15 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
         class Checks:
             @staticmethod
-            def submit(*_: Any, wait_for: list[Waiting], **options: Any) -> Waiting:
+            def submit(
+                _: Any, arm: str, *rest: Any, wait_for: list[Waiting], **more: Any
+            ) -> Waiting:
                 def checked() -> int:
-                    wait_for[0].result()
+                    for generated in wait_for:
+                        generated.result()
                     return 7
+
+                one.waited.add((arm, len(wait_for)))
 
                 return Waiting(one.pool.submit(checked))
 
@@ -193,6 +200,8 @@ def test_a_good_run_is_drawn_to_its_end_and_looked_at_after_each_shard(stage: St
     assert run.looked == list(range(10))
     assert [look.images for look in found.looks] == list(range(6, 61, 6))
     assert not run.context.decided.is_set()
+    # The candidate's pictures are judged beside the baseline's.
+    assert run.waited == {("candidate", 2), ("baseline", 1)}
     assert run.ear.steps == [
         ("run_harness", "60 cases through each mix for $20.00"),
         ("check_images", "140 pictures"),
