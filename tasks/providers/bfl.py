@@ -20,12 +20,11 @@ import httpx
 
 from tasks.errors import GateError
 from tasks.mix.catalog import Model
-from tasks.providers import assets, hosted
+from tasks.providers import hosted
 from tasks.providers.answers import Answer, Facts, Meaning
 from tasks.providers.base import CannotAsk, Capabilities, GenerationRequest, Job, ServedModel
 from tasks.providers.http import HttpAdapter
 from tasks.providers.meanings import (
-    asset_url,
     broken,
     http_error,
     malformed,
@@ -133,13 +132,6 @@ class BflProvider(HttpAdapter):
         if not isinstance(number, str) or not _ID.match(number) or not isinstance(url, str):
             why = "expected JSON with id and polling_url, got less"
             return malformed(answer, request, why, Facts(billed="unknown"))
-        cost = told.get("cost")
-        try:
-            # Before anything is sent there: the key goes nowhere else.
-            self._url(url)
-        except (assets.ForeignAddressError, httpx.InvalidURL) as error:
-            facts = Facts(request_id=number, cost_usd=_dollars(cost))
-            return asset_url(answer, request, f"the task is to be looked at: {error}", facts)
         kept = {name: told[name] for name in ("cost", "input_mp", "output_mp") if name in told}
         return Job(id=number, poll=url, data=kept, request_id=number)
 

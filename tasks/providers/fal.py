@@ -34,7 +34,6 @@ from tasks.providers.base import (
 )
 from tasks.providers.http import HttpAdapter
 from tasks.providers.meanings import (
-    asset_url,
     broken,
     departure,
     drift,
@@ -129,30 +128,7 @@ class FalProvider(HttpAdapter):
         if not isinstance(value, dict) or not isinstance(number, str) or not _ID.match(number):
             why = "expected JSON with a request_id, got none"
             return malformed(answer, request, why, _UNREAD)
-        return self._job(answer, request, number, value)
-
-    def _job(
-        self, answer: Answer, request: GenerationRequest, number: str, value: dict[str, Any]
-    ) -> Meaning | Job:
-        """Return the job of a request whose addresses are fal's and of the application asked."""
-        facts = Facts(request_id=number, billed="unknown")
-        urls = [value.get(name) for name in ("status_url", "response_url", "cancel_url")]
-        for url in urls:
-            if not isinstance(url, str):
-                why = "the request has no addresses to be looked at, fetched and cancelled"
-                return malformed(answer, request, why, facts)
-            if wrong := self._foreign(url):
-                return asset_url(answer, request, f"the request is at: {wrong}", facts)
-            if wrong := _other_app(url, request.model):
-                return drift(answer, request, wrong, facts)
-        status, response, cancel = map(str, urls)
-        return Job(
-            id=number,
-            poll=status,
-            cancel=cancel,
-            data={"response": response, "fetch": False},
-            request_id=number,
-        )
+        return _job(answer, request, number, value)
 
     async def poll(
         self, client: httpx.AsyncClient, request: GenerationRequest, job: Job
@@ -196,13 +172,22 @@ class FalProvider(HttpAdapter):
             if _APP.match(model.model_id)
         }
 
-    def _foreign(self, url: str) -> str:
-        """Return why an address may not be sent the key, "" when it may."""
-        try:
-            self._url(url)
-        except (assets.ForeignAddressError, httpx.InvalidURL) as error:
-            return str(error)
-        return ""
+
+def _job(
+    answer: Answer, request: GenerationRequest, number: str, value: dict[str, Any]
+) -> Meaning | Job:
+    """Return the job of a request that the application asked serves."""
+    facts = replace(_UNREAD, request_id=number)
+    urls = [value.get(name) for name in ("status_url", "response_url", "cancel_url")]
+    for url in urls:
+        if not isinstance(url, str):
+            why = "the request has no addresses to be looked at, fetched and cancelled"
+            return malformed(answer, request, why, facts)
+        if wrong := _other_app(url, request.model):
+            return drift(answer, request, wrong, facts)
+    status, response, cancel = map(str, urls)
+    kept = {"response": response, "fetch": False}
+    return Job(id=number, poll=status, cancel=cancel, data=kept, request_id=number)
 
 
 def _application(path: str) -> tuple[str, ...]:
@@ -212,8 +197,15 @@ def _application(path: str) -> tuple[str, ...]:
 
 
 def _other_app(url: str, model: Model) -> str:
-    """Return that another application than the one asked serves a request, "" when it does not."""
-    asked, serves = _application(model.model_id), _application(httpx.URL(url).path)
+    """Return that another application than the one asked serves a request, "" when it does not.
+
+    What is no address at all, or a foreign one, is found out before it is looked at.
+    """
+    try:
+        serves = _application(assets.parse_url(url).path)
+    except assets.ForeignAddressError:
+        return ""
+    asked = _application(model.model_id)
     if asked == serves:
         return ""
     return f"application {'/'.join(asked)!r} was asked, {'/'.join(serves)!r} serves"

@@ -22,12 +22,11 @@ from typing import Any
 import httpx
 
 from tasks.mix.catalog import Model
-from tasks.providers import assets, hosted
+from tasks.providers import hosted
 from tasks.providers.answers import REFUSAL_TYPES, Answer, Facts, Meaning
 from tasks.providers.base import CannotAsk, Capabilities, GenerationRequest, Job, ServedModel
 from tasks.providers.http import HttpAdapter
 from tasks.providers.meanings import (
-    asset_url,
     broken,
     departure,
     drift,
@@ -106,26 +105,8 @@ class ReplicateProvider(HttpAdapter):
             why = "expected JSON with a prediction's id, got none"
             return malformed(answer, request, why, _UNREAD)
         if value.get("status") in _GOING:
-            return self._job(answer, request, number, value.get("urls"))
+            return _job(answer, request, number, value.get("urls"))
         return _finished(answer, request, value)
-
-    def _job(
-        self, answer: Answer, request: GenerationRequest, number: str, urls: object
-    ) -> Meaning | Job:
-        """Return the job of a prediction whose addresses are Replicate's own."""
-        places = urls if isinstance(urls, dict) else {}
-        get, cancel = places.get("get"), places.get("cancel")
-        facts = Facts(request_id=number, billed="unknown")
-        if not isinstance(get, str):
-            why = "the prediction has no address to be looked at"
-            return malformed(answer, request, why, facts)
-        try:
-            # Before anything is sent there: the key goes nowhere else.
-            self._url(get)
-        except (assets.ForeignAddressError, httpx.InvalidURL) as error:
-            return asset_url(answer, request, f"the prediction is to be looked at: {error}", facts)
-        own = isinstance(cancel, str) and cancel.startswith(f"{self.base_url}/")
-        return Job(id=number, poll=get, cancel=str(cancel) if own else None, request_id=number)
 
     def read_job(self, answer: Answer, request: GenerationRequest, job: Job) -> Meaning | Job:
         """Return what a look at a prediction shows."""
@@ -180,6 +161,17 @@ def _version(model: Model) -> str:
         f"model {model.name!r}: version {model.version!r} pins nothing at Replicate; give the 64 "
         "hexadecimal digits of a version, or pin: alias with 'owner/name' as id"
     )
+
+
+def _job(answer: Answer, request: GenerationRequest, number: str, urls: object) -> Meaning | Job:
+    """Return the job of a prediction; whether its addresses are Replicate's is checked later."""
+    places = urls if isinstance(urls, dict) else {}
+    get, cancel = places.get("get"), places.get("cancel")
+    if not isinstance(get, str):
+        why = "the prediction has no address to be looked at"
+        return malformed(answer, request, why, replace(_UNREAD, request_id=number))
+    stop = cancel if isinstance(cancel, str) else None
+    return Job(id=number, poll=get, cancel=stop, request_id=number)
 
 
 def _finished(answer: Answer, request: GenerationRequest, value: dict[str, Any]) -> Meaning:

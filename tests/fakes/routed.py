@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from tasks.providers.base import AttemptResult, GenerationRequest, Job, Provider
+from tasks.providers.base import AttemptResult, GenerationRequest, Provider
 from tasks.providers.drive import complete
 from tests.fakes.contract import Time
 
@@ -92,18 +92,5 @@ def drive(
             return await complete(
                 provider, client, request, clock=clock, sleep=clock.sleep, draw=lambda: 0.0
             )
-
-    return asyncio.run(run()), net
-
-
-def begin(
-    provider: Provider, request: GenerationRequest, routes: Mapping[str, str]
-) -> tuple[AttemptResult | Job, Routed]:
-    """Submit one request and return what came of that alone."""
-    net = Routed(routes)
-
-    async def run() -> AttemptResult | Job:
-        async with httpx.AsyncClient(transport=net) as client:
-            return await provider.submit(client, request)
 
     return asyncio.run(run()), net

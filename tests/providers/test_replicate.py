@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from tasks.errors import ConfigError, GateError
 from tasks.mix.catalog import Limits, Model, Price
-from tasks.providers.base import CannotAsk, Job
+from tasks.providers.base import CannotAsk
 from tasks.providers.replicate import ReplicateProvider
 from tasks.records import FailureClass
 from tests.fakes.aggregator_http import HTML, Reply, as_json, picture
@@ -30,7 +30,7 @@ from tests.fakes.replicate_server import (
     Script,
     problem,
 )
-from tests.fakes.routed import begin, drive
+from tests.fakes.routed import Routed, drive
 
 BASE, ASSETS = "https://api.replicate.com", "replicate.delivery"
 OUTPUT = f"https://{ASSETS}/xezq/asset/out-0.png"
@@ -382,17 +382,16 @@ def test_a_prediction_that_does_not_end_is_canceled(fake: Assets) -> None:
     assert 30 <= time.now <= 31
 
 
-def test_a_foreign_address_to_cancel_is_left_alone(fake: Assets) -> None:
+def test_a_foreign_address_to_cancel_is_left_alone() -> None:
     class Thief(Assets):
         def _show(self, found: Any) -> dict[str, Any]:
             shown = super()._show(found)
             shown["urls"]["cancel"] = "https://evil.example/cancel"
             return shown
 
-    with Thief(Script(get_url="own")) as thief:
-        job, _ = begin(provider(), a_request(model()), routes(thief))
-    assert isinstance(job, Job)
-    assert job.cancel is None
+    with Thief(Script(states=("processing",) * 100_000, get_url="own")) as thief:
+        _, net = drive(provider(), a_request(model()), routes(thief))
+    assert {sent.host for sent in net.sent} == {"api.replicate.com"}
 
 
 def test_a_picture_larger_than_allowed_is_not_read(fake: Assets) -> None:
@@ -430,8 +429,6 @@ def test_a_timeout_is_transport_and_may_be_billed(fake: Assets) -> None:
 
 
 def served(fake: Assets, *models: Model, key: str = KEY) -> dict[str, Any]:
-    from tests.fakes.routed import Routed
-
     async def run() -> dict[str, Any]:
         async with httpx.AsyncClient(transport=Routed(routes(fake))) as client:
             return dict(await provider(key).served(client, models))
