@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -111,13 +111,13 @@ class LiveLook:
     def __init__(self, folder: RunFolder, known: Planted, pool: CheckPool) -> None:
         self._folder = folder
         self._known = known
+        self._pool, self._seed = pool, seed_of(folder.run_id)
         self._jobs: list[Future[DrawingReport]] = []
         before = read_planted(folder)
         if before is not None and _finished(before, known):
             return
         write_planted(folder, known)
-        seed = seed_of(folder.run_id)
-        self._jobs = [pool.submit_drawing(seed, number) for number in range(known.asked)]
+        self._jobs = [pool.submit_drawing(self._seed, number) for number in range(known.asked)]
 
     def finish(self) -> None:
         """Wait for the workers and keep what they found; nothing when that is done already.
@@ -130,11 +130,11 @@ class LiveLook:
         today: tuple[CheckHealth, ...] = ()
         problems: list[str] = []
         done = 0
-        for job in self._jobs:
-            if job.cancelled():
-                problems.append("the run ended before")
-                continue
-            report = job.result()
+        for number, job in enumerate(self._jobs):
+            report = _report(job)
+            if report.problem and not job.cancelled():
+                # Once more: a machine that was short of memory or time is no blind check.
+                report = _report(self._pool.submit_drawing(self._seed, number))
             if report.problem:
                 problems.append(report.problem)
                 continue
@@ -144,6 +144,13 @@ class LiveLook:
         self._jobs = []
         reasons = tuple(dict.fromkeys(problems))
         write_planted(self._folder, replace(self._known, done=done, today=today, problems=reasons))
+
+
+def _report(job: Future[DrawingReport]) -> DrawingReport:
+    try:
+        return job.result()
+    except CancelledError:
+        return DrawingReport(problem="the run ended before")
 
 
 def _finished(before: Planted, known: Planted) -> bool:

@@ -31,6 +31,8 @@ from tasks.records import Finding, ImageReport
 
 #: Seconds for one picture once a worker is warm.
 TIMEOUT_S = 30.0
+#: How many times as long a drawing may take: defects of every check are planted in it and judged.
+_DRAWING_TIMES = 6
 #: Seconds more for the first picture of a worker, which loads the models.
 START_S = 60.0
 #: Threads that numeric libraries may start in a worker; more make two workers slower than one.
@@ -219,7 +221,8 @@ class _Worker:
         Raises:
             ValueError: The report is none.
         """
-        patience = timeout_s if self._warm else timeout_s + START_S
+        patience = timeout_s * (_DRAWING_TIMES if isinstance(job, _Drawing) else 1)
+        patience += 0 if self._warm else START_S
         try:
             self._pipe.send(job.message)
             if not self._pipe.poll(patience):

@@ -24,7 +24,7 @@ from tests.verdict.plans import seeing
 class Pool:
     """Workers that answer as they are told."""
 
-    def __init__(self, *answers: DrawingReport | None) -> None:
+    def __init__(self, *answers: DrawingReport | list[DrawingReport] | None) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[int, int]] = []
 
@@ -32,6 +32,8 @@ class Pool:
         self.asked.append((seed, number))
         future: Future[DrawingReport] = Future()
         answer = self.answers[number]
+        if isinstance(answer, list):
+            answer = answer.pop(0)
         if answer is None:
             future.cancel()
         else:
@@ -80,11 +82,12 @@ def test_drawings_that_were_lost_are_told_and_measured_again(tmp_path: Path) -> 
     assert kept is not None
     assert (kept.done, kept.today[0].planted) == (1, 2)
     assert kept.problems == ("the check process died by signal 9", "the run ended before")
-    whole: Any = Pool(*[found(2, 2)] * 4)
+    whole: Any = Pool([died, found(2, 2)], *[found(2, 2)] * 3)
     LiveLook(folder, known(4), whole).finish()
     kept = read_planted(folder)
     assert kept is not None
     assert (kept.done, kept.problems) == (4, ())
+    assert [number for _, number in whole.asked] == [0, 1, 2, 3, 0]
 
 
 def test_checks_count_that_can_judge_a_case_of_the_plan() -> None:
