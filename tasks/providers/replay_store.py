@@ -19,9 +19,10 @@ from tasks.providers.sniff import parse_json
 from tasks.records import FailureClass, digest_bytes
 
 MANIFEST = "replay.json"
-#: The seal of a run's folder, and the tables that a replay reads.
+#: The seal of a run's folder, and what a replay reads: the plan has every case, the table of cases
+#: only those that the decision rests on.
 SEAL = "manifest.json"
-_TABLES = ("tables/cases.parquet", "tables/generations.parquet")
+_PLAN, _GENERATIONS = "plan.json", "tables/generations.parquet"
 MOST_MANIFEST = 256 * 1024 * 1024
 MOST_PICTURE = 64 * 1024 * 1024
 _ARMS = ("candidate", "baseline")
@@ -124,37 +125,53 @@ def _of_run(folder: Path, arm: str) -> Tape:
     files = value.get("files") if isinstance(value, dict) else None
     if not isinstance(files, dict):
         raise ConfigError(f"{folder / SEAL}: is not the seal of a run")
-    cases, generations = (_table(folder, name, files) for name in _TABLES)
-    by_id = {str(case["case_id"]): case for case in cases}
-    made = []
-    for row in generations:
-        case = by_id.get(str(row["case_id"]))
-        if case is None or row["arm"] != arm:
-            continue
-        made.append(Made(_entry(case, row), recorded_seed=int(row["seed"])))
+    plan = parse_json(_sealed(folder, _PLAN, files), MOST_MANIFEST)
+    try:
+        made = _entries(plan, _rows(folder, _sealed(folder, _GENERATIONS, files)), arm)
+    except (LookupError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{folder}: is not the record of a run: {what}") from None
     if not made:
         raise ConfigError(f"{folder}: the recorded run has no generation of the {arm}")
     return tape(digest_bytes(seal), made)
 
 
-def _table(folder: Path, name: str, files: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of a sealed table.
+def _sealed(folder: Path, name: str, files: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a file of a recorded run.
 
     Raises:
         ConfigError: It is not in the seal, or was altered since.
     """
+    sealed, data = files.get(name), read(folder, name, MOST_MANIFEST)
+    if not isinstance(sealed, dict) or sealed.get("sha256") != digest_bytes(data):
+        raise ConfigError(f"{folder / name}: was altered since the run was sealed")
+    return data
+
+
+def _rows(folder: Path, data: bytes) -> list[dict[str, Any]]:
+    """Return the rows of a table.
+
+    Raises:
+        ConfigError: It is none.
+    """
     import pyarrow
     import pyarrow.parquet
 
-    sealed = files.get(name)
-    data = read(folder, name, MOST_MANIFEST)
-    if not isinstance(sealed, dict) or sealed.get("sha256") != digest_bytes(data):
-        raise ConfigError(f"{folder / name}: was altered since the run was sealed")
     try:
         rows = pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
     except pyarrow.ArrowException as error:
-        raise ConfigError(f"{folder / name}: cannot be read: {error}") from None
+        raise ConfigError(f"{folder / _GENERATIONS}: cannot be read: {error}") from None
     return [dict(row) for row in rows]
+
+
+def _entries(plan: Any, rows: list[dict[str, Any]], arm: str) -> list[Made]:
+    """Return an entry for each generation of an arm, with what its case asked."""
+    cases = {case["case_id"]: case for case in (*plan["cases"], *plan.get("reserve", []))}
+    return [
+        Made(_entry(cases[row["case_id"]], row), recorded_seed=int(row["seed"]))
+        for row in rows
+        if row["arm"] == arm
+    ]
 
 
 def _entry(case: Mapping[str, Any], row: Mapping[str, Any]) -> Entry:

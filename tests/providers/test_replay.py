@@ -29,6 +29,7 @@ from tests.fakes.contract import Row, a_model, a_request, ask, check
 from tests.fakes.http_fake import PAGE, picture
 
 F = FailureClass
+PLAN, TABLE = "plan.json", "tables/generations.parquet"
 FOX, CAT = "a fox", "a cat on a mat"
 FREE = Price(usd=0, source="recorded", date=date(2026, 1, 1))
 
@@ -261,7 +262,7 @@ def record(home: Path, *, seal: bool = True) -> Path:
                 "width": 64,
                 "height": 64,
                 "locale": "en",
-                "brand": float("nan"),
+                "brand": None,
             }
         )
         for arm in ("candidate", "baseline"):
@@ -283,12 +284,11 @@ def record(home: Path, *, seal: bool = True) -> Path:
                     "latency_s": 0.5 + number,
                 }
             )
-    files = {}
-    for name, table in (("cases", cases), ("generations", generations)):
-        path = run / "tables" / f"{name}.parquet"
-        columns = {c: [row[c] for row in table] for c in table[0]}
-        pyarrow.parquet.write_table(pyarrow.table(columns), path)
-        files[f"tables/{name}.parquet"] = {"sha256": digest_bytes(path.read_bytes())}
+    # What a run does not need at first it takes from the reserve.
+    (run / PLAN).write_text(json.dumps({"cases": cases[:2], "reserve": cases[2:]}))
+    columns = {c: [row[c] for row in generations] for c in generations[0]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), run / TABLE)
+    files = {n: {"sha256": digest_bytes((run / n).read_bytes())} for n in (PLAN, TABLE)}
     if seal:
         (run / "manifest.json").write_text(json.dumps({"schema_version": 1, "files": files}))
     return run
@@ -319,12 +319,23 @@ def test_cases_that_read_alike_are_told_apart_by_the_recorded_seed(tmp_path: Pat
     assert get(run, entry, seed=7, **fields).attempt.failure is F.BAD_REQUEST
 
 
-@pytest.mark.parametrize("name", ["cases", "generations"])
-def test_a_table_that_was_altered_after_the_seal_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [PLAN, TABLE])
+def test_what_was_altered_after_the_seal_is_refused(tmp_path: Path, name: str) -> None:
     run = record(tmp_path)
-    path = run / "tables" / f"{name}.parquet"
+    path = run / name
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(ConfigError, match="was altered since"):
+        load(run, "candidate")
+
+
+@pytest.mark.parametrize("plan", ["[]", "{}", '{"cases": [1]}', '{"cases": [{"case_id": "c1"}]}'])
+def test_a_sealed_folder_that_is_no_run(tmp_path: Path, plan: str) -> None:
+    run = record(tmp_path)
+    (run / PLAN).write_text(plan)
+    seal = json.loads((run / "manifest.json").read_text())
+    seal["files"][PLAN]["sha256"] = digest_bytes(plan.encode())
+    (run / "manifest.json").write_text(json.dumps(seal))
+    with pytest.raises(ConfigError, match="is not the record of a run"):
         load(run, "candidate")
 
 
