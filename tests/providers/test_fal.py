@@ -336,6 +336,12 @@ def test_the_addresses_that_came_back_are_used(fake: Fal) -> None:
     ]
 
 
+def test_the_result_is_fetched_without_a_pause(fake: Fal) -> None:
+    time = Time()
+    drive(provider(), a_request(model()), routes(fake), time=time)
+    assert len(time.slept) == 3  # one before each look at the state
+
+
 def test_a_fallback_that_serves_all_the_same_is_drift(fake: Fal) -> None:
     """Another application stands in the addresses: nothing of it is waited for."""
 
