@@ -1,7 +1,8 @@
 """The ``raw`` protocol: a prompt goes in, the bytes of one picture come out.
 
 ``POST /generate`` takes JSON; ``POST /edit`` and ``POST /upscale`` take a multipart form with the
-picture in ``image``. The embedded image server and self-hosted servers speak it.
+picture in ``image``, an edit also the part that may change, white, in ``mask``. The embedded image
+server and self-hosted servers speak it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class RawProvider(HttpAdapter):
         if request.operation == "generate":
             return Message("POST", path, json=fields, headers=headers, accept=accept)
         form, files = form_fields(fields), [file_part("image", request.image)]
+        if request.mask is not None and request.operation == "edit":
+            files.append(file_part("mask", request.mask))
         return Message("POST", path, form=form, files=files, headers=headers, accept=accept)
 
     def read(self, answer: Answer, request: GenerationRequest) -> Meaning | Job:

@@ -288,6 +288,11 @@ class ImageServer:
         upload = None
         if order.image is not None:
             upload = await self._thread(functools.partial(open_upload, order.image))
+        mask = None
+        if order.mask is not None:
+            if operation != "edit":
+                raise BadRequest("the file 'mask' goes with edits only")
+            mask = await self._thread(functools.partial(open_upload, order.mask, "mask"))
         if operation == "upscale":
             if upload is None:
                 raise BadRequest("the file 'image' is missing")
@@ -312,6 +317,7 @@ class ImageServer:
             brand=brand,
             locale=order.locale,
             upload=upload,
+            mask=mask,
             steps=whole(order.params, "steps", 30, 1, 150),
             fault=draw_defect(spec, order.prompt, order.seed, text, brand=brand is not None),
         )

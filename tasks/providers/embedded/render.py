@@ -14,7 +14,7 @@ from tasks.providers.embedded import defects, fonts, scene, typeset
 from tasks.providers.embedded.brands import Brand
 from tasks.providers.embedded.draws import generator
 from tasks.providers.embedded.models import Fault, ModelSpec
-from tasks.providers.embedded.retouch import improved
+from tasks.providers.embedded.retouch import improved, masked
 from tasks.providers.embedded.typeset import Colour, Rect
 
 _WHITE: Colour = (255, 255, 255)
@@ -35,6 +35,8 @@ class Job:
     locale: str = "und"
     #: The picture to improve, decoded; ``None`` for a new one.
     upload: Image.Image | None = None
+    #: White where the upload may change.
+    mask: Image.Image | None = None
     steps: int = 30
     fault: Fault | None = None
 
@@ -86,6 +88,8 @@ def render(job: Job) -> bytes:
     else:
         sigma = job.spec.grain * (1.6 if job.steps < 12 else 1.0)
         pixels = scene.grain(pixels, rng, sigma)
+    if job.upload is not None and job.mask is not None:
+        pixels = masked(job.upload, job.mask, pixels)
     return defects.damage(png(pixels), job.fault, harm)
 
 
@@ -98,7 +102,8 @@ def _compose(job: Job, rng: np.random.Generator, harm: np.random.Generator) -> I
         free = _free(job, plan.panel if plan else None, logo)
         scene.place_subject(image, rng, free, job.prompt, colours)
     else:
-        image = improved(job.upload, job.width, job.height, job.prompt, rng)
+        still = job.mask is not None
+        image = improved(job.upload, job.width, job.height, job.prompt, rng, still=still)
     if job.spec.softness:
         radius = job.spec.softness * job.width / 512
         image = image.filter(ImageFilter.BoxBlur(radius))

@@ -18,7 +18,7 @@ class UploadError(Exception):
     """The upload cannot be used; the text says why."""
 
 
-def open_upload(data: bytes) -> Image.Image:
+def open_upload(data: bytes, name: str = "image") -> Image.Image:
     """Decode an upload as displayed, RGB, transparent pixels over white.
 
     Raises:
@@ -26,7 +26,7 @@ def open_upload(data: bytes) -> Image.Image:
             damaged file.
     """
     if len(data) > MAX_BYTES:
-        raise UploadError(f"the image has {len(data)} bytes, at most {MAX_BYTES} are allowed")
+        raise UploadError(f"the {name} has {len(data)} bytes, at most {MAX_BYTES} are allowed")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -34,7 +34,7 @@ def open_upload(data: bytes) -> Image.Image:
             with Image.open(io.BytesIO(data), formats=_FORMATS) as file:  # noqa: TID251
                 if file.width * file.height > MAX_PIXELS:
                     raise UploadError(
-                        f"the image has {file.width}x{file.height} pixels, at most {MAX_PIXELS} "
+                        f"the {name} has {file.width}x{file.height} pixels, at most {MAX_PIXELS} "
                         "are allowed"
                     )
                 file.load()
@@ -42,24 +42,62 @@ def open_upload(data: bytes) -> Image.Image:
     except UploadError:
         raise
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise many kinds for bad files
-        raise UploadError(f"the image cannot be decoded: {type(error).__name__}") from None
+        raise UploadError(f"the {name} cannot be decoded: {type(error).__name__}") from None
     ground = Image.new("RGBA", upright.size, (255, 255, 255, 255))
     return Image.alpha_composite(ground, upright).convert("RGB")
 
 
+Box = tuple[float, float, float, float]
+
+
+def whole(upload: Image.Image, width: int, height: int) -> Box:
+    """Return the largest part of an upload that has the shape asked for, from its middle."""
+    return _crop(upload, width, height, 1.0, (0.5, 0.5))
+
+
+def _crop(
+    upload: Image.Image, width: int, height: int, zoom: float, place: tuple[float, float]
+) -> Box:
+    scale = min(upload.width / width, upload.height / height) * zoom
+    crop_w, crop_h = width * scale, height * scale
+    left, top = (upload.width - crop_w) * place[0], (upload.height - crop_h) * place[1]
+    return left, top, left + crop_w, top + crop_h
+
+
+def masked(upload: Image.Image, mask: Image.Image, edited: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an edit of :func:`whole` that changes the upload only where its mask is white.
+
+    Args:
+        upload: The upload.
+        mask: White where it may change; laid over the whole upload, whatever its size.
+        edited: The edit, height × width × 3.
+    """
+    height, width = edited.shape[:2]
+    size, box = (width, height), whole(upload, width, height)
+    before = np.asarray(upload.resize(size, Image.Resampling.BICUBIC, box), np.float32)
+    over = mask.convert("L").resize(upload.size, Image.Resampling.BILINEAR)
+    share = np.asarray(over.resize(size, Image.Resampling.BILINEAR, box), np.float32)[..., None]
+    mixed = before + (edited - before) * (share / 255)
+    return np.asarray(np.clip(np.rint(mixed), 0, 255), np.uint8)
+
+
 def improved(
-    upload: Image.Image, width: int, height: int, prompt: str, rng: np.random.Generator
+    upload: Image.Image,
+    width: int,
+    height: int,
+    prompt: str,
+    rng: np.random.Generator,
+    *,
+    still: bool = False,
 ) -> Image.Image:
     """Return the upload at the size asked for, with light, colour and sharpness set right.
 
-    The crop keeps the middle, a little nearer or farther by the draw.
+    The crop keeps the middle, a little nearer or farther by the draw; with ``still`` all that fits.
     """
     zoom = float(rng.uniform(0.76, 1.0))
-    scale = min(upload.width / width, upload.height / height) * zoom
-    crop_w, crop_h = width * scale, height * scale
-    left = (upload.width - crop_w) * float(rng.uniform(0.2, 0.8))
-    top = (upload.height - crop_h) * float(rng.uniform(0.2, 0.8))
-    box = (left, top, left + crop_w, top + crop_h)
+    place = float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.2, 0.8))
+    box = whole(upload, width, height) if still else _crop(upload, width, height, zoom, place)
+    crop_w, crop_h = box[2] - box[0], box[3] - box[1]
     # Noise is taken out at the upload's own scale; enlarged first, it would be blotches.
     native = (min(width, max(round(crop_w), 8)), min(height, max(round(crop_h), 8)))
     image = upload.resize(native, Image.Resampling.BICUBIC, box, reducing_gap=2.0)

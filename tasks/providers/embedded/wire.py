@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
@@ -19,6 +19,7 @@ MAX_PROMPT = 200_000
 SMALLEST, LARGEST = 64, 2048
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})\Z")
 _FIELDS = frozenset({"prompt", "size", "model", "seed", "brand", "locale", "safety", "params"})
+_FILES = frozenset({"image", "mask"})
 _LOCALE = re.compile(r"[A-Za-z0-9_-]{1,35}\Z")
 
 
@@ -47,6 +48,8 @@ class Order:
     safety: str
     params: Mapping[str, Any] = field(default_factory=dict)
     image: bytes | None = field(default=None, repr=False)
+    #: White where an edit may change the image.
+    mask: bytes | None = field(default=None, repr=False)
 
 
 def _limited(request: Request) -> Receive:
@@ -96,7 +99,7 @@ async def _from_form(request: Request) -> Order:
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise BadRequest("the body must be multipart/form-data with a file 'image'")
     try:
-        async with request.form(max_files=1, max_fields=16) as form:
+        async with request.form(max_files=2, max_fields=16) as form:
             return await _from_fields(form)
     except TooLarge:
         raise
@@ -106,19 +109,21 @@ async def _from_form(request: Request) -> Order:
 
 async def _from_fields(form: FormData) -> Order:
     value: dict[str, Any] = {}
-    image: bytes | None = None
+    files: dict[str, bytes] = {}
     for name, part in form.multi_items():
-        if name == "image":
+        if name in _FILES:
             if not isinstance(part, UploadFile):
-                raise BadRequest("field 'image' must be a file part")
-            image = await part.read()
+                raise BadRequest(f"field {name!r} must be a file part")
+            if name in files:
+                raise BadRequest(f"field {name!r} stands in the form twice")
+            files[name] = await part.read()
         elif not isinstance(part, str):
             raise BadRequest(f"field {name[:40]!r} must not be a file")
         elif name in value:
             raise BadRequest(f"field {name[:40]!r} stands in the form twice")
         else:
             value[name] = part
-    if image is None:
+    if "image" not in files:
         raise BadRequest("the file 'image' is missing")
     try:
         if "params" in value:
@@ -128,7 +133,7 @@ async def _from_fields(form: FormData) -> Order:
     except (ValueError, RecursionError):
         raise BadRequest("'params' must be a JSON object and 'seed' a whole number") from None
     value["brand"] = value.get("brand") or None
-    return _order(value, image)
+    return replace(_order(value, files["image"]), mask=files.get("mask"))
 
 
 def _text(value: Mapping[str, Any], name: str, default: str) -> str:
