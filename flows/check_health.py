@@ -83,8 +83,9 @@ def make_shipped(path: Path, pictures: int, on_done: Callable[[int], None]) -> d
         OSError: The file cannot be written.
         BrokenProcessPool: A process died while measuring; what was measured is kept.
     """
-    record = make_record(path, pictures, on_done=on_done)
-    return _table(record.checks, record.pictures, SEED) | {"record": str(path)}
+    record = make_record(path, pictures, everywhere=True, on_done=on_done)
+    counts = record.counts(second_reader=record.second_reader) or ()
+    return _table(counts, record.pictures, SEED) | {"record": str(path)}
 
 
 def examine_checks(

@@ -112,7 +112,8 @@ def planted_record() -> Path:
     checks = tuple(seeing(name) for name in (*planted.check_names(), ANY))
     folder = Path(tempfile.mkdtemp(prefix="imagegate-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    health.write(folder / "planted.json", health.HealthRecord(health.version(), 1, 1, checks))
+    record = health.HealthRecord(health.version(), health.second_reader(), 1, 1, checks)
+    health.write(folder / "planted.json", record)
     return folder / "planted.json"
 
 

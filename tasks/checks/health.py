@@ -36,6 +36,10 @@ from tasks.settings import DATASETS
 SEED = 20_000
 #: Drawings of a record that a machine makes for itself. One costs about 0.65 CPU seconds.
 FIRST = 100
+#: Ends the names of entries that count what one reader alone gives.
+ONE_READER = " (one reader)"
+#: The check that a second reader confirms.
+_CONFIRMED = "typography.text"
 #: Drawings that one process measures before it reports.
 _UNIT = 5
 #: Libraries whose version can change what a check sees or what is drawn.
@@ -55,10 +59,13 @@ _LIBRARIES = (
 class HealthRecord:
     """What the checks made of the first ``pictures`` drawings of the row.
 
-    The last entry, :data:`ANY`, counts the good pictures that any check called bad.
+    The entry :data:`ANY` counts the good pictures that any check called bad. Entries named with
+    :data:`ONE_READER` say what the same drawings give where no second reader confirms a flag.
     """
 
     version: str
+    #: Whether a second reader was there.
+    second_reader: bool
     #: Drawings that it was to count, and those that it counts so far.
     asked: int
     pictures: int
@@ -69,6 +76,16 @@ class HealthRecord:
         """Whether its maker came to the end."""
         return self.pictures == self.asked > 0
 
+    def counts(self, *, second_reader: bool) -> tuple[CheckHealth, ...] | None:
+        """Return the counts for a machine with or without a second reader, ``None`` unmeasured."""
+        plain = tuple(one for one in self.checks if not one.check.endswith(ONE_READER))
+        if second_reader == self.second_reader:
+            return plain
+        alone = {one.check.removesuffix(ONE_READER): one for one in self.checks if one not in plain}
+        if second_reader or not alone:
+            return None
+        return tuple(renamed(alone.get(one.check, one), one.check) for one in plain)
+
 
 _RECORD: TypeAdapter[HealthRecord] = TypeAdapter(HealthRecord)
 
@@ -77,7 +94,8 @@ def version() -> str:
     """Return a digest over everything that can change what a check makes of a drawing.
 
     Checks are named with their version and parameters, not by their source: a comment changes
-    nothing, and a check whose judgement changes gets another version.
+    nothing, and a check whose judgement changes gets another version. A record says by itself
+    what it holds for machines without a second reader.
     """
     libraries = {}
     for name in _LIBRARIES:
@@ -95,7 +113,6 @@ def version() -> str:
             "planted": planted.VERSION,
             "defects": [(d.check, d.name, d.strength) for d in planted.DEFECTS],
             "libraries": libraries,
-            "second reader": _second_reader(),
             "machine": platform.machine(),
             "material": material.hexdigest(),
         }
@@ -111,7 +128,7 @@ def _parameters(check: Any) -> dict[str, str]:
     }
 
 
-def _second_reader() -> bool:
+def second_reader() -> bool:
     """Tell whether a second reader confirms what the first one read wrong."""
     from tasks.checks.second_reader import LATIN
     from tasks.checks.tesseract import installed
@@ -129,9 +146,13 @@ def known_record(home: Path, shipped: Path) -> HealthRecord | None:
     Returns:
         ``None`` where neither is of this version; then :func:`make_record` makes one.
     """
-    here = version()
-    found = (read(path, here) for path in (shipped, own_record(home)))
-    return next((record for record in found if record is not None and record.whole), None)
+    here, confirmed = version(), second_reader()
+    for path in (shipped, own_record(home)):
+        record = read(path, here)
+        counts = None if record is None else record.counts(second_reader=confirmed)
+        if record is not None and record.whole and counts is not None:
+            return dataclasses.replace(record, second_reader=confirmed, checks=counts)
+    return None
 
 
 def own_record(home: Path) -> Path:
@@ -143,6 +164,7 @@ def make_record(
     path: Path,
     pictures: int,
     *,
+    everywhere: bool = False,
     workers: int | None = None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> HealthRecord:
@@ -154,6 +176,7 @@ def make_record(
     Args:
         path: The file.
         pictures: How many drawings; must not depend on what was found.
+        everywhere: Measure also for machines without a second reader, where this one has it.
         workers: Processes; one a core by default.
         on_done: Called with the number of drawings done so far.
 
@@ -161,15 +184,21 @@ def make_record(
         OSError: The file cannot be written.
         BrokenProcessPool: A process died while measuring.
     """
-    here = version()
+    here, confirmed = version(), second_reader()
     known = read(path, here)
-    if known is None or known.pictures > pictures:
-        known = HealthRecord(here, pictures, 0, ())
+    if known is None or known.pictures > pictures or known.second_reader != confirmed:
+        known = HealthRecord(here, confirmed, pictures, 0, ())
     start, before = known.pictures, known.checks
     on_done(start)
-    numbers = range(start, pictures)
-    for done, found in measured(numbers, every_kind=False, whole_suite=True, workers=workers):
-        known = HealthRecord(here, pictures, start + done, added(before, found))
+    parts = measured(
+        range(start, pictures),
+        every_kind=False,
+        whole_suite=True,
+        one_reader=everywhere and confirmed,
+        workers=workers,
+    )
+    for done, found in parts:
+        known = HealthRecord(here, confirmed, pictures, start + done, added(before, found))
         write(path, known)
         on_done(known.pictures)
     if known.asked != pictures:
@@ -243,11 +272,13 @@ def measured(
     every_kind: bool = True,
     curve: bool = False,
     whole_suite: bool = False,
+    one_reader: bool = False,
     workers: int | None = None,
 ) -> Iterator[tuple[int, tuple[CheckHealth, ...]]]:
     """Yield how many drawings are done and what was found in them, part by part.
 
-    ``whole_suite`` adds the entry :data:`ANY`; the rest is as in :func:`measure_drawings`.
+    ``whole_suite`` adds the entry :data:`ANY`, and ``one_reader`` those of :data:`ONE_READER`; the
+    rest is as in :func:`measure_drawings`.
     """
     units = [numbers[start : start + _UNIT] for start in range(0, len(numbers), _UNIT)]
     names = None if checks is None else tuple(checks)
@@ -257,7 +288,7 @@ def measured(
     done = 0
     with ProcessPoolExecutor(most, context, _single_threaded) as pool:
         jobs = [
-            pool.submit(measure_unit, seed, unit, names, every_kind, curve, whole_suite)
+            pool.submit(measure_unit, seed, unit, names, every_kind, curve, whole_suite, one_reader)
             for unit in units
         ]
         try:
@@ -282,13 +313,49 @@ def measure_unit(
     every_kind: bool = False,
     curve: bool = False,
     whole_suite: bool = True,
+    one_reader: bool = False,
 ) -> tuple[CheckHealth, ...]:
     """Measure some drawings of a row in this process; arguments as in :func:`measured`."""
     from tasks.checks.planted_good import drawn
 
     goods = [drawn(seed, number) for number in numbers]
     found = planted.measure(goods, checks, seed=seed, every_kind=every_kind, curve=curve)
-    return (*found, CheckHealth(ANY, _flagged(goods))) if whole_suite else found
+    if whole_suite:
+        found = (*found, CheckHealth(ANY, _flagged(goods)))
+    if one_reader:
+        with _alone():
+            text = planted.measure(goods, [_CONFIRMED], seed=seed, every_kind=every_kind)
+        # The goods have the other checks' verdicts from before, and the reader's of now.
+        again = (*text, CheckHealth(ANY, _flagged(goods)))
+        found = (*found, *(renamed(one, one.check + ONE_READER) for one in again))
+    return found
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let text be read as on a machine without the second reader's data; for one thread."""
+    from tasks.checks import second_reader
+
+    def none(text: str) -> str | None:
+        del text
+        return None
+
+    before = second_reader.code_for
+    second_reader.code_for = none
+    try:
+        yield
+    finally:
+        second_reader.code_for = before
+
+
+def renamed(one: CheckHealth, name: str) -> CheckHealth:
+    """Return counts under another name of the check."""
+    return dataclasses.replace(
+        one,
+        check=name,
+        clean=dataclasses.replace(one.clean, check=name),
+        defects=tuple(dataclasses.replace(kind, check=name) for kind in one.defects),
+    )
 
 
 def _flagged(goods: Sequence[Good]) -> CleanHealth:

@@ -11,6 +11,7 @@ import pytest
 from flows import check_health
 from flows.check_health import examine_checks, render_checks
 from tasks.checks import health
+from tasks.checks import second_reader as confirming
 from tasks.checks.base import Expected
 from tasks.checks.counts import CheckHealth, CleanHealth, DefectHealth
 from tasks.checks.health import (
@@ -20,6 +21,7 @@ from tasks.checks.health import (
     make_record,
     measure_drawings,
     own_record,
+    second_reader,
     version,
     write,
 )
@@ -76,16 +78,69 @@ def test_a_record_is_made_once_and_goes_on_where_it_was_interrupted(
 
 def test_the_shipped_record_is_used_while_it_is_of_this_version(tmp_path: Path) -> None:
     shipped = tmp_path / "shipped.json"
-    record = HealthRecord(version(), 1000, 1000, (counts(990, 1000),))
+    record = HealthRecord(version(), second_reader(), 1000, 1000, (counts(990, 1000),))
     write(shipped, record)
     assert known_record(tmp_path, shipped) == record
-    own = HealthRecord(version(), 100, 100, (counts(99, 100),))
+    own = HealthRecord(version(), second_reader(), 100, 100, (counts(99, 100),))
     write(own_record(tmp_path), own)
     assert known_record(tmp_path, shipped) == record
-    write(shipped, HealthRecord("sha256:other", 1000, 1000, (counts(990, 1000),)))
+    write(shipped, HealthRecord("sha256:other", second_reader(), 1000, 1000, (counts(990, 1000),)))
     assert known_record(tmp_path, shipped) == own
     shipped.write_text("{}", encoding="utf-8")
     assert known_record(tmp_path, shipped) == own
+
+
+def test_a_record_holds_for_machines_without_a_second_reader_what_it_measured_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "second_reader", lambda: True)
+    text = CheckHealth(
+        "typography.text",
+        CleanHealth("typography.text", 1, 50),
+        (DefectHealth("letters dropped", "typography.text", 0.1, 38, 40),),
+    )
+    alone = replace(text, clean=replace(text.clean, alarms=4))
+    both = (counts(9, 10), text, health.renamed(alone, "typography.text" + health.ONE_READER))
+    shipped = tmp_path / "shipped.json"
+    write(shipped, HealthRecord(version(), True, 10, 10, both))
+    known = known_record(tmp_path, shipped)
+    assert known is not None
+    assert known.checks == (counts(9, 10), text)
+    monkeypatch.setattr(health, "second_reader", lambda: False)
+    known = known_record(tmp_path, shipped)
+    assert known is not None
+    assert known.checks == (counts(9, 10), alone)
+    # One that was measured without says nothing of a machine with it, nor the other way round.
+    write(shipped, HealthRecord(version(), False, 10, 10, both[:2]))
+    assert known_record(tmp_path, shipped) is not None
+    monkeypatch.setattr(health, "second_reader", lambda: True)
+    assert known_record(tmp_path, shipped) is None
+
+
+def test_one_reader_alone_is_measured_on_the_same_drawings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bool] = []
+
+    def measure(goods: list[Good], checks: list[str] | None, **_: object) -> tuple[CheckHealth]:
+        asked.append(confirming.code_for("SALE") is None)
+        flagged = checks is not None
+        for good in goods:
+            good.verdicts["typography.text"] = "fail" if flagged else "pass"
+            good.verdicts["geometry.size"] = "pass"
+        return (CheckHealth("typography.text", CleanHealth("typography.text", flagged, 1)),)
+
+    monkeypatch.setattr(health.planted, "measure", measure)
+    monkeypatch.setattr(confirming, "code_for", lambda _: "eng")
+    found = health.measure_unit(5, range(2), one_reader=True)
+    assert asked == [False, True]
+    assert confirming.code_for("SALE") == "eng"
+    assert [(one.check, one.clean.alarms) for one in found] == [
+        ("typography.text", 0),
+        ("any check", 0),
+        ("typography.text (one reader)", 1),
+        ("any check (one reader)", 2),
+    ]
 
 
 def test_the_version_is_that_of_what_judges_and_not_of_its_source(
