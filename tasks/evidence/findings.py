@@ -5,7 +5,7 @@ Plain JSON values only; every text in them is made visible.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tasks.evidence.letters import Piece, closest, compare, differs
@@ -19,6 +19,8 @@ MOST_CROPS = 3
 _NEARLY_ALL = 0.6
 #: What is cut out around a marked part: pixels, and that share of its longer side.
 _MARGIN, _MARGIN_SHARE = 10, 1 / 12
+#: Texts of one picture that are compared, and lines nobody asked for that are shown.
+_MOST_TEXTS, _MOST_EXTRA = 6, 6
 #: Checks whose flags a second reader looks at again.
 _TEXT = ("typography.", "upscale.text")
 
@@ -68,6 +70,7 @@ def shown_report(
     index: Mapping[str, int],
     *,
     compared: bool,
+    told_only: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return what the checks said of a picture.
 
@@ -77,19 +80,27 @@ def shown_report(
         report: What the checks found.
         index: Number of each check's name.
         compared: Whether the read text is compared letter by letter.
+        told_only: Checks that, by the policy, fail no picture.
     """
     found: dict[str, Any] = {}
     if report.width and report.height:
         found["w"], found["h"] = report.width, report.height
     digest = None if generation is None else generation.image_digest
     left = crops(report) if digest is not None else []
-    found["findings"] = [_finding(f, index, digest, left) for f in told(report)]
+    found["findings"] = [
+        _finding(f, index, digest, left) | ({"told": True} if f.check in told_only else {})
+        for f in told(report)
+    ]
     for verdict in ("pass", "skip"):
         found[verdict] = [index[f.check] for f in report.findings if f.verdict == verdict]
     if report.read_text:
         found["read"] = [shorten(visible(line), 200) for line in report.read_text[:12]]
     if case.expected_text:
         found |= _text(case, report, compared)
+    if report.extra_text:
+        found["extra"] = [shorten(visible(line), 200) for line in report.extra_text[:_MOST_EXTRA]]
+        if len(report.extra_text) > _MOST_EXTRA:
+            found["extra_more"] = len(report.extra_text) - _MOST_EXTRA
     return found
 
 
@@ -140,9 +151,9 @@ def _text(case: Case, report: ImageReport, compared: bool) -> dict[str, Any]:
     return {
         "texts": [
             [piece.plain() for piece in _compared(text, report.read_text, failed)]
-            for text in case.expected_text[:6]
+            for text in case.expected_text[:_MOST_TEXTS]
         ]
-    }
+    } | ({"severity": list(report.text_severity[:_MOST_TEXTS])} if report.text_severity else {})
 
 
 def _compared(expected: str, read: tuple[str, ...], failed: list[Finding]) -> list[Piece]:

@@ -271,7 +271,14 @@ def _side(
         if generation.source_digest is not None:
             side["source"] = picture_key(generation.source_digest)
     if report is not None:
-        side |= shown_report(entry.case, generation, report, index, compared=pictured)
+        side |= shown_report(
+            entry.case,
+            generation,
+            report,
+            index,
+            compared=pictured,
+            told_only=view.plan.policy.checks.consistency.told_only,
+        )
     return side
 
 

@@ -178,6 +178,7 @@ def checks(view: ReportView) -> list[dict[str, Any]]:
             if reason not in told:
                 of(reason, outcome.arm)["fail"] += 1
     totals = Counter(outcome.arm for outcome in view.outcomes)
+    told_only = view.plan.policy.checks.consistency.told_only
     rows = []
     for name, arms in counts.items():
         shares: dict[Arm, float | None] = {}
@@ -188,6 +189,8 @@ def checks(view: ReportView) -> list[dict[str, Any]]:
             {
                 "name": visible(name),
                 "version": ", ".join(sorted(versions.get(name, ()))),
+                # By the policy it fails no picture: no case of the gallery stands behind it.
+                "told": name in told_only,
                 "arms": {
                     arm: {
                         "fail": arms[arm]["fail"],

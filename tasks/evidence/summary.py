@@ -94,7 +94,8 @@ def _share(cell: dict[str, object]) -> str:
 
 
 def _checks(view: ReportView) -> list[str]:
-    failing = [row for row in present.checks(view) if row["arms"]["candidate"]["fail"]][:_CHECKS]
+    counting = [row for row in present.checks(view) if not row["told"]]
+    failing = [row for row in counting if row["arms"]["candidate"]["fail"]][:_CHECKS]
     if not failing:
         return []
     return [

@@ -10,6 +10,7 @@ import pytest
 from tasks.evidence import gallery as module
 from tasks.evidence.findings import MOST_CROPS, crop_frame, crops
 from tasks.evidence.gallery import Wanted, gallery, select, wanted_pictures
+from tasks.evidence.present import checks
 from tasks.evidence.rules import rule_words
 from tasks.evidence.view import ReportView, Thumb, picture_key
 from tasks.records import Finding, ImageReport, Region
@@ -184,6 +185,30 @@ def test_a_flag_says_its_rule_and_what_the_second_reader_says(
     assert finding["confirmed"] is confirmed
     assert finding["region"] == [10, 10, 50, 20]
     assert side["texts"] == [[["=", "SAL"], ["~", "E", "F"]]]
+
+
+def test_severity_and_unrequested_text_are_shown_apart(view: ReportView) -> None:
+    lines = [f"line {n}" for n in range(8)]
+    report = seen(marked()).model_copy(
+        update={"text_severity": ("minor",), "extra_text": ("Shut \u202e", *lines)}
+    )
+    _, item = one_case(view, report)
+    side = item["arms"]["candidate"]
+    assert side["severity"] == ["minor"]
+    assert side["extra"] == ["Shut ⟨U+202E⟩", *lines[:5]]
+    assert side["extra_more"] == 3
+    _, plain = one_case(view, seen(marked()))
+    assert not {"severity", "extra", "extra_more"} & set(plain["arms"]["candidate"])
+
+
+def test_what_is_only_told_says_so_and_blames_no_check(view: ReportView) -> None:
+    stray = marked(check="consistency.campaign", message="other colours than the campaign")
+    changed, item = one_case(view, seen(marked(), stray))
+    text, told = item["arms"]["candidate"]["findings"]
+    assert "told" not in text
+    assert told["told"] is True
+    rows = {row["name"]: row["told"] for row in checks(changed)}
+    assert (rows["typography.text"], rows["consistency.campaign"]) == (False, True)
 
 
 def test_only_text_is_said_to_have_one_reader(view: ReportView) -> None:

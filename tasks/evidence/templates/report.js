@@ -81,7 +81,7 @@
     for (const arm of ARMS) {
       const side = item.arms[arm];
       if (side) words.push(...[...(side.reasons || []), ...side.findings.map((f) => data.checks[f.check])].map((name) => data.words[name]));
-      if (side) words.push(side.failure, side.model, ...(side.reasons || []), ...(side.read || []), ...side.findings.map((f) => f.message));
+      if (side) words.push(side.failure, side.model, ...(side.reasons || []), ...(side.read || []), ...(side.extra || []), ...(side.severity || []), ...side.findings.map((f) => f.message));
     }
     item.words = words.filter(Boolean).join("\n").toLowerCase();
   }
@@ -202,10 +202,10 @@
     const out = side.findings.map((f) => {
       const number = numberOf(side, f);
       const crop = f.crop && inline(f.crop) ? el("img", { class: "crop", alt: number ? `the marked part ${number}, enlarged` : "the marked part, enlarged", src: inline(f.crop) }) : "";
-      return el("div", { class: "finding" + (f.fault ? " fault" : "") + tone },
+      return el("div", { class: "finding" + (f.fault || f.told ? " fault" : "") + tone },
         rule(data.checks[f.check], f.version),
         el("p", {}, number ? el("span", { class: "number" }, number) : "", f.fault ? "The check broke: " : "", el("bdi", {}, f.message)),
-        score(f) || badge(f) ? el("p", { class: "measured" }, score(f) ? el("span", {}, score(f)) : "", badge(f)) : "", crop);
+        score(f) || badge(f) || f.told ? el("p", { class: "measured" }, score(f) ? el("span", {}, score(f)) : "", badge(f), f.told ? el("span", {}, "told only: by the policy it fails no picture") : "") : "", crop);
     });
     if (side.failure && amiss(side)) out.push(el("div", { class: "finding" + tone }, rule((side.reasons || [])[0] || "delivery"), el("p", {}, el("bdi", {}, side.failure))));
     return out;
@@ -236,9 +236,10 @@
     const row = (name, ...value) => list.append(el("dt", { lang: "en" }, name), el("dd", {}, ...value));
     if (side.right) row("text", el("span", { class: "fine", lang: "en" }, "✓ as asked: "), el("bdi", {}, (item.expected || []).join(" / ")));
     else if (side.texts) {
-      for (const pieces of side.texts) {
+      for (const [n, pieces] of side.texts.entries()) {
+        const severity = (side.severity || [])[n];
         const differs = pieces.some(([kind]) => "-+~x".includes(kind));
-        row("expected", line(pieces, "expected"));
+        row("expected", line(pieces, "expected"), severity && severity !== "exact" ? el("span", { class: "severity", lang: "en" }, severity) : "");
         if (pieces.every(([kind]) => kind === "-")) row("read", el("span", { class: "faint", lang: "en" }, side.read ? "nothing like it, but " : ""), read);
         else row("read", line(pieces, "read"), differs ? "" : el("span", { class: "fine", lang: "en" }, " ✓"));
         if (differs && !pieces.every(([kind]) => kind === "-")) list.append(el("dt", { class: "sr", lang: "en" }, "difference"), el("dd", { class: "said", lang: "en" }, ...inWords(pieces)));
@@ -248,6 +249,7 @@
       if (side.read) row("read", read);
       if (side.unjudged) row("judged", el("span", { class: "faint", lang: "en" }, side.unjudged));
     }
+    if (side.extra) row("not asked", el("bdi", { class: "faint" }, side.extra.join(" / ")), side.extra_more ? el("span", { class: "faint", lang: "en" }, ` and ${plural(side.extra_more, "more line")}`) : "");
     return list.children.length ? [list] : [];
   };
   const origins = (item, arm, large) => {
