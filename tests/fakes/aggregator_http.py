@@ -73,6 +73,8 @@ class FakeServer:
     def __init__(self) -> None:
         self.seen: list[Seen] = []
         self.faults: dict[str, Reply] = {}
+        #: Seconds of work before each answer, for measuring; no test waits.
+        self.latency_s = 0.0
         self._over = threading.Event()
         outer = self
 
@@ -90,7 +92,10 @@ class FakeServer:
                 seen = Seen(self.command, parts.path, parts.query, headers, body)
                 with outer._lock:
                     outer.seen.append(seen)
-                outer._send(self, outer.answer(seen))
+                reply = outer.answer(seen)
+                if outer.latency_s:
+                    outer._over.wait(outer.latency_s)
+                outer._send(self, reply)
 
             do_GET = do_POST = do_PUT = _any  # noqa: N815 - the names are http.server's
 
@@ -99,6 +104,7 @@ class FakeServer:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 128
 
             def handle_error(self, *_: object) -> None:
                 pass  # A client may hang up whenever it likes.
