@@ -358,6 +358,13 @@ ROWS = [
         cost=BUSY,
     ),
     Row(
+        "folder above",
+        F.ASSET_URL,
+        lambda s: s.bend(HISTORY, *saved(subfolder="imagegate/..")),
+        billed="yes",
+        cost=BUSY,
+    ),
+    Row(
         "file of inputs",
         F.ASSET_URL,
         lambda s: s.bend(HISTORY, *saved(type="input")),
