@@ -105,17 +105,63 @@ def examine_checks(
     Raises:
         ConfigError: No check of such a name.
     """
-    strangers = sorted(set(checks or ()) - set(check_names()))
-    if strangers:
-        raise ConfigError(f"--check {strangers[0]!r}: no such check {known(check_names())}")
+    _known_names(checks)
     found = measure_drawings(
         range(pictures), seed=seed, checks=checks, curve=curve, on_unit=on_unit
     )
     return _table(found, pictures, seed)
 
 
-def _table(found: Sequence[CheckHealth], pictures: int, seed: int) -> dict[str, Any]:
-    at_default = [_at_default(one) for one in found]
+def examine_pictures(
+    source: Path,
+    *,
+    curve: bool,
+    seed: int,
+    checks: Collection[str] | None = None,
+    on_unit: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Plant every kind of defect in the good pictures of a folder or manifest, as in drawings.
+
+    Args:
+        source: See :func:`tasks.checks.planted_pictures.known_good`.
+        curve: As in :func:`examine_checks`, like the rest.
+        seed: Which defects.
+        checks: Names of the checks; all by default.
+        on_unit: Called with the number of pictures done so far.
+
+    Returns:
+        The table; ``source`` names the folder or manifest. A check for which nothing can be
+        planted in pictures that were made for no brand is not called blind; ``not_planted`` names
+        those.
+
+    Raises:
+        ConfigError: No check of such a name.
+        DataError: No picture, none that is known to be good, or a manifest that is not valid.
+    """
+    from tasks.checks.planted_pictures import known_good, measure_pictures
+
+    _known_names(checks)
+    pictures = known_good(source)
+    found = measure_pictures(pictures, seed=seed, checks=checks, curve=curve, on_unit=on_unit)
+    planted = [one for one in found if one.planted]
+    without = [one.check for one in found if not one.planted]
+    told = _table(found, len(pictures), seed, judged=planted)
+    return told | {"source": str(source), "not_planted": without}
+
+
+def _known_names(checks: Collection[str] | None) -> None:
+    strangers = sorted(set(checks or ()) - set(check_names()))
+    if strangers:
+        raise ConfigError(f"--check {strangers[0]!r}: no such check {known(check_names())}")
+
+
+def _table(
+    found: Sequence[CheckHealth],
+    pictures: int,
+    seed: int,
+    judged: Sequence[CheckHealth] | None = None,
+) -> dict[str, Any]:
+    at_default = [_at_default(one) for one in (found if judged is None else judged)]
     blinded = [b.name for b in blind(sensitivities(at_default))]
     broken = [one.check for one in found if one.clean.faults]
     return {

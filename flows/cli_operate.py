@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.cli_io import DEFAULT_PRODUCT, Json, Owner, Product, emit, err, say, whoami
+from tasks.errors import ConfigError
 from tasks.settings import load_settings
+
+#: Most drawings of `imagegate doctor --checks`.
+MOST_DRAWINGS = 100_000
 
 
 def freeze(
@@ -118,9 +123,17 @@ def doctor(
         bool, typer.Option(help="With --checks: weaker and stronger defects too; takes minutes.")
     ] = False,
     pictures: Annotated[
-        int, typer.Option(min=1, max=100_000, help="With --checks: how many good pictures.")
-    ] = 30,
-    seed: Annotated[int, typer.Option(min=0, help="With --checks: which pictures.")] = 1,
+        str,
+        typer.Option(
+            metavar="NUMBER|FOLDER|MANIFEST",
+            help="With --checks: how many drawings of the embedded server; or a folder of good"
+            " pictures of your own, or a manifest (CSV, JSONL) whose column `truth`,"
+            " `legible_match` or `expected` says which are good.",
+        ),
+    ] = "30",
+    seed: Annotated[
+        int, typer.Option(min=0, help="With --checks: which drawings, and which defects.")
+    ] = 1,
     only: Annotated[
         list[str] | None,
         typer.Option("--check", help="With --checks: only this one; may be given again."),
@@ -146,19 +159,44 @@ def doctor(
         raise typer.Exit(4)
 
 
-def _doctor_checks(
-    pictures: int, seed: int, only: list[str] | None, *, curve: bool, as_json: bool
-) -> None:
-    from flows.check_health import examine_checks, render_checks
+def _count(pictures: str) -> int | None:
+    """Return how many drawings are asked for, ``None`` where pictures are named.
 
-    with err.status("measuring the checks") as line:
-        found = examine_checks(
-            pictures=pictures,
-            curve=curve,
-            seed=seed,
-            checks=only,
-            on_unit=lambda done: line.update(f"measuring the checks: {done} of {pictures}"),
+    Raises:
+        ConfigError: It is neither, or too many.
+    """
+    if not pictures.isdecimal():
+        if Path(pictures).exists():
+            return None
+        raise ConfigError(
+            f"--pictures {pictures!r}: neither a number of drawings nor a folder or manifest that"
+            " is there"
         )
+    count = int(pictures[:9])
+    if not 1 <= count <= MOST_DRAWINGS:
+        raise ConfigError(f"--pictures {pictures}: from 1 to {MOST_DRAWINGS:,} drawings")
+    return count
+
+
+def _doctor_checks(
+    pictures: str, seed: int, only: list[str] | None, *, curve: bool, as_json: bool
+) -> None:
+    from flows.check_health import examine_checks, examine_pictures, render_checks
+
+    count = _count(pictures)
+    with err.status("measuring the checks") as line:
+
+        def told(done: int) -> None:
+            line.update(f"measuring the checks: {done} of {count or 'the'} pictures")
+
+        if count is not None:
+            found = examine_checks(
+                pictures=count, curve=curve, seed=seed, checks=only, on_unit=told
+            )
+        else:
+            found = examine_pictures(
+                Path(pictures), curve=curve, seed=seed, checks=only, on_unit=told
+            )
     if as_json:
         emit(found)
     else:

@@ -24,6 +24,8 @@ CAST, CHANNELS, PALETTE = "colour.cast", "colour.channels", "colour.palette"
 EXPOSURE, CONTRAST = "colour.exposure", "colour.contrast"
 _STEPS = (0.1, 0.25, 0.5, 0.75, 1.0)
 _SIZES = ((512, 512), (640, 384), (512, 640))
+#: Longest side of an edit of any picture.
+_LONG = 640
 #: Edits that ask for nothing that changes colours.
 _EDITS = (
     "Remove the noise from this picture",
@@ -137,8 +139,25 @@ def edited(seed: int, number: int) -> Good:
     rng = generator("planted edit", seed, number)
     uploads = sorted((DATASETS / "uploads").iterdir())
     upload = choice(uploads, rng).read_bytes()
+    return _edit(f"edit {seed}/{number}", upload, rng, choice(_SIZES, rng))
+
+
+def edited_from(good: Good, seed: int, number: int) -> Good:
+    """Return a good edit of any picture by the embedded server, in the picture's own shape.
+
+    The same picture, seed and number give the same edit.
+    """
+    rng = generator("planted edit of", seed, number, good.name)
+    height, width = good.rgb.shape[:2]
+    ratio = min(1.0, _LONG / max(width, height))
+    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    return _edit(f"{good.name} edited", good.data, rng, size)
+
+
+def _edit(name: str, upload: bytes, rng: np.random.Generator, size: tuple[int, int]) -> Good:
+    """Return an edit of an upload by one of the server's models, of this width and height."""
     specs = [spec for _, spec in sorted(MODELS.items()) if "edit" in spec.operations]
-    width, height = choice(_SIZES, rng)
+    width, height = size
     job = Job(
         spec=choice(specs, rng),
         prompt=choice(_EDITS, rng),
@@ -156,7 +175,7 @@ def edited(seed: int, number: int) -> Good:
         prompt=job.prompt,
     )
     return Good(
-        name=f"edit {seed}/{number}",
+        name=name,
         expected=expected,
         make=functools.partial(render, job),
         job=job,
