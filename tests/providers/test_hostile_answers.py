@@ -49,9 +49,7 @@ BODIES = (
     | st.sampled_from([PICTURE, PICTURE[:40], b"", b"<html>", b"[" * 5_000, KEY.encode()])
 )
 ANSWERS = st.tuples(
-    st.sampled_from(
-        [200, 200, 200, 200, 201, 202, 204, 302, 400, 401, 403, 404, 422, 429, 500, 599]
-    ),
+    st.sampled_from(STATUSES),
     st.dictionaries(
         st.sampled_from(HEADERS),
         st.sampled_from(
