@@ -17,12 +17,24 @@ from tasks.mix.catalog import TokenPrices
 from tasks.providers import meanings
 from tasks.providers.answers import NO_FACTS, Answer, Asset, Facts, Meaning
 from tasks.providers.base import GenerationRequest
-from tasks.providers.meanings import http_error, picture, picture_base64, pin_check
+from tasks.providers.meanings import (
+    decode_base64,
+    http_error,
+    picture,
+    picture_base64,
+    pin_check,
+)
+from tasks.providers.sniff import parse_json
 from tasks.providers.usage import amount, bounded, seed_of, usage_of, whole
 from tasks.records import Attempt, FailureClass, Usage
 from tests.fakes.http_server import png
 from tests.providers.kit import a_model, a_price, a_request, an_answer
 
+anything = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=10,
+)
 PNG = png(64, 32)
 Ending = Callable[[Answer, GenerationRequest, str, Facts], Meaning]
 
@@ -180,6 +192,41 @@ def test_what_is_no_base64_of_a_picture(text: object, failure: str) -> None:
     assert (meaning.failure, meaning.image) == (failure, None)
 
 
+letters = st.text('AQgw09+/=-_\\"\nä\ud800', max_size=24)
+
+
+@given(st.binary(max_size=60), st.integers(0, 80), letters)
+def test_base64_is_what_the_standard_library_takes_in_its_strict_way(
+    data: bytes, at: int, noise: str
+) -> None:
+    text = encoded(data)
+    assert decode_base64(text) == data
+    damaged = text[:at] + noise + text[at:]
+    try:
+        found = decode_base64(damaged)
+    except ValueError:
+        try:
+            theirs = base64.b64decode(damaged, validate=True)
+        except ValueError:
+            return
+        # They let stray bits after the last byte pass; no encoder writes such.
+        assert encoded(theirs) != damaged
+    else:
+        assert found == base64.b64decode(damaged, validate=True)
+
+
+@given(anything)
+def test_json_is_what_the_standard_library_takes(value: object) -> None:
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
+        body = text.encode("utf-8", "surrogatepass")
+        for data in (body, body + b"x", b"\xef\xbb\xbf" + body, body[: len(body) // 2]):
+            try:
+                theirs = json.loads(data)
+            except ValueError:
+                theirs = None
+            assert json.dumps(parse_json(data)) == json.dumps(theirs)
+
+
 def test_a_body_that_is_not_whole_is_no_picture() -> None:
     cut = replace(an_answer(), broken=(FailureClass.TRANSPORT, "broke off"))
     meaning = picture(cut, a_request(), PNG)
@@ -212,13 +259,6 @@ def test_errors_by_status_and_type(
     assert meaning.billed == "no"
     asked = http_error(answer, a_request(), types=frozenset(types), wait_s=17.5)
     assert asked.retry_after_s == (17.5 if wait is not None else None)
-
-
-anything = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=10,
-)
 
 
 @given(st.integers(100, 599), anything, anything, anything, anything, anything)
