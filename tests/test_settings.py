@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from tasks.errors import ConfigError
 from tasks.settings import DATASETS, DEPLOYMENTS, PROJECT_ROOT, Settings, load_settings
 
 SECRETS = {
@@ -85,3 +86,14 @@ def test_the_project_is_found_from_anywhere(
     monkeypatch.chdir(tmp_path)
     assert (PROJECT_ROOT / "pyproject.toml").is_file()
     assert DATASETS.parent == DEPLOYMENTS.parent == PROJECT_ROOT
+
+
+def test_how_many_drawings_a_run_plants_defects_in() -> None:
+    assert load_settings({}).planted_drawings == 10
+    assert load_settings({}).planted_file == DATASETS / "planted.json"
+    asked = {"IMAGEGATE_PLANTED_DRAWINGS": "25", "IMAGEGATE_PLANTED_FILE": "/data/p.json"}
+    assert load_settings(asked).planted_drawings == 25
+    assert load_settings(asked).planted_file == Path("/data/p.json")
+    for wrong in ("0", "-3", "2.5", "1001", "many", "\u0661"):
+        with pytest.raises(ConfigError, match=r"IMAGEGATE_PLANTED_DRAWINGS=.* from 1 to 1,000"):
+            load_settings({"IMAGEGATE_PLANTED_DRAWINGS": wrong})

@@ -179,3 +179,34 @@ def test_at_its_limit_a_guard_rarely_has_evidence(seed: int, measure: str) -> No
 
     past = [bool(one) for one in random.random(n) < 0.5]
     assert (e([*past, True]) + e([*past, False])) / 2 <= e(past) * (1 + 1e-9)
+
+
+def test_limits_on_what_the_checks_say_allow_for_their_false_alarms() -> None:
+    """One picture in eight is bad; the limit of a tenth is passed unless the checks cry wolf."""
+    outcomes = [end(n, "defect" if n % 8 == 0 else "ok") for n in range(800)]
+    limits = {
+        name: Limit(measure=name, max=most, on_breach="rollback")
+        for name, most in (
+            ("failure_rate", 0.10),
+            ("defect_rate", 0.10),
+            ("refusal_rate", 0.10),
+            ("latency_p95_s", 0.5),
+            ("effective_cost_per_1k_usd", 22.0),
+        )
+    }
+    policy = Policy(limits=tuple(limits.values()))
+    metrics = metrics_of(outcomes, policy)
+    plain = {g.source: g.log_e_fail for g in guards_of(policy, metrics, outcomes)}
+    wary = {g.source: g.log_e_fail for g in guards_of(policy, metrics, outcomes, doubt=0.05)}
+    lower = [name for place, name in enumerate(limits) if _less(wary, plain, place)]
+    assert lower == ["failure_rate", "defect_rate", "effective_cost_per_1k_usd"]
+    assert wary["limits[0]"] == pytest.approx(float(log_e(fail_bets(0.145), 800, 100)))
+    assert {k: wary[k] for k in ("limits[2]", "limits[3]")} == {
+        k: plain[k] for k in ("limits[2]", "limits[3]")
+    }
+    # Checks that call every good picture bad prove nothing.
+    assert guards_of(policy, metrics, outcomes, doubt=1.0)[0].log_e_fail <= 0
+
+
+def _less(one: dict[str, float], other: dict[str, float], place: int) -> bool:
+    return one[f"limits[{place}]"] < other[f"limits[{place}]"]

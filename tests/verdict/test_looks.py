@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,21 @@ import pytest
 import sqlalchemy as sa
 
 from tasks import retests as ledger
+from tasks.checks.live import write_planted
 from tasks.context import RunContext
 from tasks.expectations.limits import limits_by_figures
 from tasks.harness.journal import Journal
 from tasks.metrics.task import compute_metrics, judge_cases, metrics_of
 from tasks.plan import RunPlan, Shard
 from tasks.policy import Limit, Policy, Sampling, SliceRule
-from tasks.records import Look
+from tasks.records import Look, PriorRun
 from tasks.state import State
 from tasks.tables import retests
-from tasks.verdict.betting import fail_bets, log_e
+from tasks.verdict.betting import fail_bets, log_e, pass_bets
+from tasks.verdict.checkers import Sensitivity, adjusted_pass
 from tasks.verdict.decide import decide
 from tasks.verdict.drawing import Drawer
-from tasks.verdict.eyes import eyes_of
+from tasks.verdict.eyes import Eyes, eyes, eyes_of
 from tasks.verdict.guards import guards_of
 from tasks.verdict.looks import Looker, savings_of, state_of
 from tasks.verdict.proofs import alarm_bound
@@ -316,3 +319,57 @@ def test_a_limit_without_a_test_is_not_tried_until_it_holds_by_luck(
     few = last(Limit(measure="images", min=181), "few")
     assert not few.patient
     assert few.looks[-1].verdict == "HOLD"
+
+
+def test_earlier_tests_are_weighed_at_the_boundary_that_the_checks_lowered(
+    tmp_path: Path, state: State, run_plan: RunPlan
+) -> None:
+    """At 3 % a run of 300 with 7 failures looks like more evidence for the build than at 2.4 %."""
+    context = started(tmp_path, state, run_plan, bad={})
+    measured = compute_metrics.fn(
+        context, run_plan, dict.fromkeys(c.case_id for c in run_plan.cases)
+    )
+    prior = (PriorRun(run_id="before", images=300, failures=7),)
+
+    def left(seen: Eyes) -> float:
+        found = state_of(
+            run_plan,
+            measured.metrics,
+            measured.outcomes,
+            {},
+            expectations=(),
+            final=True,
+            prior=prior,
+            eyes=seen,
+        )
+        assert found.beta_left is not None
+        return found.beta_left
+
+    plain, lowered = left(Eyes()), left(eyes(plans.seeing(800, 1000)))
+    adjusted = adjusted_pass(0.03, (Sensitivity("a.b", 800, 1000),), 0.05)
+    assert adjusted is not None
+    at = float(log_e(pass_bets(adjusted.threshold), 300, 7))
+    assert lowered == pytest.approx(0.05 * math.exp(min(0.0, at)))
+    assert lowered < plain
+    # Checks that found nothing hold anyway.
+    assert left(eyes(plans.seeing(0, 1000))) == plain
+
+
+def test_a_run_without_planted_defects_promotes_nothing(tmp_path: Path, state: State) -> None:
+    plan = plans.plan(300, 0, 60)
+    context = started(tmp_path, state, plan, bad={})
+    looker, _ = play(context, plan)
+    assert looker.looks[-1].verdict == "PROMOTE"
+    (context.folder.path / "planted.json").unlink()
+    looker, _ = play(context, plan)
+    assert {look.verdict for look in looker.looks} == {"HOLD"}
+    # As soon as the drawings were judged, the run can go on.
+    again = Looker(context, plan)
+    shards = plan.shards()
+    assert again.look(shards[0]).verdict == "HOLD"
+    write_planted(context.folder, plans.seeing())
+    assert [again.look(shard).verdict for shard in shards[1:]][-1] == "PROMOTE"
+    # A check that fell blind in the run holds it to its end.
+    write_planted(context.folder, plans.seeing(today=(3, 10)))
+    blind, _ = play(context, plan)
+    assert {look.verdict for look in blind.looks} == {"HOLD"}
