@@ -112,11 +112,26 @@ class Automatic1111Provider(HttpAdapter):
         Raises:
             CannotAsk: A parameter is unknown, or the pin is no sha256.
         """
-        aside = frozenset(name for rules in _RULES.values() for name in rules)
-        rules = _RULES[request.operation]
-        asked = chosen(request, rules, aside - set(rules))
         if request.operation == "upscale":
-            return Message("POST", "/sdapi/v1/extra-single-image", json=_upscale(request, asked))
+            body = _upscale(request, self._chosen(request))
+            return Message("POST", "/sdapi/v1/extra-single-image", json=body)
+        body = self._body(request)
+        if request.operation == "generate":
+            return Message("POST", "/sdapi/v1/txt2img", json=body)
+        body["init_images"] = [_base64(request.image)]
+        if request.mask is not None:
+            # White is where the picture may change, here as there.
+            body |= {"mask": _base64(request.mask), "inpainting_mask_invert": 0}
+        return Message("POST", "/sdapi/v1/img2img", json=body)
+
+    def _chosen(self, request: GenerationRequest) -> dict[str, Any]:
+        """Return the parameters; one catalog entry serves several operations."""
+        rules = _RULES[request.operation]
+        every = frozenset(name for other in _RULES.values() for name in other)
+        return chosen(request, rules, every - set(rules))
+
+    def _body(self, request: GenerationRequest) -> dict[str, Any]:
+        """Return what is asked of a generation, without pictures."""
         across, down = self.asked_size(request)
         body: dict[str, Any] = {
             "prompt": request.prompt,
@@ -131,17 +146,12 @@ class Automatic1111Provider(HttpAdapter):
             "override_settings": {"sd_model_checkpoint": _checkpoint(request.model)},
             # Two mixes may share one server: neither changes what the other finds loaded.
             "override_settings_restore_afterwards": True,
-        } | asked
+        } | self._chosen(request)
         if "clip_skip" in body:
             body["override_settings"]["CLIP_stop_at_last_layers"] = body.pop("clip_skip")
-        if request.operation == "generate":
-            return Message("POST", "/sdapi/v1/txt2img", json=body)
-        body["init_images"] = [_base64(request.image)]
-        body.setdefault("denoising_strength", STRENGTH)
-        if request.mask is not None:
-            # White is where the picture may change, here as there.
-            body |= {"mask": _base64(request.mask), "inpainting_mask_invert": 0}
-        return Message("POST", "/sdapi/v1/img2img", json=body)
+        if request.operation == "edit":
+            body.setdefault("denoising_strength", STRENGTH)
+        return body
 
     def read(self, answer: Answer, request: GenerationRequest) -> Meaning | Job:
         """Return what an answer means; the server's own seconds are what a GPU was busy."""
@@ -225,7 +235,7 @@ class Automatic1111Provider(HttpAdapter):
 
     def _departure(self, request: GenerationRequest, info: Mapping[str, Any]) -> str:
         """Return which parameter was not taken as asked, "" for none."""
-        body = self.message(request).json
+        body = self._body(request)
         for name in _REPEATED:
             asked, used = body.get(name), info.get(name)
             if asked is not None and used is not None and asked != used:
