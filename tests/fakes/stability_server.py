@@ -4,10 +4,10 @@ Written from Stability's own OpenAPI document, as openapi-typescript rendered it
 ``src/stabilityAi/types.ts`` of tadasant/mcp-server-stability-ai (commit d2f0a57): paths, fields,
 ranges, headers, the error body ``{"id", "name", "errors"}`` and its statuses (400, 403, 404, 413,
 422, 429 "more than 150 requests in 10 seconds", 500). The second reading is the community client
-``stability-ai`` 0.7.0 from npm: it takes ``{"image", "finish_reason", "seed"}``, starts the
-creative upscale with ``{"id"}`` and reads 202 as ``{"id", "status": "in-progress"}``. Stability has
-no Python SDK for v2beta. From other sources, not from that document: 401 and 402 (their names),
-and the credits of the upscalers, which rose in 2025 (the document says 1, 25 and 25).
+``stability-ai`` 0.7.0 from npm, driven against this fake by hand with its address changed: balance,
+sd3, conservative, creative with its results, a flagged and a blurred prompt. Stability has no
+Python SDK for v2beta. From other sources, not from that document: 401 and 402 (their names), and
+the credits of the upscalers, which rose in 2025 (the document says 1, 25 and 25).
 
 Stricter than the real server in one thing: a field that the document does not name is refused, so
 that a stray field of a client shows.
