@@ -247,6 +247,51 @@ def test_an_edit_sends_its_upload(bench: Bench) -> None:
     assert (bench.seen[0].operation, bench.seen[0].image) == ("edit", b"upload")
 
 
+def test_the_mask_of_an_edit_goes_with_its_upload_and_with_no_later_stage(bench: Bench) -> None:
+    uploads = bench.root / "datasets"
+    uploads.mkdir()
+    (uploads / "a.jpg").write_bytes(b"upload")
+    (uploads / "m.png").write_bytes(b"mask")
+    stages = (
+        Stage(model="m", operation="edit"),
+        Stage(model="m", operation="edit"),
+    )
+    mix = a_mix("new")
+    routes = mix.mix.routes | {"edit": (Alternative(stages=stages),)}
+    mix = mix.model_copy(update={"mix": mix.mix.model_copy(update={"routes": routes})})
+    cases = some_cases(1, subtask="edit", upload="a.jpg", mask="m.png")
+    assert bench.run(bench.plan(cases, candidate=mix), datasets=uploads).finished == 1
+    assert [(r.image, r.mask) for r in bench.seen] == [
+        (b"upload", b"mask"),
+        (b"edit prompt 0", None),
+    ]
+    (generation,) = bench.generations().values()
+    assert generation.image_bytes == len(b"edit prompt 0")
+
+
+@pytest.mark.parametrize("mask", ["missing.png", "../secret.png"])
+def test_an_unusable_mask_stops_before_anything_is_spent(bench: Bench, mask: str) -> None:
+    uploads = bench.root / "datasets"
+    uploads.mkdir()
+    (uploads / "a.jpg").write_bytes(b"upload")
+    cases = some_cases(1, subtask="edit", upload="a.jpg", mask=mask, case_id="e")
+    with pytest.raises(DataError, match="case 'e', field 'mask'"):
+        bench.run(bench.plan(cases), datasets=uploads)
+    assert bench.spent() == 0
+
+
+def test_the_reservation_is_for_the_size_and_the_prompt_of_the_request(bench: Bench) -> None:
+    """A cap that the unit price would keep and the request does not: nothing is sent."""
+    price = Price(per="megapixel", usd=0.02, source="t", date=date(2026, 1, 1))
+    models = tuple(listed(name).model_copy(update={"price": price}) for name in ("m", "up"))
+    mix = a_mix("new", models=models)
+    large = some_cases(1, width=4096, height=4096)
+    plan = bench.plan(large, candidate=mix, budget_microusd=16 * 20_000)
+    result = bench.run(plan)
+    assert (result.held, bench.seen) == (True, [])
+    assert "the next request may cost $0.3400" in result.reason
+
+
 @pytest.mark.parametrize("upload", [None, "missing.png", "../secret.png", "/etc/hostname", "."])
 def test_an_unusable_upload_stops_before_anything_is_spent(
     bench: Bench, upload: str | None
