@@ -70,8 +70,13 @@ class Line:
     @property
     def box(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom."""
-        low, high = self.quad.min(axis=0), self.quad.max(axis=0)
-        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+        return corners(self.quad)
+
+
+def corners(quad: Floats) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of the upright rectangle around four corners."""
+    low, high = quad.min(axis=0), quad.max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
 def model_folder() -> Path:
@@ -199,13 +204,27 @@ class Reader:
 
     def lines(self, rgb: Pixels, side: int, alphabet: str = "") -> list[Line]:
         """Detect and read every line of a picture, in reading order."""
-        quads = self.detect(rgb, side)
+        return self.read(rgb, self.detect(rgb, side), alphabet)
+
+    def read(self, rgb: Pixels, quads: Sequence[Floats], alphabet: str = "") -> list[Line]:
+        """Read lines that were detected; vertical ones in both directions, the surer one counts."""
         crops = [crop(rgb, quad) for quad in quads]
-        readings = self.recognise([c for c, _ in crops], alphabet)
-        return [
-            Line(quad, reading, vertical)
-            for quad, reading, (_, vertical) in zip(quads, readings, crops, strict=True)
-        ]
+        upright = [line for line, _ in crops]
+        turned = [np.ascontiguousarray(np.rot90(line, 2)) for line, vertical in crops if vertical]
+        readings = self.recognise([*upright, *turned], alphabet)
+        others = iter(readings[len(crops) :])
+        lines: list[Line] = []
+        for quad, reading, (_, vertical) in zip(quads, readings, crops, strict=False):
+            line = Line(quad, reading, vertical)
+            if vertical:
+                # The same corners from the other end: cut out by them, the line stands upright.
+                line = max(line, Line(quad[[2, 3, 0, 1]], next(others), vertical), key=_certainty)
+            lines.append(line)
+        return lines
+
+
+def _certainty(line: Line) -> float:
+    return line.reading.score
 
 
 @functools.lru_cache(maxsize=1)

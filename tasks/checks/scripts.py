@@ -16,7 +16,8 @@ from typing import Any
 from tasks.checks import glyphs, tesseract
 from tasks.checks.tesseract import Guess, Preparation
 from tasks.checks.text_match import Box, Piece, find, keys
-from tasks.checks.text_misses import Miss, Stretch, named, stretch
+from tasks.checks.text_misses import Miss, named
+from tasks.checks.text_thread import Stretch, stretch
 
 #: Scripts (first word of the Unicode names of their letters) that were measured to be read, and
 #: the code of Tesseract's data.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -12,57 +13,75 @@ import numpy as np
 from tasks.checks.text_match import align, keys
 from tasks.checks.text_misses import Miss, near
 
-#: Natural log of how much less probable than what was read an intended line may be, and of how
-#: improbable at all: where nothing is read surely, being second best proves nothing.
-MARGIN, LEAST = 2.0, -4.0
+#: Natural log of how much less probable than what was read an intended line may be in the middle
+#: one of all preparations. Planted faults lie below -4, nearly all below -8.
+MARGIN = -3.0
+#: Natural log of how improbable at all: where nothing is read surely, being second best proves
+#: nothing.
+LEAST = -4.0
+#: Where none of the first preparations reaches this, the others are not tried.
+CLEAR = -8.0
+#: Minus infinity: a letter that the recogniser cannot write, or a line too short.
+LOWEST = 1000.0
+#: Height in pixels of a line that is made smaller.
+SMALL = 24
 #: What another look at the same lines cannot change.
-_HOPELESS = frozenset({"wrong text", "absent", "doubled", "boxes"})
+HOPELESS = frozenset({"wrong text", "absent", "doubled", "boxes"})
 
 
-def opinion(miss: Miss, lines: Sequence[Any], rgb: Any) -> float:
-    """Return how probable the intended string is beside the one read, on enlarged lines.
+def probable(miss: Miss, lines: Sequence[Any], rgb: Any) -> bool:
+    """Say whether a string stands in a place after all, from its lines prepared in other ways.
 
     Args:
         miss: The string and the lines that stand in its place.
         lines: All lines read, :class:`tasks.checks.ocr.Line`.
         rgb: The picture.
-
-    Returns:
-        The worst line's best log-ratio over the variants: 0 when a variant reads the intended
-        string, minus infinity when too much is wrong to ask, and below minus ``MARGIN`` when the
-        intended string is improbable by itself.
     """
-    from tasks.checks import ocr
-
     key = keys(miss.text)
-    if miss.severity in _HOPELESS or miss.distance > near(key):
-        return float("-inf")
+    if miss.severity in HOPELESS or miss.distance > near(key) or not miss.lines:
+        return False
     touched = [lines[i] for i in miss.lines]
     read = [keys(line.text) for line in touched]
-    parts = wanted(key, read)
-    worst = 0.0
-    for line, got, want in zip(touched, read, parts, strict=True):
-        if got == want:
-            continue
-        if 2 * align(want, got).distance > len(want):
-            return float("-inf")  # Something else stands there.
-        crops = variants(rgb, line.quad)
-        readings = ocr.reader().recognise(crops, want + got)
-        ratios = []
-        for reading in readings:
-            now = keys(reading.text)
-            if now == want:
-                ratios.append(0.0)
-            else:
-                right = ocr.forward_score(reading, want)
-                ratio = right - ocr.forward_score(reading, got)
-                ratios.append(min(ratio, right - LEAST - MARGIN))
-        worst = min(worst, max(ratios))
-    return worst
+    parts = wanted(key, read, miss.around)
+    return all(
+        got == want or _shown(line, got, want, rgb)
+        for line, got, want in zip(touched, read, parts, strict=True)
+    )
 
 
-def variants(rgb: Any, quad: Any) -> list[Any]:
-    """Return the line as it stands, with more room, and with its contrast stretched."""
+def _shown(line: Any, got: str, want: str, rgb: Any) -> bool:
+    """Say whether one line shows what it should, not what was read."""
+    from tasks.checks import ocr
+
+    if 2 * align(want, got).distance > len(want):
+        return False  # Something else stands there.
+    read = ocr.reader().recognise
+    first, others = variants(rgb, line.quad)
+    scores = [_scores(reading, got, want) for reading in read(first, want + got)]
+    if max(right - other for right, other in scores) < CLEAR:
+        return False
+    more = read([make() for make in others], want + got)
+    scores += [_scores(reading, got, want) for reading in more]
+    ratio = median(right - other for right, other in scores)
+    return ratio >= MARGIN and median(right for right, _ in scores) >= LEAST
+
+
+def _scores(reading: Any, got: str, want: str) -> tuple[float, float]:
+    """Return the log-probability of the intended line and of the one read first."""
+    from tasks.checks import ocr
+
+    return max(ocr.forward_score(reading, want), -LOWEST), max(
+        ocr.forward_score(reading, got), -LOWEST
+    )
+
+
+def variants(rgb: Any, quad: Any) -> tuple[list[Any], list[Callable[[], Any]]]:
+    """Return preparations of a line.
+
+    Returns:
+        As it stands, with more room, and with its contrast stretched; then makers of others: cut
+        closer, wider, blurred and smaller.
+    """
     import cv2
 
     from tasks.checks import ocr
@@ -73,14 +92,26 @@ def variants(rgb: Any, quad: Any) -> list[Any]:
     low, high = np.percentile(grey, (1, 99))
     table = np.clip((np.arange(256) - low) * 255.0 / max(high - low, 1.0), 0, 255)
     stretched = cv2.cvtColor(table.astype(np.uint8)[grey], cv2.COLOR_GRAY2RGB)
-    return [plain, roomy, stretched]
+    height, width = plain.shape[:2]
+    small = max(8, round(width * SMALL / height)), SMALL
+    return [plain, roomy, stretched], [
+        lambda: ocr.crop(rgb, quad, margin=-0.08)[0],
+        lambda: cv2.resize(plain, (round(width * 1.3), height), interpolation=cv2.INTER_CUBIC),
+        lambda: cv2.GaussianBlur(plain, (0, 0), max(height / 28, 0.5)),
+        lambda: cv2.resize(plain, small, interpolation=cv2.INTER_AREA),
+    ]
 
 
-def wanted(key: str, read: Sequence[str]) -> list[str]:
-    """Split the intended key over the lines where it should stand, other words kept as read."""
+def wanted(key: str, read: Sequence[str], around: tuple[int, int]) -> list[str]:
+    """Split the intended key over the lines where it should stand, other words kept as read.
+
+    Args:
+        key: The intended string.
+        read: Keys of the lines.
+        around: Letters of the first line before the string, and of the last line after it.
+    """
     joined = "".join(read)
-    found = align(key, joined)
-    prefix, suffix = joined[: found.start], joined[found.end :]
+    prefix, suffix = joined[: around[0]], joined[len(joined) - around[1] :]
     target = prefix + key + suffix
     # Cut the target where the lines end, by what stays the same on both sides.
     cuts: list[int] = []

@@ -17,7 +17,8 @@ from tasks.checks import tesseract
 from tasks.checks.second_look import wanted
 from tasks.checks.tesseract import Guess, Preparation
 from tasks.checks.text_match import Box, align, find, keys
-from tasks.checks.text_misses import OTHER, Miss, stretch
+from tasks.checks.text_misses import OTHER, Miss
+from tasks.checks.text_thread import stretch
 
 #: Data for Latin letters, in the order in which it is tried: the first that knows every letter.
 LATIN = (
@@ -30,8 +31,12 @@ HYPOTHESES = (
     Preparation(0.3, 48),
     Preparation(0.2, 64, binary=True),
 )
+#: Those for lines that the first reader surely reads as something else.
+FEW = HYPOTHESES[:2]
 #: Mean probability at which the first reader is sure of a line.
 SURE = 0.8
+#: Long side of the picture that it searches by itself.
+PAGE = 768
 #: Lines that Tesseract finds by itself count above this confidence.
 LEAST_SCORE = 0.5
 
@@ -60,40 +65,49 @@ def confirmed(miss: Miss, rgb: Any) -> bool | None:
     if code is None:
         return None
     key = keys(miss.text)
-    # What every hypothesis reads in each line.
-    lines = tesseract.guesses(code, rgb, miss.quads, HYPOTHESES)
     read = [keys(box.text) for box in miss.boxes]
+    if miss.severity in {"absent", "wrong text"}:
+        lines = tesseract.guesses(code, rgb, miss.quads, FEW)
+        return _nowhere(miss, key, [*_columns(miss.boxes, lines), _page(code, rgb)])
     if miss.severity == "doubled":
+        lines = tesseract.guesses(code, rgb, miss.quads, HYPOTHESES)
         pairs = zip(read, lines, strict=True)
         return all(any(got in keys(g.text) for g in each) for got, each in pairs) or None
-    if miss.severity in {"absent", "wrong text"}:
-        return _nowhere(miss, key, [*_columns(miss.boxes, lines), _page(code, rgb)])
-    return _line_by_line(key, read, lines)
+    # Only the lines that the first reader reads otherwise than they should be.
+    parts = wanted(key, read, miss.around)
+    differing = [
+        (got, want, quad)
+        for got, want, quad in zip(read, parts, miss.quads, strict=True)
+        # As it should be, or no part of the string at all.
+        if got != want and 2 * align(want, got).distance < max(len(want), 1)
+    ]
+    lines = tesseract.guesses(code, rgb, [quad for _, _, quad in differing], HYPOTHESES)
+    return _line_by_line([(got, want) for got, want, _ in differing], lines)
 
 
 def _columns(boxes: Sequence[Box], lines: Sequence[Sequence[Guess]]) -> list[list[Box]]:
     """Return the lines as each hypothesis reads them."""
     return [
         [replace(box, text=each[n].text) for box, each in zip(boxes, lines, strict=True)]
-        for n in range(len(HYPOTHESES))
+        for n in range(len(FEW))
     ]
 
 
 def _nowhere(miss: Miss, key: str, readings: Sequence[Sequence[Box]]) -> bool | None:
     if any(find(key, boxes) for boxes in readings):
         return False
-    if miss.score < SURE:
+    if miss.score < SURE or miss.unread:
         return None  # Something stands there that the first reader cannot read either.
     nearest = [stretch(key, boxes, range(len(boxes))) for boxes in readings]
     return True if all(one.distance > OTHER * len(key) for one in nearest) else None
 
 
-def _line_by_line(key: str, read: Sequence[str], lines: Sequence[Sequence[Guess]]) -> bool | None:
-    """Compare only the lines that the first reader reads otherwise than they should be."""
+def _line_by_line(
+    pairs: Sequence[tuple[str, str]], lines: Sequence[Sequence[Guess]]
+) -> bool | None:
+    """Compare lines, as they were read and as they should be, with what the second reader reads."""
     right: list[bool] = []
-    for got, want, each in zip(read, wanted(key, read), lines, strict=True):
-        if got == want or 2 * align(want, got).distance >= max(len(want), 1):
-            continue  # As it should be, or no part of the string at all.
+    for (got, want), each in zip(pairs, lines, strict=True):
         seen = [(keys(guess.text), guess.score) for guess in each]
         right.append(any(text == want and score >= LEAST_SCORE for text, score in seen))
         # Tesseract drops and adds marks at the ends of lines: they prove nothing.
@@ -117,8 +131,13 @@ def _bare(key: str) -> str:
 
 
 def _page(code: str, rgb: Any) -> list[Box]:
+    import cv2
+
+    ratio = min(1.0, PAGE / max(rgb.shape[:2]))
+    size = max(1, round(rgb.shape[1] * ratio)), max(1, round(rgb.shape[0] * ratio))
+    page = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if ratio < 1 else rgb
     return [
-        Box(guess.text, float(box[0]), float(box[1]), float(box[2]), float(box[3]))
-        for guess, box in tesseract.engine(code).page(np.ascontiguousarray(rgb))
+        Box(guess.text, *(float(side) / ratio for side in box))
+        for guess, box in tesseract.engine(code).page(np.ascontiguousarray(page))
         if guess.score >= LEAST_SCORE and keys(guess.text)
     ]

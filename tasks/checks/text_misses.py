@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
 
 from tasks.checks.base import Pixels
-from tasks.checks.text_match import Box, align, keys
+from tasks.checks.text_match import Box, keys
 from tasks.records import Region
 
 #: From the best to the worst. ``minor``: one or two characters; ``partial``: a part lacks;
@@ -53,8 +52,12 @@ class Miss:
     #: Numbers of the lines that the boxes stand for, and the corners of each.
     lines: tuple[int, ...] = ()
     quads: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    #: Letters of the first line before it, and of the last line after it.
+    around: tuple[int, int] = (0, 0)
     #: Least mean probability of the lines read.
     score: float = 1.0
+    #: Whether letters that nobody can read stand in the picture: the string may be there.
+    unread: bool = False
     #: Two looks surely read the same wrong thing: looking again would not change it.
     settled: bool = False
     #: Whether a second reader finds the same; ``None``: it was not asked, or cannot say.
@@ -64,31 +67,6 @@ class Miss:
     def right_share(self) -> float:
         """Share of the letters that are right, 0 to 1."""
         return max(0.0, 1 - self.distance / max(len(keys(self.text)), 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """The stretch of the lines of one reading that is nearest to a string."""
-
-    distance: int
-    #: Indices of the boxes that it touches.
-    touched: tuple[int, ...]
-    #: Its letters, as :func:`keys`.
-    read: str
-
-
-def stretch(key: str, boxes: Sequence[Box], span: Sequence[int]) -> Stretch:
-    """Return the stretch of some boxes, in their order, that is nearest to a key."""
-    parts = [keys(boxes[i].text) for i in span]
-    joined = "".join(parts)[:4000]
-    found = align(key, joined, list(accumulate(map(len, parts))))
-    at, touched = 0, []
-    for i, part in zip(span, parts, strict=True):
-        end = at + len(part)
-        if at < found.end and found.start < end:
-            touched.append(i)
-        at = end
-    return Stretch(found.distance, tuple(touched), joined[found.start : found.end])
 
 
 def near(key: str) -> int:

@@ -10,13 +10,22 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.checks import scripts, second_reader
 from tasks.checks.base import EXTRA_BOXES, TEXT_BOXES, Expected, Picture
 from tasks.checks.glyphs import BOXED, LOOK_ALIKE, renamed
-from tasks.checks.second_look import MARGIN, opinion
+from tasks.checks.second_look import HOPELESS, probable
+from tasks.checks.text_look import (
+    CLOSE,
+    COARSE,
+    MANY_LETTERS,
+    SIDES,
+    SMALL_PICTURE,
+    SURE,
+    Look,
+)
 from tasks.checks.text_match import Box, Piece, doubled, find, keys
 from tasks.checks.text_misses import (
     Miss,
@@ -26,10 +35,10 @@ from tasks.checks.text_misses import (
     near,
     region,
     short,
-    stretch,
     told,
     written,
 )
+from tasks.checks.text_thread import Stretch, stretch
 from tasks.records import Finding
 
 #: How the message of a skip begins where the text was not judged: no reader for the script, or
@@ -38,15 +47,8 @@ NOT_COVERED, NOT_SURE = "not covered:", "not sure:"
 NOT_JUDGED = (NOT_COVERED, NOT_SURE)
 #: Scripts that the recogniser was measured to read; the rest of its dictionary is not trusted.
 READ_SCRIPTS = ("LATIN", "CJK", "HIRAGANA", "KATAKANA", "DIGIT")
-#: Long sides at which the picture is searched for lines, one after the other. Lines are always
-#: read from the full picture, so a small search misses only letters below about 3 % of it.
-SIDES = (320, 640, 960)
-#: With more letters than this they must be small, and the first search is left out.
-MANY_LETTERS = 90
-#: Two looks that read the same wrong line at least this surely need no third.
-SURE = 0.9
-#: Readings less certain than this are texture, not text.
-MIN_SCORE = 0.5
+#: Places where a string may stand that are read again at most.
+MOST_PLACES = 4
 
 
 def covered(text: str, language: str = "und") -> bool:
@@ -82,39 +84,12 @@ def _script(char: str) -> str:
     return unicodedata.name(char, "UNKNOWN")
 
 
-@dataclass(slots=True)
-class _Look:
-    """What was read so far."""
-
-    rgb: Any
-    alphabet: str
-    lines: list[Any] = field(default_factory=list)
-    boxes: list[Box] = field(default_factory=list)
-    #: Index of the first line of each pass.
-    passes: list[int] = field(default_factory=list)
-
-    def read(self, side: int) -> None:
-        """Read the picture at another size and keep what is certain enough."""
-        from tasks.checks.ocr import reader
-
-        self.passes.append(len(self.boxes))
-        for line in reader().lines(self.rgb, side, self.alphabet):
-            if line.reading.score >= MIN_SCORE and keys(line.text):
-                self.lines.append(line)
-                self.boxes.append(Box(line.text, *line.box, vertical=line.vertical))
-
-    def span(self, number: int) -> range:
-        """Return the indices of the boxes of one pass."""
-        ends = [*self.passes[1:], len(self.boxes)]
-        return range(self.passes[number], ends[number])
-
-
 @dataclass(frozen=True, slots=True)
 class Text:
     """Every intended string stands in the picture; nothing dropped, doubled or swapped."""
 
     name: str = "typography.text"
-    version: str = "2"
+    version: str = "3"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -187,21 +162,46 @@ def _severities(
 
 def _judge(strings: Sequence[str], rgb: Any) -> tuple[list[Miss], list[Box], list[Box]]:
     """Return the strings that are not there, where the others stand, and the lines read first."""
-    look = _Look(rgb, "".join(keys(s) for s in strings))
+    look = Look(rgb, "".join(keys(s) for s in strings))
+    sides = list(SIDES[len(look.alphabet) > MANY_LETTERS :])
     misses: list[Miss] = []
     places: list[Box] = []
-    for side in SIDES[len(look.alphabet) > MANY_LETTERS :]:
-        look.read(side)
+    while sides:
+        side = sides.pop(0)
+        look.read(side, [keys(miss.text) for miss in misses])
         misses, places = _missing(strings, look)
         if all(miss.settled for miss in misses):
             break
-    doubtful = [miss for miss in misses if opinion(miss, look.lines, rgb) >= -MARGIN]
+        if len(look.passes) == 1 and look.large([keys(miss.text) for miss in misses]):
+            sides = [*COARSE, *sides]
+        elif side >= CLOSE and not look.fresh and _nothing_like(misses, rgb):
+            break
+    doubtful = [miss for miss in misses if _probable(miss, strings, look)]
     places += [box for miss in doubtful for box in miss.boxes]
-    left = [miss for miss in misses if miss not in doubtful]
+    left = [
+        replace(miss, unread=look.may_hide(miss.text)) for miss in misses if miss not in doubtful
+    ]
     return left, places, [look.boxes[i] for i in look.span(0)]
 
 
-def _missing(strings: Sequence[str], look: _Look) -> tuple[list[Miss], list[Box]]:
+def _nothing_like(misses: Sequence[Miss], rgb: Any) -> bool:
+    """Say whether another search would find the same lines once more, and nothing new in them."""
+    small = max(rgb.shape[:2]) <= SMALL_PICTURE
+    return small and all(miss.settled or miss.severity in HOPELESS for miss in misses)
+
+
+def _probable(miss: Miss, strings: Sequence[str], look: Look) -> bool:
+    """Say whether a string stands in one of the places like it after all, read once more."""
+    if not miss.distance:
+        # It stands inside a longer string that was asked for too; the same one twice is missing.
+        return [keys(text) for text in strings].count(keys(miss.text)) == 1
+    return any(
+        probable(place, look.lines, look.rgb)
+        for place in (miss, *_elsewhere(miss, look))[:MOST_PLACES]
+    )
+
+
+def _missing(strings: Sequence[str], look: Look) -> tuple[list[Miss], list[Box]]:
     """Return the strings that nothing read so far shows exactly, and where the others stand."""
     used: list[Piece] = []
     misses: dict[int, Miss] = {}
@@ -226,33 +226,87 @@ def _missing(strings: Sequence[str], look: _Look) -> tuple[list[Miss], list[Box]
                 quads=tuple(look.lines[i].quad for i in touched),
             )
             continue
+        surer = _surer(text, pieces, look)
+        if surer is not None:
+            misses[number] = surer
+            continue
         used.extend(pieces)
     return [misses[i] for i in sorted(misses)], [look.boxes[piece.box] for piece in used]
 
 
-def _nearest(text: str, look: _Look) -> Miss:
-    """Return the nearest stretch of text in the best pass, and what is wrong with it."""
+def _surer(text: str, pieces: Sequence[Piece], look: Look) -> Miss | None:
+    """Return what a look that is as sure reads in the place where another found a string.
+
+    A line that is cut out badly can be read as what should stand there, with a letter left out.
+    """
+    key = keys(text)
+    score = min(look.lines[piece.box].reading.score for piece in pieces)
+    taken = [look.boxes[piece.box] for piece in pieces]
+    for number in range(len(look.passes)):
+        span = look.span(number)
+        if any(piece.box in span for piece in pieces):
+            continue
+        one = stretch(key, look.boxes, span)
+        miss = _as_miss(text, one, look)
+        if (
+            0 < one.distance <= near(key)
+            and miss.score >= max(SURE, score)
+            and _inside(key, one.read, miss.boxes)
+            and all(any(box.overlap(other) > 0.5 for other in taken) for box in miss.boxes)
+        ):
+            return miss
+    return None
+
+
+def _nearest(text: str, look: Look) -> Miss:
+    """Return the nearest stretch of text in the best look, and what is wrong with it."""
     key = keys(text)
     tries = [stretch(key, look.boxes, look.span(n)) for n in range(len(look.passes))]
     best = min(tries, key=lambda one: one.distance)
     again = sum(other.read == best.read for other in tries)
-    score = min((look.lines[i].reading.score for i in best.touched), default=1.0)
-    boxes = tuple(look.boxes[i] for i in best.touched)
-    severity, kind = named(key, best.read, best.distance)
+    miss = _as_miss(text, best, look)
     if any(LOOK_ALIKE & set(one.read) - set(key) for one in tries if one.distance < len(key)):
-        severity, kind = "boxes", BOXED
-    inside = _inside(key, best.read, boxes)
+        miss = replace(miss, severity="boxes", kind=BOXED)
+    return replace(
+        miss,
+        settled=miss.score >= SURE
+        and again > 1
+        and best.distance <= near(key)
+        and _inside(key, best.read, miss.boxes),
+    )
+
+
+def _elsewhere(miss: Miss, look: Look) -> list[Miss]:
+    """Return the other places where something like a string stands, the nearest first."""
+    key, found = keys(miss.text), [miss.lines]
+    places: list[Miss] = []
+    for number in range(len(look.passes)):
+        span: list[int] = list(look.span(number))
+        for _ in range(2):
+            one = stretch(key, look.boxes, span)
+            if one.distance > near(key):
+                break
+            if one.distance and one.touched not in found:
+                found.append(one.touched)
+                places.append(_as_miss(miss.text, one, look))
+            span = [i for i in span if i not in one.touched]
+    return sorted(places, key=lambda place: place.distance)
+
+
+def _as_miss(text: str, where: Stretch, look: Look) -> Miss:
+    boxes = tuple(look.boxes[i] for i in where.touched)
+    severity, kind = named(keys(text), where.read, where.distance)
     return Miss(
         text=text,
         read=" ".join(box.text for box in boxes),
-        distance=best.distance,
+        distance=where.distance,
         severity=severity,
         kind=kind,
         boxes=boxes,
-        lines=best.touched,
-        quads=tuple(look.lines[i].quad for i in best.touched),
-        score=score,
-        settled=score >= SURE and again > 1 and best.distance <= near(key) and inside,
+        lines=where.touched,
+        quads=tuple(look.lines[i].quad for i in where.touched),
+        around=where.around,
+        score=min((look.lines[i].reading.score for i in where.touched), default=1.0),
     )
 
 

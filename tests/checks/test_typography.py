@@ -27,7 +27,8 @@ def test_text_that_is_there_passes(strings: tuple[str, ...]) -> None:
     ("drawn", "kind"),
     [
         ("Godo Morning", "swapped"), ("Good Mornng", "dropped"), ("Good Moorning", "added"),
-        ("Good Mourning", "added"), ("Good Marning", "misspelt"), ("Morning", "incomplete"),
+        ("Good Mourning", "added"), ("Good Morningg", "added"), ("GGood Morning", "added"),
+        ("Good Marning", "misspelt"), ("Morning", "incomplete"),
         ("Good Good Morning", "doubled"), ("Pqzzv Wxkjh", "missing"),
     ],
 )  # fmt: skip
@@ -131,6 +132,63 @@ def test_vertical_text_is_read() -> None:
     canvas.paste(image, (100, 60))
     lines = ocr.reader().lines(np.asarray(canvas), 512)
     assert [line.vertical for line in lines] == [True]
+
+
+@pytest.mark.parametrize("turn", [90, 270])
+def test_a_line_that_runs_up_or_down_is_read(turn: int) -> None:
+    plate = poster("Good Morning").crop((20, 90, 400, 160)).rotate(turn, expand=True)
+    canvas = Image.new("RGB", (300, 512), "white")
+    canvas.paste(plate, (100, 60))
+    assert judged(canvas, "Good Morning").verdict == "pass"
+    assert judged(canvas, "Good Marning").verdict == "fail"
+
+
+def test_words_beside_a_frame_do_not_disturb_it() -> None:
+    image = Image.new("RGB", (640, 320), "white")
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((170, 90, 470, 230), fill=(160, 20, 20))
+    large, small = ImageFont.load_default(48), ImageFont.load_default(24)
+    pen.text((200, 100), "Summer", fill="white", font=large)
+    pen.text((200, 165), "Salle", fill="white", font=large)
+    for x, y, word in (
+        (20, 120, "Bread"),
+        (500, 130, "Coffee"),
+        (20, 185, "Tea"),
+        (500, 190, "Milk"),
+    ):
+        pen.text((x, y), word, fill="black", font=small)
+    found = judged(image, "Summer Sale")
+    assert found.verdict == "fail"
+    assert "letters added" in found.message
+    assert "read 'Summer Salle'" in found.message
+    assert found.region is not None
+    assert found.region.x > 150
+
+
+def test_a_string_that_is_asked_for_twice_stands_there_twice() -> None:
+    assert judged(poster("Fresh Bread"), "Fresh Bread", "Bread").verdict == "pass"
+    assert judged(poster("Bread"), "Bread", "Bread").verdict == "fail"
+    assert judged(poster("Bread", "Bread"), "Bread", "Bread").verdict == "pass"
+
+
+def searched(monkeypatch: pytest.MonkeyPatch, image: Image.Image, text: str) -> list[int]:
+    sides: list[int] = []
+    detect = ocr.Reader.detect
+
+    def noted(self: ocr.Reader, rgb: ocr.Pixels, side: int) -> list[ocr.Floats]:
+        sides.append(side)
+        return detect(self, rgb, side)
+
+    monkeypatch.setattr(ocr.Reader, "detect", noted)
+    Text().run(as_picture(image), Expected(intended_text=(text,), language="en"))
+    return sides
+
+
+def test_a_string_that_is_plainly_not_there_is_not_looked_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert searched(monkeypatch, poster("Good Morning"), "Good Morning") == [320]
+    assert searched(monkeypatch, poster("Good Morning"), "Winter Boulevard") == [320, 640]
 
 
 def test_the_forward_score_prefers_what_is_there() -> None:
