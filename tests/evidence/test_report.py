@@ -15,7 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.checks.counts import ANY, CheckHealth, CleanHealth, DefectHealth
+from tasks.checks.live import Planted
 from tasks.errors import EvidenceError
+from tasks.evidence.eyesight import eyesight
 from tasks.evidence.report import json_island, render_report, write_report
 from tasks.evidence.view import ReportView
 from tasks.images import ImageStore
@@ -223,3 +226,60 @@ def test_a_full_disk_is_an_error(
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(EvidenceError, match="the disk is full"):
         write_report(RunFolder(tmp_path / "r"), view, ImageStore(tmp_path / "images"))
+
+
+def test_it_shows_what_the_checks_see(view: ReportView) -> None:
+    assert "What the checks see" not in render_report(view)
+    kinds = (
+        DefectHealth("wrong size", "geometry.size", 1.0, 290, 300, elsewhere=4),
+        DefectHealth("<b>", "geometry.size", 1.0, 100, 100),
+    )
+    record = (
+        CheckHealth("geometry.size", CleanHealth("geometry.size", 2, 400), kinds),
+        CheckHealth(
+            "typography.text",
+            CleanHealth("typography.text", 0, 300),
+            (DefectHealth("letters dropped", "typography.text", 0.1, 300, 300),),
+        ),
+        CheckHealth("upscale.halos", CleanHealth("upscale.halos")),
+        CheckHealth(ANY, CleanHealth(ANY, 3, 400)),
+    )
+    today = (
+        CheckHealth(
+            "typography.text",
+            CleanHealth("typography.text", 0, 4),
+            (DefectHealth("letters dropped", "typography.text", 0.1, 0, 4),),
+        ),
+    )
+    found = Planted(
+        version="sha256:a",
+        pictures=400,
+        record=record,
+        counting=("geometry.size", "typography.text", ANY),
+        asked=10,
+        done=9,
+        today=today,
+        problems=("<script>died</script>",),
+    )
+    table = eyesight(found)
+    assert table is not None
+    assert [(row["name"], row["blind"]) for row in table["rows"]] == [
+        ("typography.text", True),
+        ("geometry.size", False),
+    ]
+    blind, size = table["rows"]
+    assert (blind["today"], blind["lower"], blind["alarms"]) == ("0 of 4", "99.0 %", "1.0 %")
+    assert (size["found"], size["elsewhere"], size["today"]) == (
+        "390 of 400",
+        "4 more by another check",
+        "–",
+    )
+    html = render_report(replace(view, planted=found))
+    page = Page(html)
+    assert ("h2", {"id": "h-planted"}) in page.tags
+    assert "<script>died" not in html
+    text = " ".join(" ".join(page.text).split())
+    assert "1 of 10 drawings were not judged: <script>died</script>" in text
+    assert "defects were planted in 400 drawings, and in 9 drawings of this run alone" in text
+    assert "at most 2.0 % (3 of 400) good drawings bad" in text
+    assert "upscale.halos" not in text.partition("What the checks see")[2].partition("Mixes")[0]
