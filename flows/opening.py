@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from flows.fit import scaled_down
 from flows.prefect_keys import with_block_keys
 from flows.request import GateRequest
 from flows.supervise import supervises, untrue
@@ -80,6 +81,7 @@ def open_run(
         context.settings = with_block_keys(settings, {model.key_env for model in models})
         if supervises(selection.baseline, selection.candidate):
             context.supervise = untrue
+        context.scale = scaled_down
         capped = room.caps(asked)
         if capped is not None:
             watcher.step("budget", capped)

@@ -60,6 +60,8 @@ class RunContext:
         self.flow_run_id = flow_run_id
         #: Says why an upscaled picture is not true to its source, "" when it is; see the harness.
         self.supervise: Callable[[bytes, bytes], str] | None = None
+        #: Reduces a picture to a width and height, for the routes that ask for it.
+        self.scale: Callable[[bytes, int, int], bytes] | None = None
         #: True when the run has its plan from before.
         self.resumes = False
         #: Tells this process from others that drive, or drove, the same run.

@@ -126,6 +126,8 @@ class Track:
     models: list[str | None] = field(default_factory=list)
     #: The attempt that brought the picture.
     made: Attempt | None = None
+    #: Whether the picture was reduced after it came; it is a PNG of our own then.
+    scaled: bool = False
     #: What a stage went without, in words.
     notes: list[str] = field(default_factory=list)
 
@@ -175,8 +177,8 @@ class Track:
             message="; ".join(self.notes) if failure is None else _told(last, len(self.models)),
             image_digest=image_digest,
             source_digest=source_digest if image_digest is not None else None,
-            declared_mime=last.declared_mime,
-            sniffed_mime=last.sniffed_mime,
+            declared_mime="image/png" if self.scaled else last.declared_mime,
+            sniffed_mime="image/png" if self.scaled else last.sniffed_mime,
             image_bytes=image_bytes if image_digest is not None else 0,
             attempts=tuple(self.attempts),
             cost_microusd=sum(a.cost_microusd for a in self.attempts),

@@ -36,6 +36,7 @@ from tasks.telemetry import request_span
 
 Value = TypeVar("Value")
 Supervise = Callable[[bytes, bytes], str]
+Scale = Callable[[bytes, int, int], bytes]
 
 #: Seconds that requests in flight get to end by themselves after the run was told to stop.
 GRACE_S = 5.0
@@ -82,6 +83,7 @@ def run_shard(
     breaker: Breaker | None = None,
     images: ImageStore | None = None,
     supervise: Supervise | None = None,
+    scale: Scale | None = None,
     driver: str | None = None,
 ) -> ShardResult:
     """Run the cases of one shard that are not finished yet.
@@ -104,6 +106,7 @@ def run_shard(
         images: Where pictures are kept; the folder of the settings by default.
         supervise: Says why an upscaled picture is not true to its source, "" when it is; for the
             stages of the mix that may be left out.
+        scale: Reduces a picture to a width and height, for the routes that ask for it.
         driver: Token of the process that drives the run, to spend nothing for one that lost it.
 
     Raises:
@@ -129,6 +132,7 @@ def run_shard(
         images=images or ImageStore(settings.images),
         tell=on_progress or (lambda _event: None),
         supervise=supervise,
+        scale=scale,
         driver=driver,
     )
     return asyncio.run(run.run(stop))
@@ -153,6 +157,7 @@ class _ShardRun:
         images: ImageStore,
         tell: Callable[[HarnessEvent], None],
         supervise: Supervise | None,
+        scale: Scale | None,
         driver: str | None,
     ) -> None:
         known = plan.by_id
@@ -160,7 +165,8 @@ class _ShardRun:
             raise ConfigError(f"shard {shard.number}: case {strange[0]!r} is not in the plan")
         self.plan, self.arm, self.shard, self.mix = plan, arm, shard.number, plan.mix(arm)
         self.cases = [known[case_id] for case_id in shard.case_ids]
-        self.breaker, self.tell, self.supervise = breaker, tell, supervise
+        self.breaker, self.tell = breaker, tell
+        self.supervise, self.scale = supervise, scale
         self.mix_digest, self.endpoints = self.mix.digest, endpoints
         self.routes = {case.case_id: steps(self.mix, case) for case in self.cases}
         ways = [way for route in self.routes.values() for step in route for way in step.ways]
@@ -290,11 +296,21 @@ class _ShardRun:
                 source = image
             image = result.image
             track.made = result.attempt
+        image = await self._fitted(case, image, track)
         digests = [
             None if data is None else await self._aside(self.store.put, data)
             for data in (image, source)
         ]
         return self._end(case, track, digests[0], digests[1], len(image or b""))
+
+    async def _fitted(self, case: Case, image: bytes | None, track: Track) -> bytes | None:
+        """Return the picture in the size of the case, where the route asks for that."""
+        alternative = self.mix.alternative(case.subtask, case.digest)
+        if image is None or self.scale is None or alternative.fit == "as_drawn":
+            return image
+        fitted = await self._aside(self.scale, image, case.width, case.height)
+        track.scaled = fitted is not image
+        return fitted
 
     async def _untrue(self, step: Step, source: bytes | None, result: AttemptResult) -> str:
         """Return why a stage's picture is not to be served, "" when it may be.

@@ -58,6 +58,7 @@ def run_harness(
         on_progress=on_progress,
         images=context.images,
         supervise=context.supervise,
+        scale=context.scale,
         driver=context.driver,
     )
     if result.held and not context.halt.is_set():

@@ -135,6 +135,17 @@ class Alternative(Strict):
 
     weight: float = Field(default=1.0, gt=0, le=1)
     stages: tuple[Stage, ...] = Field(min_length=1, max_length=8)
+    #: ``scale``: a picture that is larger than asked for is reduced to the size of the case, for
+    #: models that draw only certain sizes. ``as_drawn``: it is served as it comes.
+    fit: Literal["as_drawn", "scale"] = "as_drawn"
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is unset: old plans keep their digests."""
+        dumped: dict[str, Any] = handler(self)
+        if self.fit == "as_drawn":
+            dumped.pop("fit", None)
+        return dumped
 
 
 Route = Annotated[tuple[Alternative, ...], Field(min_length=1)]
@@ -190,13 +201,19 @@ class ResolvedMix(Strict):
             {
                 "routes": {
                     subtask: [
-                        {"weight": a.weight, "stages": [self._stage(s) for s in a.stages]}
-                        for a in self.mix.routes[subtask]
+                        self._alternative(alternative) for alternative in self.mix.routes[subtask]
                     ]
                     for subtask in SUBTASKS
                 }
             }
         )
+
+    def _alternative(self, alternative: Alternative) -> dict[str, Any]:
+        said: dict[str, Any] = {
+            "weight": alternative.weight,
+            "stages": [self._stage(stage) for stage in alternative.stages],
+        }
+        return said if alternative.fit == "as_drawn" else said | {"fit": alternative.fit}
 
     def _stage(self, stage: Stage) -> dict[str, Any]:
         models = self.by_name

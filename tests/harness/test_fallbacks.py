@@ -197,3 +197,32 @@ def test_a_prompt_cannot_fetch_what_the_template_did_not_ask_for(bench: Bench) -
     hostile = "{palette} {brand} {prompt} {0} {prompt.__class__}"
     request = sent(bench, "{prompt} / {locale}", prompt=hostile, brand="northwind")
     assert request.prompt == f"{hostile} / und"
+
+
+def fitting(fit: str) -> ResolvedMix:
+    mix = a_mix("new")
+    way = Alternative.model_validate({"stages": [{"model": "m"}], "fit": fit})
+    routes: dict[Any, Any] = dict(mix.mix.routes) | {"fast": (way,)}
+    return ResolvedMix(mix=Mix(name="new", product="p", routes=routes), models=mix.models)
+
+
+@pytest.mark.parametrize("fit", ["as_drawn", "scale"])
+def test_a_picture_is_scaled_only_where_the_route_asks_for_it(bench: Bench, fit: str) -> None:
+    bench.answering = failing(m=b"large")
+    asked: list[tuple[bytes, int, int]] = []
+
+    def scale(data: bytes, width: int, height: int) -> bytes:
+        asked.append((data, width, height))
+        return b"reduced"
+
+    bench.run(bench.plan(some_cases(1), candidate=fitting(fit)), scale=scale)
+    (end,) = bench.generations().values()
+    scaled = fit == "scale"
+    assert asked == ([(b"large", 512, 384)] if scaled else [])
+    assert end.image_digest == digest_bytes(b"reduced" if scaled else b"large")
+    assert (end.sniffed_mime == "image/png") == scaled
+    assert end.image_bytes == len(b"reduced" if scaled else b"large")
+
+
+def test_how_a_picture_is_fitted_belongs_to_the_digest() -> None:
+    assert fitting("scale").digest != fitting("as_drawn").digest == a_mix("new").digest
