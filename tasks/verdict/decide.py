@@ -56,6 +56,8 @@ class GateState(Record):
     unjudged: int = 0
     #: What was not generated, when the evidence decided before the end of the plan.
     savings: Savings | None = None
+    #: What providers did instead of what the candidate asked, as sentences.
+    departures: tuple[str, ...] = ()
     #: More warnings for the reader, as sentences.
     notes: tuple[str, ...] = ()
 
@@ -88,7 +90,8 @@ def decide(state: GateState, *, bounds: bool = True) -> Verdict:
     incomplete = list(_incomplete(state))
     warnings = list(_warnings(state, tests))
     # The headline is told in every verdict; it leads when it is what decides.
-    told = [reasons.headline(state, tests[0]), *reasons.failing_checks(state.metrics)]
+    headline = reasons.headline(state, tests[0])
+    told = [headline, *state.departures, *reasons.failing_checks(state.metrics)]
     saved = reasons.saved(state.savings)
     if against:
         return _verdict(
@@ -98,7 +101,8 @@ def decide(state: GateState, *, bounds: bool = True) -> Verdict:
     if missing:
         return _verdict("HOLD", [*missing, *told], warnings, state, tests)
     gain = reasons.before_and_after(state.metrics)
-    return _verdict("PROMOTE", [*told[:1], *gain, *saved], warnings, state, tests)
+    because = [headline, *gain, *state.departures, *saved]
+    return _verdict("PROMOTE", because, warnings, state, tests)
 
 
 def _verdict(

@@ -147,6 +147,7 @@ def state_of(
     final: bool,
     stopped: str | None = None,
     savings: Savings | None = None,
+    departures: Sequence[str] = (),
     notes: Sequence[str] = (),
     prior: Sequence[PriorRun] = (),
     eyes: Eyes | None = None,
@@ -162,6 +163,7 @@ def state_of(
         final: Whether no more cases will come.
         stopped: Why the run ended early, if it did.
         savings: What an early decision saved, if it did.
+        departures: What providers did instead of what was asked, as sentences.
         notes: What else a reader should know, as sentences.
         prior: Earlier tests of the same mix.
         eyes: What is known of the checks; by default they are taken for perfect.
@@ -194,6 +196,7 @@ def state_of(
         stopped=stopped,
         unjudged=sum(1 for o in own if o.outcome == "unmeasured"),
         savings=savings,
+        departures=tuple(departures),
         notes=(*(() if told is None else (f"{told}.",)), *notes),
     )
 

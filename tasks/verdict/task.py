@@ -15,6 +15,7 @@ from tasks.plan import Drawn, RunPlan, Shard
 from tasks.records import Arm, ExpectationResult, ImageReport, Look, Verdict
 from tasks.telemetry import stage
 from tasks.verdict.decide import decide as decide_purely
+from tasks.verdict.departures import departures, moved
 from tasks.verdict.eyes import eyes_of
 from tasks.verdict.intervals import with_limits
 from tasks.verdict.looks import Looker, prior_of, record_test, savings_of, state_of
@@ -58,7 +59,13 @@ def decide(
             savings=savings_of(context, plan, measured.metrics.candidate.images) if early else None,
             prior=prior,
             eyes=eyes_of(context.folder),
-            notes=(*broken_checks(measured), *colour_drift(measured)),
+            departures=departures(measured.generations),
+            notes=(
+                *(f"Baseline: {text}" for text in departures(measured.generations, "baseline")),
+                *moved(measured.generations),
+                *broken_checks(measured),
+                *colour_drift(measured),
+            ),
         )
     )
     record_test(context, plan, verdict.verdict, measured.metrics)
