@@ -116,7 +116,7 @@ class StabilityProvider(HttpAdapter):
         name = request.model.model_id
         if name in UPSCALERS:
             wide, high = picture_size(request.image or b"") or (request.width, request.height)
-            most = 16e6 if name == "fast" else _FOUR_MEGAPIXELS
+            most = 16 * _MEGAPIXEL if name == "fast" else _FOUR_MEGAPIXELS
             scale = (most / (wide * high)) ** 0.5
             scale = min(4.0, scale) if name == "fast" else scale
             return round(wide * scale), round(high * scale)

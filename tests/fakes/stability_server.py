@@ -305,8 +305,8 @@ def _delivered(asked: dict[str, Any], name: str, seed: int, accept: str) -> Repl
                 asked["pixels"], 1 - asked["strength"], asked["pixels"], 0, 255 * asked["strength"]
             )
         else:
-            # Fast: 4×, at most 16 megapixels. The others bring 4 megapixels.
-            most = 16e6 if name == "fast" else 4 * 1024 * 1024
+            # Fast: 4×, so at most 16 megapixels. The others bring 4 megapixels.
+            most = (16 if name == "fast" else 4) * 1024 * 1024
             scale = (most / (width * height)) ** 0.5
             scale = min(4.0, scale) if name == "fast" else scale
             size = (round(width * scale), round(height * scale))

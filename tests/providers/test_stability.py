@@ -389,6 +389,21 @@ def test_upscalers_bring_the_size_that_is_reserved(name: str, size: tuple[int, i
         assert size_of(ask(server.url, request, KEY).image) == size
 
 
+def test_the_fast_upscaler_takes_a_megapixel_to_sixteen() -> None:
+    """Stability calls 1024 x 1024 one megapixel, so four times the sides are never cut."""
+    request = a_request(
+        model("fast"),
+        operation="upscale",
+        image=picture(1344, 768, "wide"),
+        params={"scale": 4},
+        width=5376,
+        height=3072,
+    )
+    with StabilityServer() as server:
+        result = ask(server.url, request, KEY)
+    assert size_of(result.image) == (5376, 3072)
+
+
 def test_a_job_is_looked_at_as_rarely_as_stability_asks() -> None:
     time = Time()
     with StabilityServer(clock=time) as server:
