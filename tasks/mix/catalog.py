@@ -126,13 +126,21 @@ def _shown(dumped: dict[str, Any], later: tuple[str, ...]) -> dict[str, Any]:
     return dumped
 
 
+#: A country by its ISO 3166 code, or a union of countries by its name.
+Region = Annotated[str, Field(pattern=r"^[A-Z]{2,4}$")]
+_MEMBERS = "AT BE BG HR CY CZ DE DK EE ES FI FR GR HU IE IT LT LU LV MT NL PL PT RO SE SI SK"
+_EU = frozenset(_MEMBERS.split())
+#: Members of the unions that a licence may name.
+UNIONS = {"EU": _EU, "EEA": _EU | {"IS", "LI", "NO"}}
+
+
 class Licence(Strict):
     """Licence of the model and the uses it allows."""
 
     id: str = Field(min_length=1)
     uses: tuple[Literal["commercial", "internal", "research"], ...]
     #: Where the uses hold, as ISO 3166 codes or names of unions; empty: everywhere.
-    regions: tuple[Annotated[str, Field(pattern=r"^[A-Z]{2,4}$")], ...] = ()
+    regions: tuple[Region, ...] = ()
     #: Last day on which it holds, ``None`` without an end.
     expires: date | None = None
     #: Address of the text that grants it.
@@ -142,6 +150,17 @@ class Licence(Strict):
     def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what came later and is unset: old plans keep their digests."""
         return _shown(handler(self), ("regions", "expires", "evidence"))
+
+    def uncovered(self, regions: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of some regions in which the licence does not hold."""
+        if not self.regions:
+            return ()
+        held = set(self.regions).union(*(_countries(region) for region in self.regions))
+        return tuple(r for r in regions if r not in held and not _countries(r) <= held)
+
+
+def _countries(region: str) -> frozenset[str]:
+    return UNIONS.get(region, frozenset({region}))
 
 
 class Limits(Strict):

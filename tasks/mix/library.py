@@ -89,6 +89,8 @@ def _licence(model: Model, today: date, frozen_until: date | None) -> Iterator[R
     if "commercial" not in licence.uses:
         uses = ", ".join(licence.uses) or "nothing"
         yield Remark("mind", "licence.uses", f"not for commercial use (allowed: {uses})")
+    if licence.regions:
+        yield Remark("mind", "licence.regions", f"only in {', '.join(licence.regions)}")
     if licence.expires is not None:
         if licence.expires < today:
             yield Remark("stop", "licence.expires", f"the licence ended on {licence.expires}")

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from tasks.errors import ConfigError, known
-from tasks.mix.catalog import Catalog, Model
+from tasks.mix.catalog import Catalog, Model, Region
 from tasks.policy import Strict, parse_strict, read_yaml
 from tasks.records import SUBTASKS, Operation, Subtask, digest_json
 
@@ -159,6 +159,9 @@ class Mix(Strict):
     product: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
     #: What the pictures are used for; every model's licence must allow it.
     use: Literal["commercial", "internal", "research"] = "commercial"
+    #: Where they are used, as ISO 3166 codes, ``EU`` or ``EEA``; empty: not said. A model whose
+    #: licence holds only in some regions needs it.
+    regions: tuple[Region, ...] = ()
     routes: dict[Subtask, Route]
 
     @model_validator(mode="after")
@@ -172,6 +175,14 @@ class Mix(Strict):
             if abs(total - 1.0) > 1e-9:
                 raise ValueError(f"weights of {subtask!r} sum to {total:g}, they must sum to 1")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is unset: old plans keep their digests."""
+        dumped: dict[str, Any] = handler(self)
+        if not dumped.get("regions"):
+            dumped.pop("regions", None)
+        return dumped
 
     @property
     def model_names(self) -> tuple[str, ...]:

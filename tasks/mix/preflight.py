@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
-from typing import Literal, Protocol
+from typing import Protocol
 
 from tasks.errors import PreflightError, known
-from tasks.mix.catalog import Model
-from tasks.mix.manifest import ResolvedMix
+from tasks.mix.catalog import Licence, Model
+from tasks.mix.manifest import Mix, ResolvedMix
 
 #: A reported price counts as higher than the catalog's from here on, in dollars.
 _CENT_FRACTION = 1e-9
@@ -66,7 +66,7 @@ def preflight(
         for model in mix.models:
             for problem in _model_problems(
                 model,
-                use=mix.mix.use,
+                mix=mix.mix,
                 served=served.get(model.name),
                 offered=served,
                 has_key=has_key,
@@ -109,7 +109,7 @@ def check_preflight(
 def _model_problems(
     model: Model,
     *,
-    use: Literal["commercial", "internal", "research"],
+    mix: Mix,
     served: Served | None,
     offered: Iterable[str],
     has_key: Callable[[str], bool],
@@ -119,23 +119,50 @@ def _model_problems(
 ) -> Iterator[str]:
     if model.licence is None:
         yield "the catalog knows no licence for it; add 'licence' with id and uses"
-    elif use not in model.licence.uses:
-        yield (
-            f"its licence {model.licence.id!r} does not allow {use!r} use "
-            f"(allowed: {', '.join(model.licence.uses) or 'none'})"
-        )
+    else:
+        yield from _licence_problems(model.licence, mix, today, frozen_until)
     if model.price is None:
         yield "the catalog knows no price for it; add 'price' with usd, source and date"
     if safety_needed and model.safety == "off":
         yield "its safety setting is off in the catalog; set safety: on or take another model"
-    if model.key_env is not None and not has_key(model.key_env):
+    keyless = model.key_env is not None and not has_key(model.key_env)
+    if keyless:
         yield f"its key is missing: set the environment variable {model.key_env}"
     if model.retires is not None:
         yield from _retirement(model, model.retires, "by the catalog", today, frozen_until)
-    if served is None:
+    if served is None and keyless:
+        pass  # Nobody was asked.
+    elif served is None:
         yield f"its endpoint {model.endpoint} does not serve it {known(offered)}"
     else:
         yield from _served_problems(model, served, today, frozen_until, safety_needed)
+
+
+def _licence_problems(licence: Licence, mix: Mix, today: date, frozen_until: date) -> Iterator[str]:
+    if mix.use not in licence.uses:
+        yield (
+            f"its licence {licence.id!r} does not allow {mix.use!r} use "
+            f"(allowed: {', '.join(licence.uses) or 'none'})"
+        )
+    if licence.expires is not None:
+        if licence.expires < today:
+            yield f"its licence {licence.id!r} ended on {licence.expires}"
+        elif licence.expires <= frozen_until:
+            yield (
+                f"its licence {licence.id!r} ends on {licence.expires}, within the freeze until "
+                f"{frozen_until}"
+            )
+    held = ", ".join(licence.regions)
+    if licence.regions and not mix.regions:
+        yield (
+            f"its licence {licence.id!r} holds only in {held}, and mix {mix.name!r} does not say "
+            "where it is used; add 'regions' to the mix"
+        )
+    elif outside := licence.uncovered(mix.regions):
+        yield (
+            f"its licence {licence.id!r} does not hold in {', '.join(outside)}, where mix "
+            f"{mix.name!r} is used (it holds in: {held})"
+        )
 
 
 def _served_problems(

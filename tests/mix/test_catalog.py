@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tasks.errors import ConfigError
 from tasks.mix.catalog import EMBEDDED, Model, Price, load_catalog
-from tasks.mix.manifest import load_mix
+from tasks.mix.manifest import ResolvedMix, load_mix
 from tasks.mix.preflight import preflight
 from tasks.settings import DEPLOYMENTS
 
@@ -49,16 +49,25 @@ def test_the_shipped_catalog_loads_and_its_mixes_pass_preflight_once_served() ->
             self.version, self.safety = model.version, "on"
             self.price_usd, self.retires = None, None
 
-    assert (
-        preflight(
+    def problems(mixes: list[ResolvedMix], *, keys: bool) -> list[str]:
+        return preflight(
             mixes,
             served={model.name: Serves(model) for model in catalog.models},
-            has_key=lambda _name: False,
-            today=date(2026, 1, 1),
-            frozen_until=date(2026, 1, 15),
+            has_key=lambda _name: keys,
+            today=date(2026, 11, 29),
+            frozen_until=date(2026, 12, 13),
         )
-        == []
-    ), "the embedded default must start without a key"
+
+    ours = [mix for mix in mixes if mix.mix.name != "hosted"]
+    assert problems(ours, keys=False) == [], "the embedded default must start without a key"
+    (hosted,) = (mix for mix in mixes if mix.mix.name == "hosted")
+    assert problems([hosted], keys=True) == []
+    missing = problems([hosted], keys=False)
+    assert {text.rpartition(" ")[2] for text in missing} == {
+        "GEMINI_API_KEY",
+        "OPENAI_API_KEY",
+        "STABILITY_API_KEY",
+    }
 
 
 def test_a_catalog_entry_knows_its_defaults(load: Callable[..., Any]) -> None:

@@ -48,6 +48,10 @@ def test_a_whole_entry_has_no_remarks() -> None:
     [
         ({"licence": None}, {"licence": "stop"}),
         ({"licence": {"id": "NC", "uses": ["research"]}}, {"licence.uses": "mind"}),
+        (
+            {"licence": {"id": "Terms", "uses": ["commercial"], "regions": ["EU"]}},
+            {"licence.regions": "mind"},
+        ),
         ({"price": None}, {"price": "stop"}),
         ({"safety": "off"}, {"safety": "stop"}),
         ({"pin": "alias"}, {"pin": "mind"}),
