@@ -23,6 +23,14 @@ class Answer:
     retires: str | None = None
 
 
+def ending(day: date) -> Licence:
+    return Licence(id="Terms", uses=("commercial",), expires=day)
+
+
+def held_in(*regions: str) -> Licence:
+    return Licence(id="Terms", uses=("commercial",), regions=regions)
+
+
 @pytest.fixture
 def problems(
     make_model: Callable[..., Model], make_manifest: Callable[..., dict[str, Any]]
@@ -34,9 +42,10 @@ def problems(
         keys: tuple[str, ...] = (),
         use: str = "commercial",
         safety_needed: bool = True,
+        regions: tuple[str, ...] = (),
         **model: Any,
     ) -> list[str]:
-        manifest = make_manifest("winter", "folio-1", use=use)
+        manifest = make_manifest("winter", "folio-1", use=use, regions=regions)
         mix = resolve_mix(
             Mix.model_validate(manifest), Catalog(models=(make_model(**model),)), "test"
         )
@@ -59,6 +68,10 @@ def test_a_sound_mix_has_no_problems(problems: Callable[..., list[str]]) -> None
     assert problems(answer=Answer(price_usd=0.01, retires="2027-01-01")) == []
     assert problems(key_env="FOLIO_KEY", keys=("FOLIO_KEY",)) == []
     assert problems(retires=date(2026, 9, 29)) == []
+    assert problems(licence=ending(date(2026, 9, 29))) == []
+    assert problems(licence=held_in("EU"), regions=("DE", "EU", "FR")) == []
+    assert problems(licence=held_in("EEA"), regions=("EU", "NO")) == []
+    assert problems(regions=("CH",)) == []
 
 
 @pytest.mark.parametrize(
@@ -67,6 +80,11 @@ def test_a_sound_mix_has_no_problems(problems: Callable[..., list[str]]) -> None
         ({"licence": None}, "no licence"),
         ({"use": "research"}, "'Apache-2.0' does not allow 'research' use"),
         ({"licence": Licence(id="X", uses=())}, "allowed: none"),
+        ({"licence": ending(date(2026, 9, 13))}, "'Terms' ended on 2026-09-13"),
+        ({"licence": ending(UNTIL)}, "ends on 2026-09-28, within the freeze until 2026-09-28"),
+        ({"licence": held_in("EU")}, "holds only in EU, and mix 'winter' does not say"),
+        ({"licence": held_in("EU"), "regions": ("DE", "CH")}, "does not hold in CH, where mix"),
+        ({"licence": held_in("DE", "FR"), "regions": ("EU",)}, "does not hold in EU"),
         ({"price": None}, "no price"),
         ({"key_env": "FOLIO_KEY"}, "set the environment variable FOLIO_KEY"),
         ({"safety": "off"}, "safety setting is off in the catalog"),
@@ -74,6 +92,8 @@ def test_a_sound_mix_has_no_problems(problems: Callable[..., list[str]]) -> None
         ({"retires": date(2020, 1, 1), "successor": "folio-2"}, "successor is 'folio-2'"),
         ({"retires": date(2026, 9, 28)}, "within the freeze until 2026-09-28"),
         ({"answer": None}, "embedded does not serve it (known: none)"),
+        # Nobody was asked without a key, so nobody said that it is not served.
+        ({"answer": None, "key_env": "FOLIO_KEY"}, "its key is missing"),
         ({"answer": Answer(version="folio-1-2026-09-01")}, "pins 'folio-1-2026-01-01'"),
         ({"answer": Answer(safety="off")}, "reports the safety setting 'off'"),
         ({"answer": Answer(safety="")}, "reports the safety setting ''"),
@@ -131,7 +151,7 @@ def test_all_problems_are_told_at_once_and_no_secret_with_them(
             today=TODAY,
             frozen_until=UNTIL,
         )
-    assert len(caught.value.problems) == 4
+    assert len(caught.value.problems) == 3
     assert all(f"  - {problem}" in str(caught.value) for problem in caught.value.problems)
 
 
