@@ -270,7 +270,7 @@ def _slice(
             "above_limit",
         )
     if test.below is not None:
-        below = round_percent(test.below)
+        below = round_percent(rule.critical_below)
         if not test.passed:
             return case(
                 "error", f"{found} failed; critical, and not proven below {below}", "not_proven"

@@ -262,14 +262,18 @@ def _limits(view: ReportView, test: SequentialResult) -> str:
     """Return what is to be proven, in short."""
     if test.kind == "guard" or test.limit is None:
         return ""
-    above = f"rolled back above {charts.round_percent(test.limit)}"
+    policy = view.plan.policy
     if test.kind == "paired":
         above = f"rolled back when worse by {charts.round_percent(test.limit)}"
+        return above if test.below is None else f"{above}, promoted when proven not to be"
+    limit = policy.slices.limit if test.kind == "slice" else policy.failure.limit
+    above = f"rolled back above {charts.round_percent(limit)}"
+    if test.limit > limit + 1e-9:
+        above += (
+            f" (proven on {charts.percent(test.limit)}, since checks accuse some good pictures)"
+        )
     if test.below is None:
         return above
-    if test.kind == "paired":
-        return f"{above}, promoted when proven not to be"
-    policy = view.plan.policy
     asked = policy.failure.promote_below
     if test.kind == "slice":
         asked = policy.slices.critical_below

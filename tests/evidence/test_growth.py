@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tasks.evidence import cards
 from tasks.evidence.ci_summary import job_summary
 from tasks.evidence.growth import (
+    _limits,
     decided_words,
     growth,
     images_words,
@@ -282,3 +283,15 @@ def test_any_looks_are_drawn_inside_the_picture(looks: list[Point]) -> None:
         assert 0 <= float(place[0]) <= 1000
         assert 0 <= float(place[1]) <= height
     assert "nan" not in svg
+
+
+def test_limits_are_the_policys_with_what_proves_them_beside(view: ReportView) -> None:
+    test = SequentialResult(
+        name="failure_rate", kind="headline", images=240, failures=2, limit=0.02, below=0.03
+    )
+    assert _limits(view, test) == "rolled back above 2 %, promoted below 3 %"
+    moved = test.model_copy(update={"limit": 0.0347, "below": 0.0264})
+    assert _limits(view, moved) == (
+        "rolled back above 2 % (proven on 3.5 %, since checks call some good ones bad), promoted "
+        "below 3 % (proven on 2.6 %, since the checks miss some defects)"
+    )
