@@ -292,6 +292,6 @@ def test_limits_are_the_policys_with_what_proves_them_beside(view: ReportView) -
     assert _limits(view, test) == "rolled back above 2 %, promoted below 3 %"
     moved = test.model_copy(update={"limit": 0.0347, "below": 0.0264})
     assert _limits(view, moved) == (
-        "rolled back above 2 % (proven on 3.5 %, since checks call some good ones bad), promoted "
-        "below 3 % (proven on 2.6 %, since the checks miss some defects)"
+        "rolled back above 2 % (proven on 3.5 %, since checks accuse some good pictures), "
+        "promoted below 3 % (proven on 2.6 %, since the checks miss some defects)"
     )
