@@ -179,7 +179,8 @@ class Automatic1111Provider(HttpAdapter):
         """Return the checkpoints that the server has, with the sha256 of each.
 
         Raises:
-            GateError: The server does not answer with a list of checkpoints.
+            GateError: The server does not answer with a list of checkpoints, or an entry names
+                none.
         """
         path = "/sdapi/v1/sd-models"
         entries = await self.ask(client, path)
@@ -193,8 +194,12 @@ class Automatic1111Provider(HttpAdapter):
                 if wanted in upscalers:
                     found[model.name] = ServedModel(model.name, version=None, safety="off")
                 continue
+            try:
+                wanted_name = _checkpoint(model)
+            except CannotAsk as error:
+                raise GateError(str(error)) from None
             for entry in entries:
-                if isinstance(entry, dict) and _checkpoint(model) in _names(entry):
+                if isinstance(entry, dict) and wanted_name in _names(entry):
                     sha = entry.get("sha256")
                     version = f"sha256:{sha.lower()}" if isinstance(sha, str) and sha else None
                     found[model.name] = ServedModel(model.name, version=version, safety="off")

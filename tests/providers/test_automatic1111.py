@@ -419,3 +419,8 @@ def test_served_needs_a_list() -> None:
         server.bend("/sd-models", says(200, {"detail": "no"}))
         with pytest.raises(GateError, match="expected a list of checkpoints"):
             served(server, model())
+
+
+def test_served_says_which_entry_names_no_checkpoint() -> None:
+    with A1111Server() as server, pytest.raises(GateError, match="sha256:<64 hex>"):
+        served(server, model(version="latest"))
