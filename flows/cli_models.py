@@ -44,7 +44,8 @@ def verify(
 ) -> None:
     """Ask the providers whether they serve what the catalog says; generates and costs nothing.
 
-    Exits with 2 when one contradicts the catalog or could not be asked.
+    Exits with 2 when one contradicts the catalog or could not be asked; a server of this machine
+    that does not run is only told, unless it is named.
     """
     from flows.models_show import render_verified, verify_models
 

@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 
+from flows.models_table import Library, remark_lines
 from tasks.errors import ConfigError, ImagegateError, known
 from tasks.mix.catalog import EMBEDDED, Catalog, Model, load_catalog
 from tasks.mix.library import compared, listed
@@ -24,6 +25,8 @@ from tasks.state import State
 
 #: Seconds for one provider to say what it serves.
 ASK_TIMEOUT_S = 20.0
+#: Seconds to find out whether a server of this machine runs.
+_CONNECT_S = 2.0
 
 
 def list_models(settings: Settings, catalog: str, product: str) -> dict[str, Any]:
@@ -82,7 +85,8 @@ def verify_models(settings: Settings, catalog: str, names: Collection[str]) -> d
 
     Returns:
         ``ok`` is false when a provider contradicts the catalog, does not answer, or cannot be
-        asked for want of a key.
+        asked for want of a key. A server of this machine that does not run is told, and is no
+        failure unless it was asked for by name.
 
     Raises:
         ConfigError: The catalog cannot be read, or has no entry of such a name.
@@ -94,7 +98,7 @@ def verify_models(settings: Settings, catalog: str, names: Collection[str]) -> d
     asked = _asked(read, names)
     answers = asyncio.run(_ask(asked, settings))
     today = datetime.now(UTC).date()
-    rows = [_answer(model, answers[model.name], today) for model in asked]
+    rows = [_answer(model, answers[model.name], today, named=bool(names)) for model in asked]
     return {
         "catalog": str(path),
         "ok": all(row["ok"] for row in rows),
@@ -131,6 +135,9 @@ async def _ask_one(
     key = None if first.key_env is None else settings.key(first.key_env)
     if first.key_env is not None and key is None:
         return dict.fromkeys((m.name for m in group), f"not asked: {first.key_env} is not set")
+    if not await _runs(first.endpoint):
+        text = _NotRunning(f"not running at {first.endpoint}")
+        return dict.fromkeys((m.name for m in group), text)
     try:
         provider = provider_for(first, first.endpoint, key)
         served = await provider.served(client, group)
@@ -139,13 +146,42 @@ async def _ask_one(
     return {model.name: served.get(model.name) for model in group}
 
 
-def _answer(model: Model, told: ServedModel | str | None, today: date) -> dict[str, Any]:
+class _NotRunning(str):
+    """Why nobody could tell: a server of one's own that does not run now."""
+
+
+async def _runs(endpoint: str) -> bool:
+    """Tell whether something listens; of addresses beyond this machine it is not asked."""
+    parts = urlsplit(endpoint)
+    if parts.scheme != "http" or parts.hostname is None:
+        return True
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or 80)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+def _answer(
+    model: Model, told: ServedModel | str | None, today: date, *, named: bool
+) -> dict[str, Any]:
     if isinstance(told, str):
-        return {"name": model.name, "ok": False, "served": None, "remarks": [_row("stop", told)]}
+        idle = isinstance(told, _NotRunning) and not named
+        remark = _row("mind" if idle else "stop", told)
+        return {
+            "name": model.name,
+            "ok": idle,
+            "asked": False,
+            "served": None,
+            "remarks": [remark],
+        }
     found = compared(model, told, today=today)
     return {
         "name": model.name,
         "ok": all(remark.weight != "stop" for remark in found),
+        "asked": True,
         "served": None if told is None else told.version,
         "remarks": [_row(remark.weight, remark.text) for remark in found],
     }
@@ -156,27 +192,9 @@ def _row(weight: str, text: str) -> dict[str, str]:
 
 
 def render_models(found: dict[str, Any]) -> RenderableType:
-    """Return the library as a table, remarks below each model."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for name in ("model", "does", "version", "price", "licence", "ends", "serves"):
-        table.add_column(name, overflow="fold")
-    for row in found["models"]:
-        table.add_row(
-            f"[{'bold' if row['usable'] else 'red'}]{escape(row['name'])}[/]",
-            " ".join(row["operations"]),
-            f"{escape(row['version'])} [dim]({row['pin']})[/]",
-            price_text(row["price"]),
-            escape("none known" if row["licence"] is None else row["licence"]["id"]),
-            row["retires"] or "",
-            " ".join(row["serves"]),
-        )
-    told = [_remark(row["name"], r) for row in found["models"] for r in row["remarks"]]
-    return Group(table, *([""] if told else []), *told, _ended(found))
-
-
-def _remark(name: str, remark: dict[str, str]) -> str:
-    style, mark = ("red", "✗") if remark["weight"] == "stop" else ("yellow", "·")
-    return f"[{style}]{mark}[/] {escape(name)}: {escape(remark['text'])}"
+    """Return the library as a table by provider, remarks below it."""
+    told = list(remark_lines(found["models"]))
+    return Group(Library(found["models"]), *([""] if told else []), *told, _ended(found))
 
 
 def _ended(found: dict[str, Any]) -> str:
@@ -189,28 +207,16 @@ def _ended(found: dict[str, Any]) -> str:
     return f"\n{text}  [dim]{escape(Path(found['catalog']).name)}[/]"
 
 
-def price_text(price: dict[str, Any] | None) -> str:
-    """Return a price for people, e.g. ``$0.03 an image``."""
-    if price is None:
-        return "none known"
-    unit = {
-        "image": "an image",
-        "megapixel": "a megapixel",
-        "gpu_second": "a GPU-second",
-        "token": "an image at most, by tokens",
-    }
-    if price["per"] == "credit":
-        return f"${price['usd'] * price['credits']:.4g} ({price['credits']:g} credits)"
-    return f"${price['usd']:.4g} {unit[price['per']]}"
-
-
 def render_verified(found: dict[str, Any]) -> RenderableType:
-    """Return what the providers answered, a line each."""
-    lines = []
+    """Return what the providers answered; what is said of several models stands in one line."""
+    told: dict[tuple[str, str], list[str]] = {}
     for row in found["models"]:
-        mark = "[green]✓[/]" if row["ok"] else "[red]✗[/]"
-        told = "; ".join(remark["text"] for remark in row["remarks"]) or "as the catalog says"
-        lines.append(f"{mark} {escape(row['name'])}: {escape(told)}")
+        mark = "[red]✗[/]" if not row["ok"] else "[green]✓[/]" if row["asked"] else "[dim]·[/]"
+        text = "; ".join(remark["text"] for remark in row["remarks"]) or "as the catalog says"
+        told.setdefault((mark, text), []).append(row["name"])
+    lines = [
+        f"{mark} {escape(', '.join(names))}: {escape(text)}" for (mark, text), names in told.items()
+    ]
     if not lines:
         lines.append("no model of the catalog lies at a provider: nobody was asked")
     if found["left_out"]:

@@ -221,6 +221,7 @@ def listed(
                 "pin": model.pin,
                 "price": None if model.price is None else model.price.model_dump(mode="json"),
                 "licence": None if model.licence is None else model.licence.model_dump(mode="json"),
+                "key_env": model.key_env,
                 "retires": None if model.retires is None else str(model.retires),
                 "successor": model.successor,
                 "serves": list(uses.get(model.name, ())),

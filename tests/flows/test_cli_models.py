@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,3 +102,40 @@ def test_a_model_that_is_not_there_is_refused(light_imagegate: Command, catalog:
     assert done.code == 2
     assert "no model 'bald-1'" in done.err
     assert "bold-1" in done.err
+
+
+@pytest.mark.parametrize("columns", [100, 160])
+def test_the_shipped_library_is_read_at_once(light_imagegate: Command, columns: int) -> None:
+    done = light_imagegate("models", COLUMNS=str(columns))
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    shown = light_imagegate("models", "--json").json["models"]
+    for row in shown:
+        # Names stay whole at the start of a line, each once.
+        assert sum(line.split()[:1] == [row["name"]] for line in lines) == 1, row["name"]
+    # A key is missed once for a provider, not for each model.
+    keys = {(row["endpoint"], row["key_env"]) for row in shown if row["key_env"]}
+    assert done.out.count("is not set") <= len(keys) + 1
+    assert "· the price is" in done.out or "look it up again" in done.out
+    assert max(map(len, lines)) <= columns
+
+
+def test_a_server_of_this_machine_that_does_not_run_is_no_failure(
+    light_imagegate: Command, tmp_path: Path, catalog: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+    read = yaml.safe_load(catalog.read_text())
+    read["models"] = [
+        read["models"][0],
+        read["models"][2] | {"name": "own", "endpoint": endpoint, "protocol": "automatic1111"},
+    ]
+    catalog.write_text(yaml.safe_dump(read))
+    asked = ("models", "verify", "--catalog", str(catalog))
+    done = light_imagegate(*asked, BOLD_KEY="right-key")
+    assert done.code == 0, done.out
+    assert f"· own: not running at {endpoint}" in " ".join(done.out.split())
+    named = light_imagegate(*asked, "own", BOLD_KEY="right-key")
+    assert named.code == 2
+    assert "✗ own: not running" in named.out
