@@ -114,10 +114,10 @@ def test_the_demonstration_keeps_its_digests() -> None:
 
 def test_the_hosted_mix_uses_gemini_for_text_and_stability_for_drafts() -> None:
     mix = load_mix(DEPLOYMENTS / "mixes" / "hosted.yaml", CATALOG)
-    case = Case(case_id="c", prompt="a kite", subtask="fast", width=4000, height=4000)
+    case = Case(case_id="c", prompt="a kite", subtask="fast", width=4096, height=4096)
     draft, larger = steps(mix, case)
     assert (draft.model.model_id, larger.model.model_id) == ("sd3.5-large-turbo", "fast")
-    assert (draft.width, larger.width) == (1000, 4000)
+    assert (draft.width, larger.width) == (1024, 4096)
     (text,) = steps(mix, case.model_copy(update={"subtask": "typography"}))
     assert text.model.protocol == "gemini"
 
