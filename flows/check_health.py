@@ -73,8 +73,10 @@ def _measure_once(home: Path, watcher: Watcher) -> HealthRecord:
         ) from None
 
 
-def make_shipped(path: Path, pictures: int, on_done: Callable[[int], None]) -> dict[str, Any]:
-    """Measure ``pictures`` drawings for the record that ships with the code.
+def make_shipped(
+    path: Path, pictures: int, good: int, on_done: Callable[[int], None]
+) -> dict[str, Any]:
+    """Measure ``pictures`` drawings, and ``good`` ones more, for the record that ships.
 
     Returns:
         The table as :func:`examine_checks` gives it.
@@ -83,7 +85,7 @@ def make_shipped(path: Path, pictures: int, on_done: Callable[[int], None]) -> d
         OSError: The file cannot be written.
         BrokenProcessPool: A process died while measuring; what was measured is kept.
     """
-    record = make_record(path, pictures, everywhere=True, on_done=on_done)
+    record = make_record(path, pictures, good=good, everywhere=True, on_done=on_done)
     counts = record.counts(second_reader=record.second_reader) or ()
     return _table(counts, record.pictures, SEED) | {"record": str(path)}
 

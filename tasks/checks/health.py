@@ -70,6 +70,8 @@ class HealthRecord:
     asked: int
     pictures: int
     checks: tuple[CheckHealth, ...]
+    #: Of those asked, the last so many were only shown as they are, without a defect.
+    good: int = 0
 
     @property
     def whole(self) -> bool:
@@ -164,18 +166,20 @@ def make_record(
     path: Path,
     pictures: int,
     *,
+    good: int = 0,
     everywhere: bool = False,
     workers: int | None = None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> HealthRecord:
-    """Measure the first ``pictures`` drawings and keep the counts in a file.
+    """Measure the first drawings of the row and keep the counts in a file.
 
     What a run before left there of the same version is not measured again, also when that one was
     interrupted.
 
     Args:
         path: The file.
-        pictures: How many drawings; must not depend on what was found.
+        pictures: In how many drawings defects are planted; must not depend on what was found.
+        good: How many more are shown as they are: false alarms are rare, and cheap to look for.
         everywhere: Measure also for machines without a second reader, where this one has it.
         workers: Processes; one a core by default.
         on_done: Called with the number of drawings done so far.
@@ -185,25 +189,25 @@ def make_record(
         BrokenProcessPool: A process died while measuring.
     """
     here, confirmed = version(), second_reader()
+    new = HealthRecord(here, confirmed, pictures + good, 0, (), good)
     known = read(path, here)
-    if known is None or known.pictures > pictures or known.second_reader != confirmed:
-        known = HealthRecord(here, confirmed, pictures, 0, ())
+    # Counts of another plan are thrown away: they may be why it was changed.
+    if known is None or dataclasses.replace(known, pictures=0, checks=()) != new:
+        known = new
     start, before = known.pictures, known.checks
     on_done(start)
     parts = measured(
-        range(start, pictures),
+        range(start, new.asked),
         every_kind=False,
         whole_suite=True,
         one_reader=everywhere and confirmed,
+        good_from=pictures,
         workers=workers,
     )
     for done, found in parts:
-        known = HealthRecord(here, confirmed, pictures, start + done, added(before, found))
+        known = dataclasses.replace(new, pictures=start + done, checks=added(before, found))
         write(path, known)
         on_done(known.pictures)
-    if known.asked != pictures:
-        known = dataclasses.replace(known, asked=pictures)
-        write(path, known)
     return known
 
 
@@ -273,14 +277,21 @@ def measured(
     curve: bool = False,
     whole_suite: bool = False,
     one_reader: bool = False,
+    good_from: int | None = None,
     workers: int | None = None,
 ) -> Iterator[tuple[int, tuple[CheckHealth, ...]]]:
     """Yield how many drawings are done and what was found in them, part by part.
 
-    ``whole_suite`` adds the entry :data:`ANY`, and ``one_reader`` those of :data:`ONE_READER`; the
-    rest is as in :func:`measure_drawings`.
+    ``whole_suite`` adds the entry :data:`ANY`, and ``one_reader`` those of :data:`ONE_READER`. In
+    drawings from number ``good_from`` on nothing is planted. The rest is as in
+    :func:`measure_drawings`.
     """
-    units = [numbers[start : start + _UNIT] for start in range(0, len(numbers), _UNIT)]
+    middle = numbers.stop if good_from is None else max(good_from, numbers.start)
+    units = [
+        range(start, min(start + _UNIT, part.stop))
+        for part in (range(numbers.start, middle), range(middle, numbers.stop))
+        for start in part[::_UNIT]
+    ]
     names = None if checks is None else tuple(checks)
     most = max(1, min(workers or os.cpu_count() or 1, len(units)))
     context = multiprocessing.get_context("spawn")
@@ -288,7 +299,17 @@ def measured(
     done = 0
     with ProcessPoolExecutor(most, context, _single_threaded) as pool:
         jobs = [
-            pool.submit(measure_unit, seed, unit, names, every_kind, curve, whole_suite, one_reader)
+            pool.submit(
+                measure_unit,
+                seed,
+                unit,
+                names,
+                every_kind,
+                curve,
+                whole_suite,
+                one_reader,
+                planting=unit.start < middle,
+            )
             for unit in units
         ]
         try:
@@ -314,17 +335,31 @@ def measure_unit(
     curve: bool = False,
     whole_suite: bool = True,
     one_reader: bool = False,
+    *,
+    planting: bool = True,
 ) -> tuple[CheckHealth, ...]:
-    """Measure some drawings of a row in this process; arguments as in :func:`measured`."""
+    """Measure some drawings of a row in this process; arguments as in :func:`measured`.
+
+    Without ``planting`` the drawings are only shown to the checks as they are.
+    """
     from tasks.checks.planted_good import drawn
 
+    def measure(names: Collection[str] | None) -> tuple[CheckHealth, ...]:
+        plants = goods if planting else []
+        found = planted.measure(plants, names, seed=seed, every_kind=every_kind, curve=curve)
+        if planting:
+            return found
+        shown = planted.look_at_good(goods, [one.check for one in found])
+        pairs = zip(found, shown, strict=True)
+        return tuple(dataclasses.replace(one, clean=clean) for one, clean in pairs)
+
     goods = [drawn(seed, number) for number in numbers]
-    found = planted.measure(goods, checks, seed=seed, every_kind=every_kind, curve=curve)
+    found = measure(checks)
     if whole_suite:
         found = (*found, CheckHealth(ANY, _flagged(goods)))
     if one_reader:
         with _alone():
-            text = planted.measure(goods, [_CONFIRMED], seed=seed, every_kind=every_kind)
+            text = measure([_CONFIRMED])
         # The goods have the other checks' verdicts from before, and the reader's of now.
         again = (*text, CheckHealth(ANY, _flagged(goods)))
         found = (*found, *(renamed(one, one.check + ONE_READER) for one in again))

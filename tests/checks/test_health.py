@@ -74,6 +74,10 @@ def test_a_record_is_made_once_and_goes_on_where_it_was_interrupted(
     monkeypatch.setattr(health.planted, "VERSION", "another")
     assert known_record(tmp_path, none) is None
     assert make_record(path, 5).pictures == 5
+    # Whoever wants more than was planned starts anew: what was found may be the reason.
+    assert make_record(path, 10).pictures == 10
+    assert make_record(path, 5, good=5).good == 5
+    assert asked[2:] == [range(5), range(10), range(10)]
 
 
 def test_the_shipped_record_is_used_while_it_is_of_this_version(tmp_path: Path) -> None:
@@ -115,6 +119,15 @@ def test_a_record_holds_for_machines_without_a_second_reader_what_it_measured_fo
     assert known_record(tmp_path, shipped) is not None
     monkeypatch.setattr(health, "second_reader", lambda: True)
     assert known_record(tmp_path, shipped) is None
+
+
+def test_good_drawings_are_shown_without_a_defect_and_counted_with_the_others() -> None:
+    some = ("geometry.size", "composition.blank")
+    parts = dict(health.measured(range(9), seed=5, checks=some, good_from=2, workers=1))
+    assert list(parts) == [2, 7, 9]
+    for one in parts[9]:
+        assert (one.clean.clean, one.clean.alarms) == (9, 0)
+        assert (one.found, one.planted) == (2, 2)
 
 
 def test_one_reader_alone_is_measured_on_the_same_drawings(
