@@ -11,6 +11,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tasks.check_rules import CheckRules
     from tasks.checks.manifest import Entry
     from tasks.checks.pool import CheckPool
+    from tasks.checks.truth import Seen
     from tasks.records import ImageReport
 
 #: Pictures handed to each worker ahead of the one that is printed next.
@@ -100,15 +102,44 @@ def check(
     extras = Extras(rules, load_settings().plugins) if policy else Extras()
     require(extras)
     console = Console(stderr=True, highlight=False)
-    seen: list[Checked] = []
+    kept = _Kept()
     with CheckPool(workers, extras=extras) as pool, _progress(console, len(entries)) as advance:
         for one in _judged(entries, pool, rules, advance):
-            seen.append(one)
+            kept.add(one)
             if as_json:
                 _write(line(one))
-    _summary(console, seen, as_json=as_json)
-    verdicts = {one.verdict for one in seen}
-    raise typer.Exit(1 if "fail" in verdicts else max((_EXIT[v] for v in verdicts), default=0))
+    _summary(console, kept, as_json=as_json)
+    found = kept.verdicts
+    raise typer.Exit(1 if found["fail"] else max((_EXIT[v] for v in found), default=0))
+
+
+@dataclass
+class _Kept:
+    """What is kept of the pictures for the end: of a good one among thousands, a count."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    #: The first pictures in full.
+    first: list[Checked] = field(default_factory=list)
+    #: Rows of pictures without a label that do not pass.
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    #: What people and the checks say of pictures with a label, and those where they differ.
+    labelled: list[tuple[bool, Seen]] = field(default_factory=list)
+    missed: list[Checked] = field(default_factory=list)
+
+    def add(self, one: Checked) -> None:
+        """Take the next picture in."""
+        from flows.check_show import row
+        from tasks.checks.truth import seen
+
+        self.verdicts[one.verdict] += 1
+        if len(self.first) <= _MOST_CARDS:
+            self.first.append(one)
+        if (truth := one.entry.truth) is not None:
+            self.labelled.append((truth.good, seen(truth.of, one.report, one.verdict)))
+            if one.miss is not None:
+                self.missed.append(one)
+        elif one.verdict != "pass":
+            self.rows.append(row(one))
 
 
 def _judged(
@@ -162,7 +193,7 @@ def _write(value: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _summary(console: Console, seen: Sequence[Checked], *, as_json: bool) -> None:
+def _summary(console: Console, kept: _Kept, *, as_json: bool) -> None:
     """Say how many passed, and for people what is wrong with the others.
 
     With ``--json`` it goes to stderr: the same is in the lines, for programs.
@@ -171,44 +202,31 @@ def _summary(console: Console, seen: Sequence[Checked], *, as_json: bool) -> Non
 
     from flows.check_show import card, misses_table, score_words
     from tasks.checks.truth import score
-    from tasks.checks.truth import seen as said_of
 
     out = console if as_json else Output(highlight=False)
     if not out.is_terminal:
         out.width = _WIDTH  # A file or a pipe has no width: the tables must stay readable.
-    tally = Counter(one.verdict for one in seen)
-    labelled = [one for one in seen if one.entry.truth is not None]
-    if labelled:
-        missed = [one for one in labelled if one.miss is not None]
-        if missed:
-            out.print(misses_table(missed))
-        pairs = [
-            (truth.good, said_of(truth.of, one.report, one.verdict))
-            for one in labelled
-            if (truth := one.entry.truth) is not None
-        ]
-        out.print(f"{len(missed)} misses; {score_words(score(pairs))}", markup=False)
-    if not as_json and len(seen) <= _MOST_CARDS:
-        for one in seen:
+    if kept.labelled:
+        if kept.missed:
+            out.print(misses_table(kept.missed))
+        words = score_words(score(kept.labelled))
+        out.print(f"{len(kept.missed)} misses; {words}", markup=False)
+    total = kept.verdicts.total()
+    if not as_json and total <= _MOST_CARDS:
+        for one in kept.first:
             for part in card(one):
                 out.print(part, soft_wrap=not out.is_terminal)
     elif not as_json:
-        _failures(out, [one for one in seen if one.entry.truth is None])
-    out.print(
-        f"{len(seen)} picture{'' if len(seen) == 1 else 's'}: {tally['pass']} pass, "
-        f"{tally['fail']} fail, {tally['unmeasured']} unmeasured",
-        markup=False,
-    )
+        _failures(out, kept.rows)
+    counts = ", ".join(f"{kept.verdicts[name]} {name}" for name in _EXIT)
+    out.print(f"{total} picture{'' if total == 1 else 's'}: {counts}", markup=False)
 
 
-def _failures(out: Console, seen: Sequence[Checked]) -> None:
+def _failures(out: Console, rows: Sequence[tuple[str, ...]]) -> None:
     """Print the table of the pictures that do not pass."""
     from rich.table import Table
     from rich.text import Text
 
-    from flows.check_show import row
-
-    rows = [row(one) for one in seen if one.verdict != "pass"]
     if rows:
         table = Table("verdict", "picture", "what was found", show_lines=True)
         for verdict, name, told in rows[:_MOST_ROWS]:
