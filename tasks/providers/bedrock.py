@@ -182,7 +182,7 @@ class BedrockProvider(HttpAdapter):
             fast = "fast-upscale" in request.model.model_id
             scale = 4.0 if fast else (4 * _MEGAPIXEL / (source[0] * source[1])) ** 0.5
             return round(source[0] * scale), round(source[1] * scale)
-        if request.operation == "edit":
+        if request.operation == "edit" or family_of(request.model) is None:
             ratio = source[0] / source[1]
         else:
             aspect = self.capabilities(request.model).aspect_for(request.width, request.height)
