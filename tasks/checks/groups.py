@@ -17,6 +17,9 @@ from tasks.records import Arm, Case, Finding, ImageReport
 #: Cases and reports of one arm.
 Members = Sequence[tuple[Case, ImageReport]]
 Found = dict[str, tuple[Finding, ...]]
+#: How much farther than the baseline's own repeats a repeat may stray: a handful of them does not
+#: show how far they go.
+_SLACK = 1.25
 
 
 def group_findings(
@@ -135,7 +138,7 @@ def repeat_tolerance(baseline: Members, rules: ConsistencyRules) -> float | None
         return rules.repeat_palette
     groups = [[seen for _, seen in group] for group in _repeat_groups(baseline).values()]
     own = consistency.tolerance_from(groups)
-    return None if own is None else max(own, rules.repeat_floor)
+    return None if own is None else max(_SLACK * own, rules.repeat_floor)
 
 
 def _repeat_groups(members: Members) -> dict[str, list[tuple[str, Look]]]:
