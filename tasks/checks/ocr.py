@@ -13,6 +13,7 @@ import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.checks.text_match import keys
+from tasks.checks.text_match import TILTED, keys
 
 #: Detector: probability of text above which a pixel counts, mean probability of a box, and by how
 #: much the shrunken box grows back; the values that the models were published with.
@@ -274,19 +275,37 @@ def _clockwise(corners: Floats) -> Floats:
 
 
 def reading_order(quads: Sequence[Floats]) -> list[Floats]:
-    """Sort boxes into lines from the top, and each line from the left."""
-    rest = sorted(quads, key=lambda q: float(q[:, 1].mean()))
+    """Sort boxes into lines from the top, and each line from the left, as the text is tilted."""
+    angle = _tilt(quads)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    rest = [(quad, quad @ turn) for quad in quads]
+    rest.sort(key=lambda q: float(q[1][:, 1].mean()))
     ordered: list[Floats] = []
     while rest:
-        first = rest[0]
+        first = rest[0][1]
         middle = float(first[:, 1].mean())
         reach = 0.5 * float(first[:, 1].max() - first[:, 1].min())
-        row = [q for q in rest if abs(float(q[:, 1].mean()) - middle) < reach or q is first]
-        row.sort(key=lambda q: float(q[:, 0].min()))
-        ordered.extend(row)
+        row = [q for q in rest if abs(float(q[1][:, 1].mean()) - middle) < reach or q is rest[0]]
+        row.sort(key=lambda q: float(q[1][:, 0].min()))
+        ordered.extend(quad for quad, _ in row)
         taken = {id(q) for q in row}
         rest = [q for q in rest if id(q) not in taken]
     return ordered
+
+
+def _tilt(quads: Sequence[Floats]) -> float:
+    """Return the angle in radians at which most text runs, by length; 0 when it is hardly any."""
+    long = [
+        (math.atan2(top[1], top[0]), math.hypot(*top))
+        for quad in quads
+        for top, side in [(quad[1] - quad[0], quad[3] - quad[0])]
+        if math.hypot(*top) > 2 * math.hypot(*side)
+    ]
+    long.sort()
+    half = sum(length for _, length in long) / 2
+    reached = accumulate(length for _, length in long)
+    angle = next((one for (one, _), sofar in zip(long, reached, strict=True) if sofar >= half), 0.0)
+    return angle if abs(angle) > TILTED else 0.0
 
 
 def crop(rgb: Pixels, quad: Floats, margin: float = 0.0) -> tuple[Pixels, bool]:

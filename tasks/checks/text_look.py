@@ -65,7 +65,7 @@ class Look:
                 self.unread.append(_shape(line.box))
             if line.reading.score >= MIN_SCORE and keys(line.text):
                 self.lines.append(line)
-                self.boxes.append(Box(line.text, *line.box, vertical=line.vertical))
+                self.boxes.append(_boxed(line))
 
     def span(self, number: int) -> range:
         """Return the indices of the boxes of one look."""
@@ -91,6 +91,12 @@ class Look:
     def _settled(self, line: Any, missing: Sequence[str]) -> bool:
         """Say whether a line was surely read, and as nothing like what is missing."""
         return line.reading.score >= SURE and all(foreign(keys(line.text), k) for k in missing)
+
+
+def _boxed(line: Any) -> Box:
+    corners = () if line.vertical else tuple((float(x), float(y)) for x, y in line.quad)
+    left, top, right, bottom = line.box
+    return Box(line.text, left, top, right, bottom, line.vertical, corners)
 
 
 Rectangle = tuple[float, float, float, float]

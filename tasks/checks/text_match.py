@@ -6,10 +6,11 @@ line breaks and how wide spaces are does not matter; every letter, figure and si
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: Signs that differ between keyboards and fonts and mean the same.
 _SAME = str.maketrans(
@@ -37,6 +38,11 @@ _THAI_AM = re.compile("([\u0e48-\u0e4b])(\u0e4d)")
 #: Marks so small that specks and ornaments are read as them.
 _MARKS = frozenset(".,'`\"·:;|_~^-*")
 _IGNORED = {"Cf", "Cc", "Zs", "Zl", "Zp"}
+
+
+#: Lines tilted by more than the first angle, and alike within the second, are compared as if they
+#: stood upright; in radians.
+TILTED, ALIGNED = 0.05, 0.2
 
 
 def keys(text: str) -> str:
@@ -93,6 +99,24 @@ class Box:
     right: float
     bottom: float
     vertical: bool = False
+    #: Corners of a line that may be tilted, clockwise from where it begins; empty: it is upright.
+    corners: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def tilt(self) -> float:
+        """Angle of the line in radians, clockwise."""
+        if not self.corners:
+            return 0.0
+        (left, top), (right, bottom) = self.corners[:2]
+        return math.atan2(bottom - top, right - left)
+
+    def turned(self, angle: float) -> Box:
+        """Return the box in the picture turned back by an angle."""
+        cos, sin = math.cos(angle), math.sin(angle)
+        turned = [(x * cos + y * sin, y * cos - x * sin) for x, y in self.corners]
+        across, down = zip(*turned, strict=True)
+        left, top, right, bottom = min(across), min(down), max(across), max(down)
+        return replace(self, left=left, top=top, right=right, bottom=bottom, corners=())
 
     @property
     def height(self) -> float:
@@ -118,6 +142,10 @@ class Box:
         """Say whether a reader may come to ``other`` after this box."""
         if self.vertical and other.vertical:
             return True  # Columns run from the right in some languages and from the left in others.
+        tilts = self.tilt, other.tilt
+        if min(map(abs, tilts)) > TILTED and abs(tilts[0] - tilts[1]) < ALIGNED:
+            angle = sum(tilts) / 2
+            return self.turned(angle).before(other.turned(angle))
         if self.same_row(other):
             return (other.left + other.right) > (self.left + self.right)
         return (other.top + other.bottom) > (self.top + self.bottom)

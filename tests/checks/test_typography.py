@@ -143,6 +143,15 @@ def test_a_line_that_runs_up_or_down_is_read(turn: int) -> None:
     assert judged(canvas, "Good Marning").verdict == "fail"
 
 
+@pytest.mark.parametrize("turn", [-14, 14])
+def test_lines_that_are_tilted_follow_one_another(turn: int) -> None:
+    plate = poster("Summer", "Sale").crop((20, 92, 240, 240))
+    image = Image.new("RGB", (512, 384), "white")
+    image.paste(plate.rotate(turn, expand=True, fillcolor="white"), (120, 60))
+    assert judged(image, "Summer Sale").verdict == "pass"
+    assert judged(image, "Sale Summer").verdict == "fail"
+
+
 def test_words_beside_a_frame_do_not_disturb_it() -> None:
     image = Image.new("RGB", (640, 320), "white")
     pen = ImageDraw.Draw(image)
