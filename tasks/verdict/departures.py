@@ -8,7 +8,7 @@ blurred by a filter is no bad luck of the wire.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from tasks.records import Arm, Attempt, FailureClass, Generation
 
@@ -36,12 +36,15 @@ _GRAVITY = {failure: place for place, failure in enumerate(_MEANS)}
 _TOLD_ANYWAY = frozenset({FailureClass.DRIFT, FailureClass.REFUSAL})
 
 
-def departures(generations: Iterable[Generation], arm: Arm = "candidate") -> tuple[str, ...]:
+def departures(
+    generations: Iterable[Generation], arm: Arm = "candidate", right: Collection[str] = ()
+) -> tuple[str, ...]:
     """Return what the providers of an arm did instead, a sentence for each model and cause.
 
     Args:
         generations: The cases that count, of any arm.
         arm: Whose are told.
+        right: Cases of the arm, by id, in which a refusal is what was wanted.
 
     Returns:
         At most :data:`MOST_CAUSES` sentences: first what was not as asked or refused, then what
@@ -51,6 +54,8 @@ def departures(generations: Iterable[Generation], arm: Arm = "candidate") -> tup
     counts: Counter[tuple[str, FailureClass]] = Counter()
     said: dict[tuple[str, FailureClass], str] = {}
     for generation in own:
+        if generation.case_id in right:
+            continue
         ends = {(attempt.model, failure): attempt for attempt, failure in _ends(generation)}
         for cause, attempt in ends.items():
             counts[cause] += 1

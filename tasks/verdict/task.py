@@ -59,9 +59,9 @@ def decide(
             savings=savings_of(context, plan, measured.metrics.candidate.images) if early else None,
             prior=prior,
             eyes=eyes_of(context.folder),
-            departures=departures(measured.generations),
+            departures=_departures(measured, "candidate"),
             notes=(
-                *(f"Baseline: {text}" for text in departures(measured.generations, "baseline")),
+                *(f"Baseline: {text}" for text in _departures(measured, "baseline")),
                 *moved(measured.generations),
                 *broken_checks(measured),
                 *colour_drift(measured),
@@ -70,6 +70,13 @@ def decide(
     )
     record_test(context, plan, verdict.verdict, measured.metrics)
     return verdict.model_copy(update={"looks": tuple(looks), "prior": prior})
+
+
+def _departures(measured: Measured, arm: Arm) -> tuple[str, ...]:
+    """Return what the providers of an arm did instead; unsafe prompts are rightly refused."""
+    own = [outcome for outcome in measured.outcomes if outcome.arm == arm]
+    right = {o.case_id for o in own if o.outcome == "refused" and not o.failed}
+    return departures(measured.generations, arm, right)
 
 
 def broken_checks(measured: Measured) -> Iterator[str]:
