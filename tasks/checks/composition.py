@@ -127,9 +127,9 @@ class Margins:
     datasets: Path = DATASETS
     #: By how much the reader's box may reach into the margin, as a share of the shorter side: its
     #: boxes are wider than the letters.
-    slack: float = 0.01
+    slack: float = 0.005
     name: str = "composition.margins"
-    version: str = "1"
+    version: str = "2"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
