@@ -41,9 +41,9 @@ def eyesight(found: Planted | None) -> dict[str, Any] | None:
         if alarms is None
         else f"{_up(alarms.alarms_upper(RISK))} ({alarms.alarms:,} of {alarms.clean:,})",
         "words": (
-            f"Before this run defects were planted in {found.pictures:,} drawings, and in "
-            f"{found.done:,} drawings of this run alone by the very processes that judged its "
-            "pictures."
+            f"Before this run the checks were shown {found.pictures:,} drawings, as they are and "
+            f"with defects planted in them, and now {found.done:,} drawings of this run alone, by "
+            "the very processes that judged its pictures."
         ),
         "problem": None if seen.problem is None else visible(seen.problem),
     }

@@ -280,6 +280,6 @@ def test_it_shows_what_the_checks_see(view: ReportView) -> None:
     assert "<script>died" not in html
     text = " ".join(" ".join(page.text).split())
     assert "1 of 10 drawings were not judged: <script>died</script>" in text
-    assert "defects were planted in 400 drawings, and in 9 drawings of this run alone" in text
+    assert "shown 400 drawings, as they are and with defects planted in them, and now 9 " in text
     assert "at most 2.0 % (3 of 400) good drawings bad" in text
     assert "upscale.halos" not in text.partition("What the checks see")[2].partition("Mixes")[0]
