@@ -141,7 +141,7 @@ def test_lone_surrogates_are_replaced_and_controls_kept():
     assert row.expected_text == ("x\ufffd",)
 
 
-# The first text of a fresh checkout takes seconds on a busy machine: the table of characters is made.
+# The first text of a fresh checkout takes seconds on a busy machine: characters are tabled then.
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     st.fixed_dictionaries(
