@@ -123,6 +123,9 @@ class Change:
     #: Colour of the highlights of the picture and of the upload; zero is neutral.
     tint: Floats
     tint_before: Floats
+    #: Colour of what is nearly neutral, in the picture and in the upload.
+    grey: Floats
+    grey_before: Floats
 
 
 def change(both: Overlay) -> Change | None:
@@ -151,7 +154,15 @@ def change(both: Overlay) -> Change | None:
         agreed=float((along > length / 2).mean()),
         tint=_tint(one),
         tint_before=_tint(two),
+        grey=_middle(one[seen]),
+        grey_before=_middle(two[seen]),
     )
+
+
+def _middle(pixels: Floats) -> Floats:
+    """Return the median colour of pixels, as logarithms around zero."""
+    logs = np.log(pixels + 4)
+    return np.asarray(np.median(logs - logs.mean(axis=1, keepdims=True), axis=0))
 
 
 def _tint(pixels: Floats) -> Floats:
