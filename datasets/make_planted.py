@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE.parent))
 
 #: In how many drawings defects are planted, and how many more are shown as they are; chosen for the
 #: time, and before anything was found.
-PICTURES, GOOD = 700, 1_000
+PICTURES, GOOD = 500, 1_200
 
 
 def main() -> int:

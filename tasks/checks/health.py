@@ -34,7 +34,7 @@ from tasks.settings import DATASETS
 
 #: The row of drawings that a record counts; runs, the tests and the docs use other seeds.
 SEED = 20_000
-#: Drawings of a record that a machine makes for itself. One costs about 0.65 CPU seconds.
+#: Drawings of a record that a machine makes for itself. One costs one to two CPU seconds.
 FIRST = 100
 #: Ends the names of entries that count what one reader alone gives.
 ONE_READER = " (one reader)"
