@@ -172,6 +172,11 @@ class CheckRules(_Strict):
     #: Text in a picture that nobody asked for, where text was asked for and read. ``report``: it
     #: is shown beside the picture. ``failure``: such a picture fails.
     extra_text: Literal["report", "failure"] = "report"
+    #: Good pictures that the checks call bad. ``confirm``: a flag that a second reader contradicts
+    #: does not count, and what is left counts as it stands: a build is rather rolled back once too
+    #: often. ``allow``: every limit that rolls back is raised by the bound of all false alarms on
+    #: record, so that they cannot be the reason; bad builds are then proven bad far later.
+    false_alarms: Literal["confirm", "allow"] = "confirm"
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -181,6 +186,8 @@ class CheckRules(_Strict):
             shown.pop("consistency", None)
         if self.extra_text == "report":
             shown.pop("extra_text", None)
+        if self.false_alarms == "confirm":
+            shown.pop("false_alarms", None)
         return shown
 
     @model_validator(mode="after")

@@ -8,9 +8,10 @@ here.
 
 Where defects were planted, every proof for PROMOTE is about the failures that the checks can see:
 its boundary is lowered by one bound of their sensitivity, whose risk is taken off ``beta`` once.
-And every proof for ROLLBACK allows for good pictures that the checks call bad: its limit is raised
-by one bound of their false alarms, whose risk is taken off ``alpha`` once. The comparison with the
-baseline needs no such allowance, as both arms have the same false alarms.
+Where the policy asks for it (``checks.false_alarms: allow``) every proof for ROLLBACK allows for
+good pictures that the checks call bad: its limit is raised by one bound of their false alarms,
+whose risk is taken off ``alpha`` once. The comparison with the baseline needs no such allowance, as
+both arms have the same false alarms.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def raised(policy: Policy, alarms: Sensitivity | None) -> tuple[Policy, float]:
 
 def alarm_bound(policy: Policy, alarms: Sensitivity | None) -> Adjusted | None:
     """Return what the headline's FAIL test is tested against; ``None`` for the limit as it is."""
-    if alarms is None:
+    if alarms is None or policy.checks.false_alarms == "confirm":
         return None
     return adjusted_fail(policy.failure.limit, [alarms], policy.failure.alpha, confirmed=False)
 

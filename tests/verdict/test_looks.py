@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from tasks import retests as ledger
+from tasks.check_rules import CheckRules
 from tasks.checks.live import write_planted
 from tasks.context import RunContext
 from tasks.expectations.limits import limits_by_figures
@@ -226,6 +227,7 @@ def test_guards_and_finished_cases_of_a_state_leave_extra_cases_out(
         sampling=Sampling(cases=30, shard_size=10),
         slices=SliceRule(min_images=5),
         limits=(Limit(measure="defect_rate", max=0.05, on_breach="rollback"),),
+        checks=CheckRules(false_alarms="allow"),
     )
     plan = plans.plan(30, 30, policy=policy)
     bad = {case.case_id for case in plan.reserve}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from scipy.stats import binom
 
+from tasks.check_rules import CheckRules
 from tasks.policy import FailureRule, Limit, PairedRule, Policy, SliceRule
 from tasks.records import (
     Accounts,
@@ -28,6 +29,9 @@ from tests.verdict.test_decide import (
     piece,
     said,
 )
+
+#: Allows for false alarms of the checks.
+WARY = CheckRules(false_alarms="allow")
 
 
 def test_the_margin_to_the_baseline_rolls_back_and_any_difference_is_a_warning() -> None:
@@ -159,7 +163,9 @@ def test_false_alarms_raise_every_limit_on_what_the_checks_say_and_no_other() ->
     """2 of 300 good pictures flagged: a measured rate just above the limit is no proof."""
     alarms = Sensitivity("any check", 0, 0, 2, 300)
     policy = Policy(
-        slices=SliceRule(critical=("locale=th",)), paired=PairedRule(required=True, margin=0.05)
+        slices=SliceRule(critical=("locale=th",)),
+        paired=PairedRule(required=True, margin=0.05),
+        checks=WARY,
     )
     state = {"slices": (piece("locale=th", 6, 40),), "metrics": paired(3, 0, 400)}
     state |= {"policy": policy, "judged": ("locale=th",)}
@@ -188,22 +194,36 @@ def test_false_alarms_raise_every_limit_on_what_the_checks_say_and_no_other() ->
 def test_a_rollback_tells_of_true_failures_at_the_risk_of_test_and_bound() -> None:
     alarms = Sensitivity("any check", 0, 0, 10, 1000)
     for failures in range(8, 60):
-        verdict = decide(gate(failures, 240, alarms=alarms))
+        verdict = decide(gate(failures, 240, policy=Policy(checks=WARY), alarms=alarms))
         headline = verdict.tests[0]
         # The end that is told and the proof agree.
         assert headline.failed == (headline.lower >= 0.02)
         if headline.failed:
             assert "fail with 97.25 % confidence" in verdict.reasons[0]
-    assert named(gate(60, 240, alarms=alarms)) == "ROLLBACK"
+    wary = Policy(checks=WARY)
+    assert named(gate(60, 240, policy=wary, alarms=alarms)) == "ROLLBACK"
     # Without good pictures shown to the checks, flags prove nothing.
-    assert named(gate(240, 240, alarms=Sensitivity("any check", 0, 0))) == "HOLD"
+    none = Sensitivity("any check", 0, 0)
+    assert named(gate(240, 240, policy=wary, alarms=none)) == "HOLD"
+
+
+def test_by_default_flags_count_as_they_stand() -> None:
+    for failures in range(0, 60, 3):
+        plain, told = (
+            decide(gate(failures, 240, alarms=alarms))
+            for alarms in (None, Sensitivity("any check", 0, 0, 30, 100))
+        )
+        assert plain == told
+    assert Policy().model_dump() == Policy(checks=CheckRules(false_alarms="confirm")).model_dump()
+    assert "checks" not in Policy().model_dump()
+    assert Policy(checks=WARY).model_dump()["checks"]["false_alarms"] == "allow"
 
 
 def test_limits_that_are_raised_above_promote_below_are_no_error() -> None:
     alarms = Sensitivity("any check", 0, 0, 10, 200)
     checks = (Sensitivity("layout.box", 299, 300),)
     for mode in ("anytime", "calibrated"):
-        policy = Policy(failure=FailureRule(limit=0.03, promote_below=0.03, mode=mode))
+        policy = Policy(failure=FailureRule(limit=0.03, promote_below=0.03, mode=mode), checks=WARY)
         assert named(gate(0, 240, policy=policy, checks=checks, alarms=alarms)) == "PROMOTE"
         assert named(gate(60, 240, policy=policy, checks=checks, alarms=alarms)) == "ROLLBACK"
 
@@ -229,7 +249,7 @@ def test_a_build_at_the_limit_is_rolled_back_at_the_promised_risk(
         chance = binom.pmf(seen, clean, alarms)
         if chance < 1e-7:
             continue
-        policy, _ = raised(Policy(), Sensitivity("any check", 0, 0, seen, clean))
+        policy, _ = raised(Policy(checks=WARY), Sensitivity("any check", 0, 0, seen, clean))
         at = -math.log(policy.failure.alpha * HEADLINE_SHARE)
         risk += chance * fail_error(policy.failure.limit, at, most, flagged)
     assert risk <= alpha * HEADLINE_SHARE + alpha / 10
