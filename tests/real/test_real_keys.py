@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from tasks.records import FailureClass
-from tests.conftest import ROOT, Command, Done
+from tests.conftest import ROOT, Command, Done, clean_environment
 from tests.fakes import (
     bedrock_server,
     bfl_server,
@@ -135,11 +135,15 @@ class Left:
     places: dict[str, bytes]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def left(
-    imagegate: Command, prefect_home: Path, prefect_server: str, tmp_path: Path
+    prefect_home: Path, prefect_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Left]:
     save_block(prefect_home, prefect_server)
+    tmp_path = tmp_path_factory.mktemp("keys")
+    served_by = {"PREFECT_HOME": str(prefect_home), "PREFECT_API_URL": prefect_server}
+    home = {"IMAGEGATE_HOME": str(tmp_path / "home")}
+    imagegate = Command(tmp_path / "home", clean_environment() | served_by | home)
     with ExitStack() as stack:
         # The fakes of the second kit draw 32 pixels a side, which no upscaler makes 512 of.
         bedrock, fal, replicate, bfl = Bedrock(), Fal(), Replicate(), Bfl()
@@ -198,8 +202,7 @@ def save_block(home: Path, server: str) -> None:
         "import sys; from prefect.blocks.system import Secret;"
         f"Secret(value=sys.stdin.read()).save({BLOCK!r}, overwrite=True)"
     )
-    env = Command(home, {"PATH": "/usr/bin:/bin"}).env
-    env |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": server, "HOME": str(home)}
+    env = clean_environment() | {"PREFECT_HOME": str(home), "PREFECT_API_URL": server}
     subprocess.run(
         [sys.executable, "-c", code], input=BLOCK_KEY, text=True, check=True, env=env, cwd=ROOT
     )
@@ -253,6 +256,14 @@ def test_no_key_is_left_anywhere(left: Left) -> None:
         for form in forms(secret):
             where = [name for name, data in left.places.items() if form in data]
             assert not where, (form[:6], where)
+
+
+def test_what_the_providers_did_instead_is_said_where_people_read(left: Left) -> None:
+    (drift,) = (reason for reason in left.result["reasons"] if "is pinned to" in reason)
+    assert "model 'gemini-nano-banana-2.1' did something else than was asked (drift)" in drift
+    report = next(data for name, data in left.places.items() if name.endswith("report.html"))
+    for place in (report, left.places["slack"]):
+        assert b"did something else than was asked" in place
 
 
 def test_a_key_that_was_left_would_be_found() -> None:
