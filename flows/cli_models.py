@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 models = typer.Typer(
     help="The library of trusted models: version, price, licence, end, and what is missing.",
-    epilog="Examples:  imagegate models  ·  imagegate models verify gemini-flash-image",
+    epilog="Examples:  imagegate models  ·  imagegate models verify gemini-3-pro-image",
 )
 
 CatalogFile = Annotated[str, typer.Option("--catalog", help="The library.", metavar="FILE")]
