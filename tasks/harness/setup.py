@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.request import getproxies  # noqa: TID251 - reads the environment, sends nothing
 
 import httpx
 
@@ -13,6 +14,7 @@ from tasks.harness.route import Step
 from tasks.inputs.brands import load_brand
 from tasks.mix.catalog import FOLDER, Model
 from tasks.providers.base import Provider, ProviderFactory
+from tasks.providers.transport import Transport
 from tasks.records import Case
 from tasks.settings import Settings
 
@@ -24,7 +26,15 @@ MOST_UPLOAD = 64 * 1024 * 1024
 
 
 def open_client(connections: int) -> httpx.AsyncClient:
-    """Return the HTTP client of a shard; loopback never goes through a proxy."""
+    """Return the HTTP client of a shard; loopback never goes through a proxy.
+
+    Where the environment names a proxy, other hosts are reached by httpx's own transport, which
+    knows how to speak to one.
+    """
+    ours = Transport(connections, KEEPALIVE_S)
+    # What httpx itself asks; the word "no" is the list of hosts without one.
+    if not set(getproxies()) & {"http", "https", "all"}:
+        return httpx.AsyncClient(transport=ours, follow_redirects=False)
     return httpx.AsyncClient(
         limits=httpx.Limits(
             max_connections=max(1, connections),
@@ -32,7 +42,7 @@ def open_client(connections: int) -> httpx.AsyncClient:
             keepalive_expiry=KEEPALIVE_S,
         ),
         follow_redirects=False,
-        mounts={"all://127.0.0.1": None, "all://localhost": None},
+        mounts={"all://127.0.0.1": ours, "all://localhost": ours},
     )
 
 

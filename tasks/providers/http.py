@@ -234,5 +234,6 @@ class HttpAdapter(Channel):
                 meaning, answer = asset_url(answer, request, text, meaning.facts), found
             else:
                 meaning, answer = fetched(meaning, answer, request, found), found
-        record = Attempt(**self._common(request, trip), **self._answered(answer, meaning))
+        fields = self._common(request, trip) | {"total_s": trip.wire_seconds()}
+        record = Attempt(**fields, **await self._answered(answer, meaning))
         return AttemptResult(record, meaning.image)

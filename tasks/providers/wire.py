@@ -19,6 +19,9 @@ MOST_BODY = 64 * 1024 * 1024
 MOST_CONNECT_S = 10.0
 #: Most bytes of an error body that are read for its message.
 MOST_ERROR_BODY = 64 * 1024
+#: Pieces of a body from this size are kept as they are; a drip of smaller ones is put together,
+#: or millions of them would take many times the memory of the body.
+OWN_PART = 16 * 1024
 
 
 @dataclass(slots=True)
@@ -82,16 +85,25 @@ class Trip:
         self.started_at = started_at or utc_now()
         self.called_at = now() if began is None else began
         self.first_body_at: float | None = None
+        self.ended_at: float | None = None
 
     def note(self, clock: WireClock) -> None:
         """Add an exchange that ended."""
         if self.began is None:
             self.began = clock.started_at
         self.first_body_at = clock.first_body_at
+        self.ended_at = self.now()
 
     def seconds(self) -> float:
         """Return the seconds on the wire until now."""
-        return max(0.0, self.now() - (self.called_at if self.began is None else self.began))
+        return self._since(self.now())
+
+    def wire_seconds(self) -> float:
+        """Return the seconds until the last exchange ended, without what reading it took us."""
+        return self._since(self.now() if self.ended_at is None else self.ended_at)
+
+    def _since(self, until: float) -> float:
+        return max(0.0, until - (self.called_at if self.began is None else self.began))
 
     def ttfb(self) -> float | None:
         """Return the seconds to the first body byte of the last exchange."""
@@ -184,15 +196,21 @@ async def _read(
     chunks: AsyncIterator[bytes], clock: WireClock, timeout_s: float, most: int, cut_is_fault: bool
 ) -> tuple[bytes, tuple[FailureClass, str] | None]:
     """Return the body as far as it came, and why it is not whole when it is not."""
-    body = bytearray()
+    parts: list[bytes | bytearray] = []
+    size = 0
     broken: tuple[FailureClass, str] | None = None
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in chunks:
                 clock.body()
-                body += chunk
-                if len(body) > most:
-                    del body[most:]
+                size += len(chunk)
+                if len(chunk) >= OWN_PART:
+                    parts.append(chunk)
+                elif parts and isinstance(parts[-1], bytearray):
+                    parts[-1] += chunk
+                else:
+                    parts.append(bytearray(chunk))
+                if size > most:
                     if cut_is_fault:
                         broken = (
                             FailureClass.MALFORMED,
@@ -200,13 +218,13 @@ async def _read(
                         )
                     break
     except (TimeoutError, httpx.TimeoutException):
-        broken = (FailureClass.TRANSPORT, f"timed out after {len(body):,} bytes of the body")
+        broken = (FailureClass.TRANSPORT, f"timed out after {size:,} bytes of the body")
     except (httpx.HTTPError, httpx.StreamError, OSError) as error:
         broken = (
             FailureClass.TRANSPORT,
-            f"the body broke off after {len(body):,} bytes: {_text(error)}",
+            f"the body broke off after {size:,} bytes: {_text(error)}",
         )
-    return bytes(body), broken
+    return b"".join(parts)[:most], broken
 
 
 async def _close(response: httpx.Response) -> None:
