@@ -177,6 +177,11 @@ class CheckRules(_Strict):
     #: often. ``allow``: every limit that rolls back is raised by the bound of all false alarms on
     #: record, so that they cannot be the reason; bad builds are then proven bad far later.
     false_alarms: Literal["confirm", "allow"] = "confirm"
+    #: Defects that the checks miss: PROMOTE is proven below ``promote_below`` times a bound of
+    #: their sensitivity. ``mixed``: of all planted defects together, as if a build's came in that
+    #: mixture. ``worst``: of the check that sees least, whatever a build's defects are. A check
+    #: whose own sensitivity is not proven to reach one half holds the gate either way.
+    sensitivity: Literal["mixed", "worst"] = "mixed"
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -188,6 +193,8 @@ class CheckRules(_Strict):
             shown.pop("extra_text", None)
         if self.false_alarms == "confirm":
             shown.pop("false_alarms", None)
+        if self.sensitivity == "mixed":
+            shown.pop("sensitivity", None)
         return shown
 
     @model_validator(mode="after")

@@ -201,16 +201,24 @@ class Adjusted:
     spent: float
 
 
-def adjusted_pass(below: float, checks: Sequence[Sensitivity], beta: float) -> Adjusted | None:
+def adjusted_pass(
+    below: float, checks: Sequence[Sensitivity], beta: float, *, mixed: bool = False
+) -> Adjusted | None:
     """Return what PASS is tested against: ``below`` times a lower bound of the sensitivity.
 
     A build that truly fails at ``below`` or more shows measured failures at a rate of
     ``below * s`` or more, where s is its defects' sensitivity. It is promoted wrongly only if the
     bound exceeds s (risk ``spent``) or the test errs (risk ``error``), and the two sum to beta.
 
-    Of several checks the smallest bound is used. A mixture of defects is found at least as often
-    as the worst kind, and the bound of that worst kind, at the risk ``spent``, is not below the
-    smallest of all; so the risk is not multiplied by the number of checks.
+    Of several checks the smallest bound is used, unless ``mixed``. A mixture of defects is found at
+    least as often as the worst kind, and the bound of that worst kind, at the risk ``spent``, is
+    not below the smallest of all; so the risk is not multiplied by the number of checks.
+
+    Args:
+        below: ``promote_below`` of the policy.
+        checks: What the checks made of the planted defects.
+        beta: Risk of a wrong PROMOTE, of which the bound takes a part.
+        mixed: Defects are taken to come as they were planted: one bound over all of them together.
 
     Returns:
         The threshold and the risk of its test, or ``None`` when a check found nothing or nothing
@@ -223,6 +231,9 @@ def adjusted_pass(below: float, checks: Sequence[Sensitivity], beta: float) -> A
     _sound("beta", beta)
     if not checks:
         raise ValueError("no check was measured; PASS can only be judged with planted defects")
+    if mixed and all(check.found for check in checks):
+        found, planted = sum(c.found for c in checks), sum(c.planted for c in checks)
+        checks = (Sensitivity("all together", found, planted),)
     spent = split(beta, min(check.planted for check in checks))
     bound = min(check.lower(spent) for check in checks)
     if bound <= 0:

@@ -211,7 +211,8 @@ def _left(plan: RunPlan, prior: Sequence[PriorRun], eyes: Eyes) -> float | None:
         return None
     rule = plan.policy.failure
     below, mode = rule.promote_below, rule.mode
-    adjusted = adjusted_pass(below, eyes.checks, rule.beta) if eyes.checks else None
+    mixed = plan.policy.checks.sensitivity == "mixed"
+    adjusted = adjusted_pass(below, eyes.checks, rule.beta, mixed=mixed) if eyes.checks else None
     # Checks that found nothing hold the run, whatever is left.
     if adjusted is not None:
         below, mode = adjusted.threshold, "anytime"

@@ -83,7 +83,8 @@ def prove(
     below = policy.failure.promote_below
     policy, doubt = raised(policy, alarms)
     at = thresholds(policy, judged, len(guards), beta=left or None)
-    sight = _sight(at, left, below, checks, doubt)
+    mixed = policy.checks.sensitivity == "mixed"
+    sight = _sight(at, left, below, checks, doubt, mixed=mixed)
     return (
         _headline(policy, metrics, at, sight, bounds),
         *_paired(policy, metrics, at, sight, bounds),
@@ -155,12 +156,18 @@ class _Sight:
 
 
 def _sight(
-    at: Thresholds, left: float, below: float, checks: Sequence[Sensitivity], doubt: float
+    at: Thresholds,
+    left: float,
+    below: float,
+    checks: Sequence[Sensitivity],
+    doubt: float,
+    *,
+    mixed: bool,
 ) -> _Sight:
     risk = left or at.beta
     if not checks:
         return _Sight(proves=left > 0, risk=risk, below=below, doubt=doubt)
-    adjusted = adjusted_pass(below, checks, risk)
+    adjusted = adjusted_pass(below, checks, risk, mixed=mixed)
     if adjusted is None:
         return _Sight(proves=False, risk=risk, below=below, blind=True, doubt=doubt)
     return _Sight(

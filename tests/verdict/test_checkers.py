@@ -299,3 +299,20 @@ def test_rates_and_risks_out_of_range_are_refused() -> None:
         adjusted_pass(0.02, [], 0.05)
     with pytest.raises(ValueError, match="no check"):
         adjusted_fail(0.02, [], 0.05, confirmed=False)
+
+
+def test_mixed_defects_are_judged_together_and_the_worst_kind_alone() -> None:
+    checks = [Sensitivity("rare", 19, 20), Sensitivity("common", 980, 1000)]
+    worst = adjusted_pass(0.03, checks, 0.05)
+    mixed = adjusted_pass(0.03, checks, 0.05, mixed=True)
+    alone = adjusted_pass(0.03, [Sensitivity("all", 999, 1020)], 0.05)
+    assert worst is not None
+    assert mixed is not None
+    assert mixed == alone
+    assert worst.bound < 0.8 < 0.96 < mixed.bound < 999 / 1020
+
+
+def test_a_check_that_found_nothing_is_not_hidden_by_the_others() -> None:
+    checks = [Sensitivity("blind", 0, 20), Sensitivity("sharp", 1000, 1000)]
+    assert adjusted_pass(0.03, checks, 0.05, mixed=True) is None
+    assert blind(checks) == (checks[0],)

@@ -207,6 +207,17 @@ def test_a_rollback_tells_of_true_failures_at_the_risk_of_test_and_bound() -> No
     assert named(gate(240, 240, policy=wary, alarms=none)) == "HOLD"
 
 
+def test_the_policy_says_whether_the_worst_check_sets_the_boundary() -> None:
+    checks = (Sensitivity("text", 19, 20), Sensitivity("layout", 990, 1000))
+    below = [
+        decide(gate(0, 240, policy=Policy(checks=CheckRules(sensitivity=kind)), checks=checks))
+        .tests[0]
+        .below
+        for kind in ("mixed", "worst")
+    ]
+    assert below[1] < 0.75 * 0.03 < 0.95 * 0.03 < below[0] < 0.03
+
+
 def test_by_default_flags_count_as_they_stand() -> None:
     for failures in range(0, 60, 3):
         plain, told = (
