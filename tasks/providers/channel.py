@@ -30,8 +30,6 @@ from tasks.records import Attempt, FailureClass, Usage, digest_bytes
 #: A finished picture is fetched so often before it is given up: it is paid for. Seconds between.
 _FETCHES = 3
 _FETCH_PAUSE_S = 0.3
-#: Bodies from this size are digested in a thread: hashlib lets go of the interpreter meanwhile.
-DIGEST_ASIDE = 256 * 1024
 #: Statuses that say nothing about what was asked for: asking again may help.
 LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -293,7 +291,7 @@ class Channel(Adapter):
             )
         )
 
-    async def _answered(self, answer: Answer, meaning: Meaning) -> dict[str, Any]:
+    def _answered(self, answer: Answer, meaning: Meaning) -> dict[str, Any]:
         """Return the fields of an attempt that the provider answered."""
         kept = KEPT_HEADERS | self.kept_headers
         headers = {n: self.redact(v, 200) for n, v in answer.headers.items() if n in kept}
@@ -312,7 +310,7 @@ class Channel(Adapter):
             "declared_mime": self._said(meaning.declared_mime, 100),
             "sniffed_mime": meaning.sniffed_mime,
             "finish_reason": self._said(meaning.finish_reason, 60),
-            "body_digest": await _digest(answer.body),
+            "body_digest": digest_bytes(answer.body) if answer.body else None,
             "body_bytes": len(answer.body),
             "headers": headers,
             "seed_used": facts.seed_used,
@@ -329,12 +327,3 @@ class Channel(Adapter):
         if usage is None:
             return None
         return usage.model_copy(update={"raw": self._redactor.value(usage.raw)})
-
-
-async def _digest(body: bytes) -> str | None:
-    """Return the digest of a body; that of a large one does not hold up the other requests."""
-    if not body:
-        return None
-    if len(body) < DIGEST_ASIDE:
-        return digest_bytes(body)
-    return await asyncio.to_thread(digest_bytes, body)

@@ -235,5 +235,5 @@ class HttpAdapter(Channel):
             else:
                 meaning, answer = fetched(meaning, answer, request, found), found
         fields = self._common(request, trip) | {"total_s": trip.wire_seconds()}
-        record = Attempt(**fields, **await self._answered(answer, meaning))
+        record = Attempt(**fields, **self._answered(answer, meaning))
         return AttemptResult(record, meaning.image)
