@@ -22,6 +22,11 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Speed is measured in benchmarks: a busy machine must not fail a property.
+settings.register_profile("imagegate", deadline=None, suppress_health_check=(HealthCheck.too_slow,))
+settings.load_profile("imagegate")
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Names that would leak from the developer's shell into a test.
