@@ -16,8 +16,10 @@ import httpcore
 
 #: The socket is not read while so many bytes wait to be taken.
 MOST_WAITING = 1024 * 1024
-#: Pieces of a request up to this size wait for the next one, to leave in one packet.
+#: Pieces of a request wait for the next one up to this size, to leave in one packet.
 MOST_HELD = 16 * 1024
+#: Bytes that are handed to TLS at once.
+TLS_PIECE = 64 * 1024
 #: Seconds until the next address of a host is tried as well (RFC 8305, section 8).
 NEXT_ADDRESS_S = 0.25
 
@@ -113,8 +115,9 @@ class Stream(httpcore.AsyncNetworkStream):
     def __init__(self, transport: asyncio.Transport, inbox: _Inbox) -> None:
         self._transport, self._inbox = transport, inbox
         # As httpcore's: a write ends when the system took it, so that a peer that reads nothing
-        # ends in a WriteTimeout.
-        transport.set_write_buffer_limits(high=0)
+        # ends in a WriteTimeout. asyncio's TLS never resumes at a limit of 0, and holds a writer
+        # back only between pieces.
+        transport.set_write_buffer_limits(high=TLS_PIECE if inbox.tls else 0)
         self._held: list[bytes] = []
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's signature
@@ -139,12 +142,16 @@ class Stream(httpcore.AsyncNetworkStream):
         if not self._held:
             asyncio.get_running_loop().call_soon(self._flush)
         self._held.append(buffer)
-        if len(buffer) <= MOST_HELD:
+        if sum(map(len, self._held)) <= MOST_HELD:
             return
-        self._flush()
+        data = b"".join(self._held)
+        self._held.clear()
+        piece = TLS_PIECE if self._inbox.tls else len(data)
         try:
             async with asyncio.timeout(timeout):
-                await self._inbox.sent()
+                for start in range(0, len(data), piece):
+                    self._transport.write(data[start : start + piece])
+                    await self._inbox.sent()
         except TimeoutError as error:
             raise httpcore.WriteTimeout from error
         except OSError as error:

@@ -442,16 +442,23 @@ def contexts(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 TLS: dict[str, Script] = {
     "picture": says(LONG + PICTURE),
+    "large answer": says(CHUNKED, *[b"%x\r\n%s\r\n" % (2**20, bytes(2**20))] * 8, b"0\r\n\r\n"),
+    "large upload": says(LONG + PICTURE),
+    "deaf to an upload": deaf,
     "cut": says(LONG + PICTURE[:20], reset=True),
     "reset": says(reset=True),
     "hang": says(hang=True),
 }
 
 
-async def over_tls(make: Any, url: str, trusting: ssl.SSLContext, name: str) -> Any:
+async def over_tls(
+    make: Any, url: str, trusting: ssl.SSLContext, name: str, content: bytes = b""
+) -> Any:
     """Return the body or the class of the error."""
-    async with httpx.AsyncClient(transport=make(trusting), timeout=1.0) as client:
-        request = client.build_request("GET", url, extensions={"sni_hostname": name})
+    async with httpx.AsyncClient(transport=make(trusting)) as client:
+        request = client.build_request(
+            "POST", url, content=content, extensions={"sni_hostname": name}
+        )
         request.extensions["timeout"] = httpx.Timeout(1.0).as_dict()
         try:
             return (await client.send(request)).content
@@ -470,9 +477,12 @@ def test_tls_is_as_with_httpx(row: str, tmp_path: Path) -> None:
             # TLS has no half-closed state.
             writer.close()
 
+    content = UPLOAD if "upload" in row else b""
+
     async def main() -> list[Any]:
         async with serving(script, server) as url:
-            return [await over_tls(make, url, trusting, "fake.example.com") for make in BOTH]
+            name = "fake.example.com"
+            return [await over_tls(make, url, trusting, name, content) for make in BOTH]
 
     mine, other = asyncio.run(main())
     if row == "cut":
