@@ -23,7 +23,8 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets if secret.strip() for form in _forms(secret.strip())}
-        self._forms = sorted(forms, key=len, reverse=True)
+        # Media types and schemes are put in lower case before they come here.
+        self._forms = sorted(forms | {form.lower() for form in forms}, key=len, reverse=True)
 
     def __repr__(self) -> str:
         """Show how many forms there are, never one of them."""

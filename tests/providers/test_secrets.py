@@ -61,3 +61,9 @@ def test_the_longest_form_goes_first_and_the_repr_shows_none() -> None:
     redactor = Redactor(["abcdefghijkl", "abcdefghijklmnop"])
     assert redactor.hide("abcdefghijklmnop") == "***"
     assert "abcd" not in repr(redactor)
+
+
+def test_a_key_in_what_was_put_in_lower_case_is_gone() -> None:
+    """A provider that writes the key where a media type belongs: those are kept in lower case."""
+    key = "AKIDEXAMPLE0000:sEcret-0123456789"
+    assert Redactor([key]).text(f"image/{key}".lower()) == "image/***"
