@@ -104,8 +104,8 @@ def _distance(lab: NDArray[Any], mean: NDArray[Any], inverse: NDArray[Any]) -> N
     return np.asarray(np.sqrt(np.einsum("ij,jk,ik->i", off, inverse, off)))
 
 
-def things(seen: NDArray[np.float32]) -> list[Thing]:
-    """Return the connected things of a map, the largest first."""
+def things(seen: NDArray[np.float32], hidden: NDArray[np.bool_] | None = None) -> list[Thing]:
+    """Return the connected things of a map, the largest first; ``hidden`` as for the map."""
     far = (seen >= _FAR).astype(np.uint8)
     mask = np.asarray(cv2.morphologyEx(far, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
@@ -114,11 +114,17 @@ def things(seen: NDArray[np.float32]) -> list[Thing]:
     for number in range(1, count):
         area = int(stats[number, cv2.CC_STAT_AREA])
         if area >= _SMALL * mask.size:
-            found.append(_thing(seen, np.asarray(labels == number), area, total))
+            found.append(_thing(seen, hidden, np.asarray(labels == number), area, total))
     return sorted(found, key=lambda thing: -thing.area)
 
 
-def _thing(seen: NDArray[np.float32], mask: NDArray[np.bool_], area: int, total: int) -> Thing:
+def _thing(
+    seen: NDArray[np.float32],
+    hidden: NDArray[np.bool_] | None,
+    mask: NDArray[np.bool_],
+    area: int,
+    total: int,
+) -> Thing:
     edges = {"top": mask[0], "bottom": mask[-1], "left": mask[:, 0], "right": mask[:, -1]}
     padded = np.pad(mask, 1).astype(np.uint8)
     contours, _ = cv2.findContours(padded, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -132,16 +138,21 @@ def _thing(seen: NDArray[np.float32], mask: NDArray[np.bool_], area: int, total:
         part=area / total,
         solid=area / max(1.0, cv2.contourArea(hull)),
         strength=strength,
-        sharp=_sharp(seen, mask, strength),
+        sharp=_sharp(seen, hidden, mask, strength),
         on_frame=sum(touching.values()) / max(1, outline),
         sides=frozenset(side for side, count in touching.items() if count > 1),
     )
 
 
-def _sharp(seen: NDArray[np.float32], mask: NDArray[np.bool_], strength: float) -> float:
+def _sharp(
+    seen: NDArray[np.float32],
+    hidden: NDArray[np.bool_] | None,
+    mask: NDArray[np.bool_],
+    strength: float,
+) -> float:
     """Return the share of a thing's outline off the frame at which it begins at once.
 
-    Where it borders on what is hidden (exactly 0 in the map) nobody knows, so that is left out.
+    Where it borders on what is hidden nobody knows, so that is left out.
     """
     around = np.ones((_WITHIN, _WITHIN), np.uint8)
     # Beyond its own strength a thing may vary as it likes: a highlight is no edge.
@@ -150,7 +161,8 @@ def _sharp(seen: NDArray[np.float32], mask: NDArray[np.bool_], strength: float) 
     inner = np.asarray(cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8))) > 0
     outline = mask & ~inner
     outline[0], outline[-1], outline[:, 0], outline[:, -1] = False, False, False, False
-    outline &= np.asarray(cv2.dilate((seen == 0).astype(np.uint8), around)) == 0
+    if hidden is not None:
+        outline &= np.asarray(cv2.dilate(hidden.astype(np.uint8), around)) == 0
     return float((rise[outline] >= _RISE * strength).mean()) if outline.any() else 0.0
 
 
@@ -185,7 +197,7 @@ class Subject:
     limit: float = 0.97
     datasets: Path = DATASETS
     name: str = "composition.subject"
-    version: str = "2"
+    version: str = "3"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -198,7 +210,7 @@ class Subject:
         small = reduced(picture.rgb, _SIDE)
         hidden = self._hidden(picture, kit, expected, small.shape[:2])
         seen = salient(small, hidden)
-        subject = clear_subject(things(seen)) if seen is not None else None
+        subject = clear_subject(things(seen, hidden)) if seen is not None else None
         if subject is None:
             return self._skip("no subject stands out clearly")
         cut = not kit.layout.cut_off and subject.on_frame >= self.cut
