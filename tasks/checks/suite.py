@@ -115,7 +115,7 @@ def check_picture(
         width=width,
         height=height,
         text_severity=_severities(picture, expected),
-        **_extra_text(picture, judged[_LOGO].region),
+        **_extra_text(picture, judged[_LOGO].region if _LOGO in judged else None),
         look=_look(picture) if expected.grouped else "",
         seconds=round(time.process_time() - started, 4),
     )
