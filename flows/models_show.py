@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
 from rich.console import Group, RenderableType
 from rich.markup import escape
 
@@ -18,10 +17,13 @@ from tasks.errors import ConfigError, ImagegateError, known
 from tasks.mix.catalog import EMBEDDED, Catalog, Model, load_catalog
 from tasks.mix.library import compared, listed
 from tasks.mix.selection import find_file
-from tasks.providers.base import ServedModel
-from tasks.providers.registry import provider_for
 from tasks.settings import Settings
 from tasks.state import State
+
+if TYPE_CHECKING:
+    import httpx
+
+    from tasks.providers.base import ServedModel
 
 #: Seconds for one provider to say what it serves.
 ASK_TIMEOUT_S = 20.0
@@ -121,6 +123,8 @@ async def _ask(
     groups: dict[tuple[str, str, str | None], list[Model]] = {}
     for model in models:
         groups.setdefault((model.protocol, model.endpoint, model.key_env), []).append(model)
+    import httpx
+
     async with httpx.AsyncClient(timeout=ASK_TIMEOUT_S, follow_redirects=False) as client:
         answers = await asyncio.gather(*(_ask_one(client, g, settings) for g in groups.values()))
     return {name: told for answer in answers for name, told in answer.items()}
@@ -139,6 +143,8 @@ async def _ask_one(
         text = _NotRunning(f"not running at {first.endpoint}")
         return dict.fromkeys((m.name for m in group), text)
     try:
+        from tasks.providers.registry import provider_for
+
         provider = provider_for(first, first.endpoint, key)
         served = await provider.served(client, group)
     except ImagegateError as error:

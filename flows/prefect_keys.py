@@ -24,11 +24,11 @@ def load_block(name: str) -> SecretStr | None:
     from prefect.blocks.system import Secret
 
     try:
-        # Called where no event loop runs, so it answers at once.
         block = Secret.load(name)
     except ValueError:
         return None
-    value = block.get()  # type: ignore[union-attr]
+    # Called where no event loop runs, so it is the block and not a promise of it.
+    value = block.get() if isinstance(block, Secret) else block
     if not isinstance(value, str):
         raise ConfigError(
             f"Prefect block secret/{name} holds {type(value).__name__}, a key is one text; "

@@ -150,7 +150,10 @@ def _repeat_groups(members: Members) -> dict[str, list[tuple[str, Look]]]:
 
 
 def _looks(members: Members) -> list[tuple[Case, Look]]:
-    """Return the pictures of groups with their looks; one without is in no group."""
+    """Return the pictures of groups with their looks.
+
+    One without does not decode, or its own report says that the check broke.
+    """
     found = []
     for case, report in members:
         if case.campaign is None and case.repeat is None:
@@ -169,21 +172,25 @@ class Tally:
     #: Pictures that were judged, and the case ids of those that failed.
     judged: int
     failed: tuple[str, ...]
+    #: Pictures on which the check broke.
+    faults: int
     #: What was said of the first that failed.
     said: str
 
 
 def tally(reports: Mapping[tuple[Arm, str], ImageReport], arm: Arm, check: str) -> Tally:
     """Count the findings of one check in one arm; skipped ones are not counted."""
-    judged = [
+    found = [
         (case_id, finding)
         for (whose, case_id), report in reports.items()
         for finding in report.findings
-        if whose == arm and finding.check == check and finding.verdict in ("pass", "fail")
+        if whose == arm and finding.check == check
     ]
+    judged = [each for each in found if each[1].verdict in ("pass", "fail")]
     failed = [(case_id, finding) for case_id, finding in judged if finding.verdict == "fail"]
     return Tally(
         len(judged),
         tuple(case_id for case_id, _ in failed),
+        sum(finding.verdict == "fault" for _, finding in found),
         failed[0][1].message if failed else "",
     )

@@ -107,16 +107,18 @@ def check_picture(
             judged[check.name] = _run(check, picture, expected)
     findings += judged.values()
     height, width = picture.rgb.shape[:2]
+    fingerprint = _fingerprint(picture, findings)
+    look = _look(picture, findings) if expected.grouped else ""
     return ImageReport(
         findings=tuple(findings),
         read_text=picture.notes.get("read_text", ()),
-        fingerprint=_fingerprint(picture),
+        fingerprint=fingerprint,
         colour=_colour(picture),
         width=width,
         height=height,
         text_severity=_severities(picture, expected),
         **_extra_text(picture, judged[_LOGO].region if _LOGO in judged else None),
-        look=_look(picture) if expected.grouped else "",
+        look=look,
         seconds=round(time.process_time() - started, 4),
     )
 
@@ -144,10 +146,12 @@ def _skip(check: Check, why: str) -> Finding:
     )
 
 
-def _fingerprint(picture: Picture) -> str | None:
+def _fingerprint(picture: Picture, findings: list[Finding]) -> str | None:
+    """Return the fingerprint; a fault is booked where it cannot be taken."""
     try:
         return duplicates.fingerprint(picture.rgb)
-    except Exception:  # noqa: BLE001 - without a fingerprint the picture is left out, not failed
+    except Exception as error:  # noqa: BLE001 - a fault of the check, not of the picture
+        findings.append(_broken(duplicates.CHECK, duplicates.VERSION, error))
         return None
 
 
@@ -158,11 +162,21 @@ def _colour(picture: Picture) -> tuple[float, ...]:
         return ()
 
 
-def _look(picture: Picture) -> str:
+def _look(picture: Picture, findings: list[Finding]) -> str:
+    """Return the look; a fault is booked for each check that would need it and cannot have it."""
     try:
         return consistency.look(picture.rgb).packed()
-    except Exception:  # noqa: BLE001 - without a look the picture is left out of its group
+    except Exception as error:  # noqa: BLE001 - a fault of the check, not of the picture
+        findings += [
+            _broken(name, consistency.VERSION, error)
+            for name in (consistency.CAMPAIGN, consistency.REPEAT)
+        ]
         return ""
+
+
+def _broken(name: str, version: str, error: Exception) -> Finding:
+    message = f"the check broke: {type(error).__name__}: {error}"[:300]
+    return Finding(check=name, version=version, verdict="fault", message=message)
 
 
 def _severities(picture: Picture, expected: Expected) -> tuple[str, ...]:

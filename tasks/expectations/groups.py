@@ -38,13 +38,14 @@ def group_results(
         counts_as = getattr(rules, kind)
         check = f"consistency.{kind}"
         seen = tally(reports, "candidate", check)
-        if counts_as == "failure" or not seen.judged:
+        if counts_as == "failure" or not seen.judged + seen.faults:
             continue
         yield ExpectationResult(
             name=f"{check} fails no picture",
             source=f"checks.consistency.{kind}",
             on_breach=counts_as,
-            success=not seen.failed,
+            # What broke was not judged: that is no good news.
+            success=not seen.failed and not seen.faults,
             observed=float(len(seen.failed)),
             sentence=_sentence(kind, seen, tally(reports, "baseline", check)),
         )
@@ -52,12 +53,13 @@ def group_results(
 
 def _sentence(kind: str, seen: Tally, before: Tally) -> str:
     good, bad = _WORDS[kind]
+    broken = f"; the check broke on {seen.faults:,} more" if seen.faults else ""
     if not seen.failed:
-        return f"In {seen.judged:,} pictures that belong together, {good}"
+        return f"In {seen.judged:,} pictures that belong together, {good}{broken}"
     named = ", ".join(map(repr, seen.failed[:_MOST]))
     more = "" if len(seen.failed) <= _MOST else f" and {len(seen.failed) - _MOST:,} more"
     return (
         f"{len(seen.failed):,} of the candidate's {seen.judged:,} pictures {bad} "
         f"({len(before.failed):,} of the baseline's {before.judged:,}): {named}{more}; the first: "
-        f"{seen.said}"
+        f"{seen.said}{broken}"
     )

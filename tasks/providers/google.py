@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -68,10 +69,10 @@ class GoogleProvider(HttpAdapter):
     key_scheme = ""
     kept_headers = frozenset({"server-timing", "x-gemini-service-tier"})
 
-    @property
-    def vertex(self) -> bool:
-        """Whether the address is one of Vertex, which takes a bearer token."""
-        return "/projects/" in self.base_url
+    def __init__(self, base_url: str, key: SecretStr | None, **more: Any) -> None:
+        super().__init__(base_url, key, **more)
+        #: Whether the address is one of Vertex, which takes a bearer token.
+        self.vertex = "/projects/" in self.base_url
 
     def authorize(self, method: str, url: str, body: bytes) -> dict[str, str]:
         """Return the API key's header, or the bearer token's for Vertex."""
@@ -111,19 +112,9 @@ class GoogleProvider(HttpAdapter):
         match = _VERTEX.search(url.path)
         if match is None:
             return self
-        base = str(url.copy_with(path=match["version"] + match["rest"]))
-        lister = _VertexLister(base, SecretStr(self._key) if self._key else None)
-        lister.resolver = self.resolver
+        lister = copy(self)
+        lister.base_url = str(url.copy_with(path=match["version"] + match["rest"]))
         return lister
-
-
-class _VertexLister(GoogleProvider):
-    """Asks Vertex about models, outside of any project."""
-
-    @property
-    def vertex(self) -> bool:
-        """It is Vertex, though the address names no project."""
-        return True
 
 
 def refused(answer: Answer, request: GenerationRequest, refusals: re.Pattern[str]) -> Meaning:

@@ -6,6 +6,7 @@ An adapter says what to send (:meth:`HttpAdapter.message`) and what an answer me
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -35,7 +36,7 @@ CANCEL_TIMEOUT_S = 5.0
 _READ_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 
-class HttpAdapter(Channel):
+class HttpAdapter(Channel, ABC):
     """Base of an adapter; made of an address and a key, see :class:`Channel`."""
 
     #: Method that cancels a job at its ``cancel`` address.
@@ -43,23 +44,27 @@ class HttpAdapter(Channel):
 
     # What an adapter writes.
 
+    @abstractmethod
     def message(self, request: GenerationRequest) -> Message:
         """Return what to send.
 
         Raises:
             CannotAsk: The protocol has no words for this request.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, answer: Answer, request: GenerationRequest) -> Meaning | Job:
         """Return what the answer to :meth:`message` means."""
-        raise NotImplementedError
 
     # What an adapter may write.
 
     def read_job(self, answer: Answer, request: GenerationRequest, job: Job) -> Meaning | Job:
-        """Return what the answer to a look at a job means; the job again while it goes on."""
-        raise NotImplementedError
+        """Return what the answer to a look at a job means; the job again while it goes on.
+
+        Raises:
+            RuntimeError: The adapter makes jobs and does not say how to read about them.
+        """
+        raise RuntimeError(f"{type(self).__name__} makes no jobs, so there is none to read about")
 
     def look(self, job: Job, request: GenerationRequest) -> Message:
         """Return how to look at a job."""

@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 from tasks.check_rules import ConsistencyRules
+from tasks.checks import suite
 from tasks.checks.base import Expected
 from tasks.checks.groups import Members, group_findings, judge_groups, repeat_tolerance, tally
 from tasks.checks.suite import check_picture, expected_for
+from tasks.expectations.groups import group_results
 from tasks.records import Case, Finding, Generation, ImageReport
 from tests.checks.drawing import encoded, poster, scene
 
@@ -142,3 +144,32 @@ def test_findings_are_counted_by_arm() -> None:
     assert (counted.judged, counted.failed) == (5, ("Odd",))
     assert "colours" in counted.said
     assert tally(told, "baseline", "consistency.campaign").judged == 0
+
+
+@pytest.mark.parametrize("broken", ["fingerprint", "look"])
+def test_a_picture_whose_mark_breaks_is_a_fault_and_not_left_out(
+    monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(_rgb: object) -> str:
+        raise MemoryError("no room")
+
+    module = suite.duplicates if broken == "fingerprint" else suite.consistency
+    monkeypatch.setattr(module, broken, fail)
+    report = seen(POSTERS["Every Day"])
+    faults = {f.check for f in report.findings if f.verdict == "fault"}
+    names = ("near_duplicate",) if broken == "fingerprint" else ("campaign", "repeat")
+    assert faults == {f"consistency.{name}" for name in names}
+    for kind in names:
+        rules = ConsistencyRules.model_validate({kind: "hold"})
+        (told,) = [
+            result
+            for result in group_results(rules, {("candidate", "a"): report})
+            if result.source == f"checks.consistency.{kind}"
+        ]
+        assert not told.success
+        assert "broke on 1 more" in told.sentence
+
+
+def test_a_picture_that_does_not_decode_is_no_fault_of_its_group() -> None:
+    report = check_picture(b"no picture", Expected(grouped=True))
+    assert not any(f.verdict == "fault" for f in report.findings)
