@@ -39,6 +39,7 @@ Kind = Literal["internal", "client"]
 
 #: Most seconds that the end of a gate waits for the collector to take the last spans.
 FLUSH_S = 3.0
+_FLUSH_THREAD = "telemetry-flush"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -111,7 +112,10 @@ class _Active:
     """The tracer of this process while a gate is traced, and what became of its spans."""
 
     tracer: Tracer
+    #: Sends what is left and stops; waits for the collector as long as the SDK likes.
     close: Callable[[], None]
+    #: Gives the rest up.
+    give_up: Callable[[], None]
     made: int = 0
     taken: int = 0
     users: int = 1
@@ -317,7 +321,7 @@ def _make(exporter: Callable[[], SpanExporter] | None) -> _Active:
     # A provider of our own: nothing of Prefect or of the application is traced by accident.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     counted = _counted(exporter())
-    active = _Active(provider.get_tracer("imagegate"), provider.shutdown)
+    active = _Active(provider.get_tracer("imagegate"), provider.shutdown, counted.shutdown)
     counted.active = active
     provider.add_span_processor(BatchSpanProcessor(counted))
     return active
@@ -327,8 +331,11 @@ def _counted(inner: SpanExporter) -> Any:
     """Return the exporter, counting what the collector took."""
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+    once = threading.Lock()
+
     class Counted(SpanExporter):
         active: _Active
+        over = False
 
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
             result = inner.export(spans)
@@ -337,7 +344,10 @@ def _counted(inner: SpanExporter) -> Any:
             return result
 
         def shutdown(self) -> None:
-            inner.shutdown()
+            with once:  # The SDK complains about a second call, and calls it itself.
+                if not self.over:
+                    self.over = True
+                    inner.shutdown()
 
     return Counted()
 
@@ -350,10 +360,13 @@ def _end(active: _Active, warn: Callable[[str], None], flush_s: float) -> None:
         if active.users:
             return
         _active = None
-    # The SDK's own time-outs add up to half a minute; a thread that is left behind costs nothing.
-    last = threading.Thread(target=active.close, name="telemetry-flush", daemon=True)
+    # The SDK's own time-outs add up to half a minute. Given up, its threads end after the request
+    # that is on its way, instead of trying on beside whatever this process does next.
+    last = threading.Thread(target=active.close, name=_FLUSH_THREAD, daemon=True)
     last.start()
     last.join(flush_s)
+    if last.is_alive():
+        active.give_up()
     lost = active.made - active.taken
     if lost > 0:
         warn(f"{lost} of {active.made} spans were not taken by the collector within {flush_s:g} s")

@@ -189,6 +189,12 @@ def test_a_dead_collector_is_said_and_harms_nothing(
             for _ in range(3000):  # more than the queue of the SDK holds
                 with telemetry.span("work"):
                     pass
+        # Given up, the SDK stops to try: it must not go on beside what this process does next.
+        hanging.hang_up()
+        for thread in threading.enumerate():
+            if thread.name.startswith(("telemetry-flush", "OtelBatch")):
+                thread.join(60)
+                assert not thread.is_alive(), thread.name
     (sentence,) = said
     assert "of 3001 spans were not taken" in sentence
     assert capfd.readouterr().err == ""

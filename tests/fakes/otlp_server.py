@@ -69,9 +69,13 @@ class Collector:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self.hang_up()
         self._server.shutdown()
         self._server.server_close()
+
+    def hang_up(self) -> None:
+        """End the connections that hang."""
+        self._over.set()
 
     @property
     def endpoint(self) -> str:
