@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.figures import bar, chosen, dollars, duration, odds, parts
+from flows.plan_checks import PERFECT, Known
 from tasks.policy import Policy
+from tasks.verdict.boundaries import HEADLINE_SHARE
 from tasks.verdict.planning import (
-    HEADLINE_SHARE,
     Plan,
     Retest,
     Row,
@@ -21,7 +22,7 @@ from tasks.verdict.planning import (
     expect,
     fewest_images,
     grid,
-    headline_thresholds,
+    plan_of,
     retest,
 )
 
@@ -50,6 +51,7 @@ class Asked:
     #: A second run of a build after one that was held with as many failures as expected, and
     #: after one that looked as bad as the threshold of PROMOTE.
     retests: tuple[Retest, ...]
+    known: Known
 
     @property
     def rate(self) -> float:
@@ -65,6 +67,7 @@ def ask(
     rate: float | None,
     source: str | None,
     with_usual: bool,
+    known: Known = PERFECT,
 ) -> Asked:
     """Return the plan for a policy.
 
@@ -75,9 +78,10 @@ def ask(
         rate: The true failure rate that the user expects.
         source: The policy's file as the user named it.
         with_usual: Look also at the cap of the policy.
+        known: What is known of the checks.
     """
-    plan = _plan(policy, images, every)
-    usual = _plan(policy, policy.sampling.cases, every) if with_usual else None
+    plan = _plan(policy, images, every, known)
+    usual = _plan(policy, policy.sampling.cases, every, known) if with_usual else None
     rule = policy.failure
     rows = tuple(expect(plan, r) for r in grid(rule.limit, rule.promote_below, rate))
     return Asked(
@@ -87,29 +91,28 @@ def ask(
         rows=rows,
         expected=next((row for row in rows if row.rate == rate), None),
         usual=usual,
-        retests=_retests(policy, usual or plan, plan, rule.limit / 2 if rate is None else rate),
+        retests=_retests(
+            policy, usual or plan, plan, rule.limit / 2 if rate is None else rate, known
+        ),
+        known=known,
     )
 
 
-def _retests(policy: Policy, held: Plan, plan: Plan, rate: float) -> tuple[Retest, ...]:
-    rule = policy.failure
-    counts = {round(rate * held.images), round(rule.promote_below * held.images)}
-    found = (retest(rule, held, plan, failures, rate) for failures in sorted(counts))
+def _retests(
+    policy: Policy, held: Plan, plan: Plan, rate: float, known: Known
+) -> tuple[Retest, ...]:
+    flagged = (held.sees.flagged(r) for r in (rate, policy.failure.promote_below))
+    counts = {round(share * held.images) for share in flagged}
+    found = (
+        retest(policy, held, plan, count, rate, checks=known.checks, alarms=known.alarms)
+        for count in sorted(counts)
+    )
     return tuple(dict.fromkeys(found))
 
 
-def _plan(policy: Policy, images: int, every: int | None) -> Plan:
-    rule = policy.failure
-    log_fail, log_pass = headline_thresholds(
-        rule.limit,
-        rule.promote_below,
-        rule.alpha * HEADLINE_SHARE,
-        rule.beta,
-        rule.mode,
-        images,
-    )
+def _plan(policy: Policy, images: int, every: int | None, known: Known) -> Plan:
     step = min(every or policy.sampling.shard_size, images)
-    return Plan(rule.limit, rule.promote_below, log_fail, log_pass, images, step)
+    return plan_of(policy, images, step, checks=known.checks, alarms=known.alarms)
 
 
 def show(asked: Asked, costs: Costs) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from flows.figures import chosen, dollars, odds
 from flows.plan_show import OUTCOMES, WIDEST, look_words, outcome_bar, price_words, tell
-from tasks.verdict.planning import Plan, Row, expect
+from tasks.verdict.planning import Row, expect, headline_plan
 from tasks.verdict.simulate import HOLD, PROMOTE, ROLLBACK, Played, Rules
 
 if TYPE_CHECKING:
@@ -56,13 +56,11 @@ class Said:
         """What the failure rate alone gives, exactly; ``None`` where it has too many images."""
         from tasks.verdict.planning import MOST_IMAGES
 
-        marks, sampling = self.rules.thresholds, self.rules.policy.sampling
+        sampling = self.rules.policy.sampling
         if sampling.cases > MOST_IMAGES:
             return None
         every = min(sampling.shard_size, sampling.cases) if sampling.stop_early else sampling.cases
-        plan = Plan(
-            marks.limit, marks.promote_below, marks.fail_at, marks.pass_at, sampling.cases, every
-        )
+        plan = headline_plan(self.rules.edges, sampling.cases, every)
         return expect(plan, self.rules.traffic.rate)
 
     @property
@@ -153,7 +151,7 @@ def _slices(said: Said) -> Table:
         "failure rate",
         "100 %",
         chosen(made_of.rate),
-        chosen(rules.thresholds.limit),
+        chosen(rules.policy.failure.limit),
         odds(headline),
     )
     lines = sorted(_alike(said), key=lambda line: -line[1])

@@ -54,7 +54,8 @@ def course(
     Args:
         rate: The true failure rate.
         limit: Boundary of the FAIL test.
-        promote_below: Boundary of the PASS test.
+        promote_below: Boundary of the PASS test; below ``limit`` where checks that miss defects
+            lowered it. Where both tests decide, it is a ROLLBACK.
         log_pass: log E at which the PASS test decides; infinite for never.
         log_fail: log E at which the FAIL test decides; infinite for never.
         n_max: Images after which the run ends.
@@ -64,7 +65,8 @@ def course(
     Raises:
         ValueError: A rate, a threshold or a look is out of range.
     """
-    check_rule(limit, promote_below, 0.5, 0.5)
+    check_rule(limit, limit, 0.5, 0.5)
+    check_rule(promote_below, promote_below, 0.5, 0.5)
     most = _checked(rate, n_max)
     for name, value in (("log_pass", log_pass), ("log_fail", log_fail)):
         if math.isnan(value):

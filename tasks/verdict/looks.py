@@ -24,13 +24,12 @@ from tasks.records import (
     usd,
 )
 from tasks.retests import prior_runs, record
-from tasks.verdict.checkers import adjusted_pass
+from tasks.verdict.boundaries import alarm_bound, left_by
 from tasks.verdict.decide import GateState, decide
 from tasks.verdict.drawing import slices_of_plan
 from tasks.verdict.eyes import Eyes, eyes_of
 from tasks.verdict.guards import guards_of
-from tasks.verdict.proofs import alarm_bound
-from tasks.verdict.retest import remaining_beta, sentence
+from tasks.verdict.retest import sentence
 
 ARMS: tuple[Arm, Arm] = ("candidate", "baseline")
 
@@ -202,27 +201,8 @@ def state_of(
 
 
 def _left(plan: RunPlan, prior: Sequence[PriorRun], eyes: Eyes) -> float | None:
-    """Return the risk of a wrong PROMOTE that earlier tests left, ``None`` without any.
-
-    What an earlier run showed is weighed at the boundary of today's test, the one that the checks'
-    sensitivity lowered: at the policy's own it would look like less evidence for a bad build.
-    """
-    if not prior:
-        return None
-    rule = plan.policy.failure
-    below, mode = rule.promote_below, rule.mode
-    mixed = plan.policy.checks.sensitivity == "mixed"
-    adjusted = adjusted_pass(below, eyes.checks, rule.beta, mixed=mixed) if eyes.checks else None
-    # Checks that found nothing hold the run, whatever is left.
-    if adjusted is not None:
-        below, mode = adjusted.threshold, "anytime"
-    return remaining_beta(
-        prior,
-        promote_below=below,
-        beta=rule.beta,
-        mode=mode,
-        n_max=max(1, len(plan.cases)),
-    )
+    """Return the risk of a wrong PROMOTE that earlier tests left, ``None`` without any."""
+    return left_by(plan.policy, prior, eyes.checks, max(1, len(plan.cases))) if prior else None
 
 
 def _fails_by_chance(result: ExpectationResult) -> bool:

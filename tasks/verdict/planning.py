@@ -1,8 +1,10 @@
 """What a gate will need before it decides: images and odds of each verdict, exactly.
 
 Nothing here is simulated: :func:`tasks.verdict.calibration.course` follows the probability of
-every count of failures from look to look. The thresholds are the gate's own, from
-:func:`thresholds`, so that a plan and a gate cannot disagree.
+every count of failures from look to look. The boundaries are the gate's own, from
+:func:`tasks.verdict.boundaries.boundaries`, so that a plan and a gate cannot disagree: where
+planted defects say how well the checks see, PASS is tested against as much less as in the gate, and
+a true failure rate becomes the rate of flags that such checks show on average.
 """
 
 from __future__ import annotations
@@ -15,14 +17,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from tasks.policy import FailureRule, Policy
+from tasks.policy import Policy
 from tasks.records import PriorRun
-from tasks.verdict.calibration import Course, calibrate, course
-from tasks.verdict.retest import remaining_beta
-from tasks.verdict.sequential import Mode, log_e, pass_bets
+from tasks.verdict.boundaries import PERFECT, Boundaries, Sees, boundaries, left_by
+from tasks.verdict.calibration import Course, course
+from tasks.verdict.checkers import Sensitivity
+from tasks.verdict.sequential import log_e, pass_bets
 
-#: Share of ``alpha`` that the headline failure rate has for itself.
-HEADLINE_SHARE = 0.5
 #: More images than this are not planned: the exact course would take minutes.
 MOST_IMAGES = 20_000
 #: True rates of the table, in limits and in the threshold of PROMOTE.
@@ -30,103 +31,12 @@ _OF_LIMIT, _OF_PROMOTE = (0.0, 0.05, 0.25, 0.5, 0.75, 1.0), (1.0, 5 / 3, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Thresholds:
-    """What each test of a gate has to reach; all logarithms are natural ones."""
-
-    limit: float
-    promote_below: float
-    mode: Mode
-    #: Risk of the headline's FAIL test and of every PASS test.
-    alpha_headline: float
-    beta: float
-    #: Evidence of the headline that proves FAIL, and PASS.
-    fail_at: float
-    pass_at: float
-    #: Risk of each of the other FAIL tests (slices, guards, the paired test), and its evidence.
-    share: float
-    shared_fail_at: float
-    #: Evidence of a slice that looks bad: its FAIL test without any correction.
-    amber_at: float
-    #: Evidence that proves a critical slice.
-    critical_pass_at: float
-
-
-def thresholds(
-    policy: Policy, slices: Sequence[str], guards: int, *, beta: float | None = None
-) -> Thresholds:
-    """Return the thresholds of a gate by its policy.
-
-    Half of ``alpha`` is for the headline failure rate. The other half goes in equal parts to the
-    slices that are judged, the guards (limits whose breach means ROLLBACK) and the paired test
-    (Bonferroni). PROMOTE needs all its proofs at once, so each may use the whole of ``beta``.
-
-    Args:
-        policy: The policy.
-        slices: Names of the slices that are judged, fixed before the first image.
-        guards: Number of limits whose breach means ROLLBACK.
-        beta: Risk that earlier runs of the same build left; the policy's by default.
-
-    Raises:
-        ValueError: ``guards`` is negative, a slice is named twice, or ``beta`` is no risk.
-    """
-    rule = policy.failure
-    if guards < 0:
-        raise ValueError(f"guards must be 0 or more; got {guards}")
-    if len(set(slices)) != len(slices):
-        raise ValueError(f"a slice is named twice among {', '.join(slices)}")
-    left = rule.beta if beta is None else beta
-    headline = rule.alpha * HEADLINE_SHARE
-    fail_at, pass_at = headline_thresholds(
-        rule.limit, rule.promote_below, headline, left, rule.mode, policy.sampling.cases
-    )
-    share = rule.alpha * (1 - HEADLINE_SHARE) / (len(slices) + guards + 1)
-    return Thresholds(
-        limit=rule.limit,
-        promote_below=rule.promote_below,
-        mode=rule.mode,
-        alpha_headline=headline,
-        beta=left,
-        fail_at=fail_at,
-        pass_at=pass_at,
-        share=share,
-        shared_fail_at=-math.log(share),
-        amber_at=-math.log(rule.alpha),
-        critical_pass_at=-math.log(left),
-    )
-
-
-def headline_thresholds(
-    limit: float, promote_below: float, alpha: float, beta: float, mode: Mode, n_max: int
-) -> tuple[float, float]:
-    """Return the log evidence that proves FAIL and PASS of the headline rate.
-
-    Args:
-        limit: ROLLBACK above.
-        promote_below: PROMOTE below.
-        alpha: Risk of the FAIL test alone.
-        beta: Risk of the PASS test.
-        mode: ``anytime``: 1/risk (Ville's inequality); ``calibrated``: the exact risk by ``n_max``.
-        n_max: Most images of the headline sample.
-
-    Raises:
-        ValueError: A risk is not between 0 and 1, or the mode is unknown.
-    """
-    for name, risk in (("alpha", alpha), ("beta", beta)):
-        if not 0 < risk < 1:
-            raise ValueError(f"{name} must be between 0 and 1; got {risk}")
-    if mode == "anytime":
-        return -math.log(alpha), -math.log(beta)
-    if mode == "calibrated":
-        log_pass, log_fail = calibrate(limit, promote_below, alpha, beta, n_max)
-        return log_fail, log_pass
-    raise ValueError(f"mode {mode!r} is unknown (known: anytime, calibrated)")
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """The headline test of a gate, as far as its odds go.
 
-    ``images`` is the cap; ``every`` is the number of images between two looks.
+    ``limit`` and ``promote_below`` are the rates of flags that FAIL and PASS are tested against;
+    with checks that err the second may be the lower one. ``log_pass`` is infinite where nothing is
+    a proof. ``images`` is the cap; ``every`` is the number of images between two looks.
     """
 
     limit: float
@@ -135,13 +45,13 @@ class Plan:
     log_pass: float
     images: int
     every: int = 1
+    #: What becomes of a true failure rate when the checks look at it.
+    sees: Sees = PERFECT
 
     def __post_init__(self) -> None:
-        if not 0 < self.limit <= self.promote_below < 1:
-            raise ValueError(
-                "thresholds must satisfy 0 < limit <= promote_below < 1; "
-                f"got limit {self.limit} and promote_below {self.promote_below}"
-            )
+        for name in ("limit", "promote_below"):
+            if not 0 < (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be between 0 and 1; got {value}")
         if not 1 <= self.images <= MOST_IMAGES:
             raise ValueError(f"images must be 1 to {MOST_IMAGES}; got {self.images}")
         if self.every < 1:
@@ -151,6 +61,41 @@ class Plan:
     def looks(self) -> tuple[int, ...]:
         """Numbers of images at which the gate looks; the last one is the cap."""
         return look_ends(self.images, self.every)
+
+
+def plan_of(
+    policy: Policy,
+    images: int,
+    every: int,
+    *,
+    left: float | None = None,
+    checks: Sequence[Sensitivity] = (),
+    alarms: Sensitivity | None = None,
+) -> Plan:
+    """Return the headline test of a gate by its policy.
+
+    Args:
+        policy: Thresholds, risks, mode.
+        images: Cap of the run.
+        every: Images between two looks.
+        left: Risk of a wrong PROMOTE that earlier tests left; the policy's by default.
+        checks: What planted defects say of the checks; none for perfect ones.
+        alarms: Good pictures that any of the checks called bad.
+
+    Raises:
+        ValueError: A count or a risk is impossible.
+    """
+    sampling = policy.sampling.model_copy(update={"cases": images})
+    policy = policy.model_copy(update={"sampling": sampling})
+    # Slices and guards take nothing from the headline.
+    edges = boundaries(policy, (), 0, left=left, checks=checks, alarms=alarms)
+    return headline_plan(edges, images, every)
+
+
+def headline_plan(edges: Boundaries, images: int, every: int) -> Plan:
+    """Return the headline test that these boundaries are of; arguments as in :func:`plan_of`."""
+    log_pass = edges.pass_at if edges.promotes else math.inf
+    return Plan(edges.at.limit, edges.below, edges.at.fail_at, log_pass, images, every, edges.sees)
 
 
 def look_ends(images: int, every: int) -> tuple[int, ...]:
@@ -180,7 +125,9 @@ def expect(plan: Plan, rate: float) -> Row:
     Raises:
         ValueError: The rate is not between 0 and 1.
     """
-    found = followed(plan, rate)
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate must be 0 to 1; got {rate}")
+    found = followed(plan, plan.sees.flagged(rate))
     promote, rollback = float(found.promote.sum()), float(found.rollback.sum())
     ended = np.cumsum(found.promote + found.rollback)
     p10, median, p90 = (_quantile(ended, share, plan.images) for share in (0.1, 0.5, 0.9))
@@ -188,16 +135,16 @@ def expect(plan: Plan, rate: float) -> Row:
 
 
 @lru_cache(maxsize=256)
-def followed(plan: Plan, rate: float) -> Course:
-    """Return the exact course of the headline test at a true failure rate.
+def followed(plan: Plan, flagged: float) -> Course:
+    """Return the exact course of the headline test at a rate of flags.
 
     Raises:
         ValueError: The rate is not between 0 and 1.
     """
-    if not 0 <= rate <= 1:
-        raise ValueError(f"rate must be 0 to 1; got {rate}")
+    if not 0 <= flagged <= 1:
+        raise ValueError(f"rate of flags must be 0 to 1; got {flagged}")
     return course(
-        rate,
+        flagged,
         limit=plan.limit,
         promote_below=plan.promote_below,
         log_pass=plan.log_pass,
@@ -254,7 +201,7 @@ def curve(limit: float, promote_below: float) -> tuple[float, ...]:
 def fewest_images(plan: Plan) -> tuple[int | None, int | None]:
     """Return the fewest images that can end as PROMOTE, and as ROLLBACK.
 
-    ``None`` stands for never within the cap.
+    These are without a flag, and with nothing but flags. ``None`` stands for never within the cap.
     """
     promoted = np.flatnonzero(followed(plan, 0.0).promote > 0)
     failed = np.flatnonzero(followed(plan, 1.0).rollback > 0)
@@ -276,36 +223,34 @@ class Retest:
     row: Row | None
 
 
-def retest(rule: FailureRule, held: Plan, second: Plan, failures: int, rate: float) -> Retest:
+def retest(
+    policy: Policy,
+    held: Plan,
+    second: Plan,
+    failures: int,
+    rate: float,
+    *,
+    checks: Sequence[Sensitivity] = (),
+    alarms: Sensitivity | None = None,
+) -> Retest:
     """Return what a second run of a held build may still risk, and how long it takes.
 
     Args:
-        rule: The policy's rule of the failure rate.
+        policy: The policy.
         held: The first run; it went to its cap.
         second: The second run but for its evidence for PROMOTE.
-        failures: Failures of the first run; taken as the fewest that are no PROMOTE where they
-            would have been one.
+        failures: Failures that the first run showed; taken as the fewest that are no PROMOTE where
+            they would have been one.
         rate: True failure rate.
+        checks: What planted defects say of the checks, as for both plans.
+        alarms: Good pictures that any of the checks called bad.
     """
-    bets = pass_bets(rule.promote_below)
+    bets = pass_bets(held.promote_below)
     while failures < held.images and log_e(bets, held.images, failures) >= held.log_pass:
         failures += 1
-    left = remaining_beta(
-        [PriorRun(run_id="first", images=held.images, failures=failures)],
-        promote_below=rule.promote_below,
-        beta=rule.beta,
-        mode=rule.mode,
-        n_max=held.images,
-    )
+    prior = [PriorRun(run_id="first", images=held.images, failures=failures)]
+    left = left_by(policy, prior, checks, held.images)
     if not left:
         return Retest(held.images, failures, 0.0, None)
-    log_fail, log_pass = headline_thresholds(
-        rule.limit,
-        rule.promote_below,
-        rule.alpha * HEADLINE_SHARE,
-        left,
-        rule.mode,
-        second.images,
-    )
-    again = Plan(rule.limit, rule.promote_below, log_fail, log_pass, second.images, second.every)
+    again = plan_of(policy, second.images, second.every, left=left, checks=checks, alarms=alarms)
     return Retest(held.images, failures, left, expect(again, rate))

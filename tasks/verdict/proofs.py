@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from tasks.policy import Policy
 from tasks.records import Metrics, Paired, SequentialResult
-from tasks.verdict.checkers import Adjusted, Sensitivity, adjusted_fail, adjusted_pass, true_lower
+from tasks.verdict.boundaries import Boundaries, Sight, Thresholds, boundaries
+from tasks.verdict.checkers import Sensitivity
 from tasks.verdict.guards import GuardEvidence
 from tasks.verdict.paired import PairedCounts, paired_evidence, paired_interval, paired_log_e
-from tasks.verdict.planning import Thresholds, thresholds
 from tasks.verdict.sequential import (
     fail_bets,
     images_needed,
@@ -36,9 +35,6 @@ from tasks.verdict.sequential import (
 )
 from tasks.verdict.slices import SliceCount, SliceTests
 from tasks.verdict.slices import judge as judge_slices
-
-#: Highest limit that a test can have.
-_MOST_LIMIT = 0.9999
 
 
 def prove(
@@ -71,123 +67,27 @@ def prove(
     Raises:
         ValueError: A count or a risk is impossible.
     """
-    left = policy.failure.beta if beta is None else beta
-    if not 0 <= left <= policy.failure.beta:
-        raise ValueError(
-            f"beta must be 0 to {policy.failure.beta}, the policy's; got {left}: earlier tests "
-            "cannot leave more"
-        )
-    # No risk left: no evidence is enough any more.
     sampling = policy.sampling.model_copy(update={"cases": max(1, planned_cases)})
     policy = policy.model_copy(update={"sampling": sampling})
-    below = policy.failure.promote_below
-    policy, doubt = raised(policy, alarms)
-    at = thresholds(policy, judged, len(guards), beta=left or None)
-    mixed = policy.checks.sensitivity == "mixed"
-    sight = _sight(at, left, below, checks, doubt, mixed=mixed)
+    edges = boundaries(policy, judged, len(guards), left=beta, checks=checks, alarms=alarms)
+    policy, at, sight = edges.policy, edges.at, edges.sight
     return (
-        _headline(policy, metrics, at, sight, bounds),
+        _headline(metrics, edges, bounds),
         *_paired(policy, metrics, at, sight, bounds),
         *(_guard(guard, at) for guard in guards),
-        *_slices(policy, metrics, at, judged, sight, bounds),
+        *_slices(edges, metrics, judged, bounds),
     )
 
 
-def raised(policy: Policy, alarms: Sensitivity | None) -> tuple[Policy, float]:
-    """Return a policy whose limits allow for false alarms, and the bound of these.
-
-    ``alpha`` is what the bound leaves of it. ``promote_below`` is not below ``limit``, and means
-    nothing where that had to be raised: PASS has a boundary of its own.
-    """
-    fail = alarm_bound(policy, alarms)
-    if fail is None:
-        return policy, 0.0
-    rule = policy.failure
-    # A limit of 1 is no hypothesis; nothing is above this one either.
-    limit = min(_MOST_LIMIT, fail.threshold)
-    failure = rule.model_copy(
-        update={
-            "limit": limit,
-            "promote_below": max(rule.promote_below, limit),
-            "alpha": fail.error,
-        }
-    )
-    in_slice = policy.slices.limit + (1 - policy.slices.limit) * fail.bound
-    slices = policy.slices.model_copy(update={"limit": min(_MOST_LIMIT, in_slice)})
-    return policy.model_copy(update={"failure": failure, "slices": slices}), fail.bound
-
-
-def alarm_bound(policy: Policy, alarms: Sensitivity | None) -> Adjusted | None:
-    """Return what the headline's FAIL test is tested against; ``None`` for the limit as it is."""
-    if alarms is None or policy.checks.false_alarms == "confirm":
-        return None
-    return adjusted_fail(policy.failure.limit, [alarms], policy.failure.alpha, confirmed=False)
-
-
-@dataclass(frozen=True)
-class _Sight:
-    """What a proof for PROMOTE may rest on, and one for ROLLBACK.
-
-    ``risk`` is that of each test, at its boundary times ``share``, the part of the failures that
-    the checks find at least. Without ``proves`` no evidence is enough: the risk is used up, or the
-    checks found nothing of what was planted and are ``blind``. ``below`` is the policy's own
-    boundary, ``doubt`` the share of good pictures that is flagged at most.
-    """
-
-    proves: bool
-    risk: float
-    below: float
-    share: float = 1.0
-    blind: bool = False
-    doubt: float = 0.0
-
-    @property
-    def planted(self) -> bool:
-        """Whether the boundaries are others than the policy's."""
-        return self.share < 1 or self.doubt > 0
-
-    def upper(self, measured: float) -> float:
-        """Return the upper end of what is truly failing, for that of what the checks see."""
-        return 1.0 if self.blind else min(1.0, measured / self.share)
-
-    def lower(self, measured: float) -> float:
-        """Return the lower end of what is truly failing, for that of what the checks flag."""
-        return true_lower(measured, self.doubt) if self.doubt else measured
-
-
-def _sight(
-    at: Thresholds,
-    left: float,
-    below: float,
-    checks: Sequence[Sensitivity],
-    doubt: float,
-    *,
-    mixed: bool,
-) -> _Sight:
-    risk = left or at.beta
-    if not checks:
-        return _Sight(proves=left > 0, risk=risk, below=below, doubt=doubt)
-    adjusted = adjusted_pass(below, checks, risk, mixed=mixed)
-    if adjusted is None:
-        return _Sight(proves=False, risk=risk, below=below, blind=True, doubt=doubt)
-    return _Sight(
-        proves=left > 0, risk=adjusted.error, below=below, share=adjusted.bound, doubt=doubt
-    )
-
-
-def _headline(
-    policy: Policy, metrics: Metrics, at: Thresholds, sight: _Sight, bounds: bool
-) -> SequentialResult:
+def _headline(metrics: Metrics, edges: Boundaries, bounds: bool) -> SequentialResult:
+    policy, at, sight = edges.policy, edges.at, edges.sight
     rate = metrics.candidate.failure_rate
     if not 0 <= rate.unmeasured <= rate.n - rate.failures:
         raise ValueError(
             f"failure rate: {rate.failures} failures and {rate.unmeasured} unmeasured do not fit "
             f"{rate.n} images"
         )
-    below, pass_at = sight.below * sight.share, at.pass_at
-    if sight.planted:
-        # Thresholds calibrated for another boundary hold for none: back to Ville's.
-        pass_at = -math.log(sight.risk)
+    below, pass_at = edges.below, edges.pass_at
     bad = rate.failures + rate.unmeasured
     log_fail = float(log_e(fail_bets(at.limit), rate.n, rate.failures))
     log_pass = float(log_e(pass_bets(below), rate.n, bad))
@@ -227,7 +127,7 @@ def _needed(bad: int, images: int, below: float, pass_at: float) -> int | None:
 
 
 def _paired(
-    policy: Policy, metrics: Metrics, at: Thresholds, sight: _Sight, bounds: bool
+    policy: Policy, metrics: Metrics, at: Thresholds, sight: Sight, bounds: bool
 ) -> list[SequentialResult]:
     """Return the comparison with the baseline; ``amber`` when it is proven worse at all."""
     rule = policy.paired
@@ -303,13 +203,9 @@ def _guard(guard: GuardEvidence, at: Thresholds) -> SequentialResult:
 
 
 def _slices(
-    policy: Policy,
-    metrics: Metrics,
-    at: Thresholds,
-    judged: Sequence[str],
-    sight: _Sight,
-    bounds: bool,
+    edges: Boundaries, metrics: Metrics, judged: Sequence[str], bounds: bool
 ) -> tuple[SequentialResult, ...]:
+    policy, sight = edges.policy, edges.sight
     rule = policy.slices
     # A policy may name a slice twice; that asks for nothing more.
     critical = tuple(dict.fromkeys(rule.critical))
@@ -317,10 +213,10 @@ def _slices(
     tests = SliceTests(
         names=tuple(judged),
         limit=rule.limit,
-        alpha=at.share * max(1, len(judged)),
+        alpha=edges.at.share * max(1, len(judged)),
         amber_alpha=policy.failure.alpha,
         critical=critical,
-        critical_below=rule.critical_below * sight.share,
+        critical_below=edges.critical_below,
         beta=sight.risk,
     )
     counts = [
@@ -334,7 +230,7 @@ def _slices(
     return tuple(_seen_by(one, sight) for one in found)
 
 
-def _seen_by(one: SequentialResult, sight: _Sight) -> SequentialResult:
+def _seen_by(one: SequentialResult, sight: Sight) -> SequentialResult:
     """Return a slice's result for checks that miss some of its failures, or for no proof at all."""
     changes: dict[str, object] = {}
     if one.upper is not None:

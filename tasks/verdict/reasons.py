@@ -19,9 +19,8 @@ from tasks.records import (
     Slice,
     slice_name,
 )
+from tasks.verdict.boundaries import HEADLINE_SHARE, alarm_bound
 from tasks.verdict.checkers import blind
-from tasks.verdict.planning import HEADLINE_SHARE
-from tasks.verdict.proofs import alarm_bound
 
 if TYPE_CHECKING:
     from tasks.verdict.decide import GateState

@@ -5,6 +5,10 @@ with its half of alpha, the slices with their shares, the proofs that critical s
 cases of slices that look bad, and the end at the cap. All runs go forward at once, so that
 20,000 gates of 600 cases take seconds.
 
+The boundaries are the gate's own, from :func:`tasks.verdict.boundaries.boundaries`. Where planted
+defects say how well the checks see, the simulated checks miss and accuse as often as they did on
+record; in a slice they are taken to see as well as everywhere.
+
 Decisions do not evaluate evidence: it rises with every failure (FAIL) or falls (PASS), so each
 test is a table of the count of failures that decides at each number of images.
 """
@@ -20,7 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.policy import Policy
-from tasks.verdict.planning import Thresholds, thresholds
+from tasks.verdict.boundaries import Boundaries, boundaries
+from tasks.verdict.checkers import Sensitivity
+from tasks.verdict.guards import guarded
 from tasks.verdict.sequential import Bets, fail_bets, log_e, pass_bets
 
 Ints = NDArray[np.int64]
@@ -164,8 +170,11 @@ class Rules:
     """A policy made ready for the simulation: tables of deciding counts, sizes and caps."""
 
     policy: Policy
-    thresholds: Thresholds
+    #: What every test is tested against.
+    edges: Boundaries
     traffic: Traffic
+    #: Share of the pictures of each kind of cases that the checks flag, shape (kinds,).
+    flagged: Floats
     #: Slices that are judged, and those that need a proof of their own, as columns of the traffic.
     judged: tuple[int, ...]
     critical: tuple[int, ...]
@@ -183,11 +192,22 @@ class Rules:
     slice_bets: Bets = field(repr=False)
 
 
-def prepare(policy: Policy, made_of: Traffic) -> Rules:
+def prepare(
+    policy: Policy,
+    made_of: Traffic,
+    checks: Sequence[Sensitivity] = (),
+    alarms: Sensitivity | None = None,
+) -> Rules:
     """Return the rules of a policy for a traffic.
 
     Slices that fewer cases than ``min_images`` of the plan are in, or that are of a dimension the
     policy does not judge (names without ``=`` are always judged), are not judged.
+
+    Args:
+        policy: The policy.
+        made_of: The traffic with its true failure rates.
+        checks: What planted defects say of the checks; none for perfect ones.
+        alarms: Good pictures that any of the checks called bad.
 
     Raises:
         ValueError: Two risks cannot be met, e.g. a slice is named twice.
@@ -201,26 +221,35 @@ def prepare(policy: Policy, made_of: Traffic) -> Rules:
         and ("=" not in name or name.partition("=")[0] in (*rule.dimensions, "slice"))
     )
     critical = tuple(made_of.names.index(n) for n in rule.critical if n in made_of.names)
-    guards = sum(limit.on_breach == "rollback" for limit in policy.limits)
-    marks = thresholds(policy, [made_of.names[n] for n in judged], guards)
+    edges = boundaries(
+        policy,
+        [made_of.names[n] for n in judged],
+        len(guarded(policy)),
+        checks=checks,
+        alarms=alarms,
+    )
+    at = edges.at
     reserve = int(rule.top_up * cases) if judged else 0
     most = cases + reserve
-    above, below = fail_bets(rule.limit), pass_bets(rule.critical_below)
+    above, below = fail_bets(edges.policy.slices.limit), pass_bets(edges.critical_below)
+    # Where nothing is a proof, no count of failures passes.
+    pass_at = edges.pass_at if edges.promotes else math.inf
     floors = [limit.min for limit in policy.limits if limit.measure == "images" and limit.min]
     return Rules(
         policy=policy,
-        thresholds=marks,
+        edges=edges,
         traffic=made_of,
+        flagged=np.array([edges.sees.flagged(float(rate)) for rate in made_of.rates]),
         judged=judged,
         critical=critical,
         uncovered=tuple(n for n in rule.critical if n not in made_of.names),
         reserve=reserve,
         fewest=math.ceil(max(floors, default=0)),
-        fail=failures_that_fail(fail_bets(marks.limit), marks.fail_at, cases),
-        passes=failures_that_pass(pass_bets(marks.promote_below), marks.pass_at, cases),
-        slice_fail=failures_that_fail(above, marks.shared_fail_at, most),
-        slice_amber=failures_that_fail(above, marks.amber_at, most),
-        slice_pass=failures_that_pass(below, marks.critical_pass_at, most),
+        fail=failures_that_fail(fail_bets(at.limit), at.fail_at, cases),
+        passes=failures_that_pass(pass_bets(edges.below), pass_at, cases),
+        slice_fail=failures_that_fail(above, at.shared_fail_at, most),
+        slice_amber=failures_that_fail(above, at.amber_at, most),
+        slice_pass=failures_that_pass(below, -math.log(edges.sight.risk), most),
         slice_bets=above,
     )
 
@@ -351,7 +380,7 @@ def _draw(rules: Rules, state: _State, rng: np.random.Generator) -> None:
             shares = made_of.shares * made_of.inside[:, number]
             shares = shares / shares.sum()
         kinds = rng.multinomial(size, shares)
-        failed = rng.binomial(kinds, made_of.rates)
+        failed = rng.binomial(kinds, rules.flagged)
         if number < 0:
             state.n[at] += size
             state.f[at] += failed.sum(axis=1)

@@ -211,7 +211,8 @@ def test_senseless_arguments_are_refused() -> None:
         {"looks": [101]},
         {"looks": [1.5]},
         {"log_pass": math.nan},
-        {"limit": 0.04},
+        {"limit": 0.0},
+        {"promote_below": 1.0},
     ]
     for change in wrong:
         arguments: dict[str, object] = {"rate": 0.02, "n_max": 100} | rule | change

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tasks.metrics.rates import rate
 from tasks.records import CheckSlice, Rate
+from tasks.verdict.boundaries import headline_thresholds
 from tasks.verdict.intervals import RISK, any_look, with_limits
-from tasks.verdict.planning import headline_thresholds
 from tasks.verdict.sequential import fail_bets, log_e, pass_bets
 from tests.verdict.test_decide import gate, piece
 

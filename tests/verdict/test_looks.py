@@ -23,13 +23,13 @@ from tasks.records import Look, PriorRun
 from tasks.state import State
 from tasks.tables import retests
 from tasks.verdict.betting import fail_bets, log_e, pass_bets
+from tasks.verdict.boundaries import alarm_bound
 from tasks.verdict.checkers import Sensitivity, adjusted_pass
 from tasks.verdict.decide import decide
 from tasks.verdict.drawing import Drawer
 from tasks.verdict.eyes import Eyes, eyes, eyes_of
 from tasks.verdict.guards import guards_of
 from tasks.verdict.looks import Looker, savings_of, state_of
-from tasks.verdict.proofs import alarm_bound
 from tasks.verdict.task import decide as decide_task
 from tests.verdict import plans
 

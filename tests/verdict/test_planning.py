@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.policy import FailureRule, Limit, Policy, Sampling
+from tasks.verdict.boundaries import headline_thresholds, thresholds
 from tasks.verdict.calibration import calibrate
 from tasks.verdict.planning import (
     Plan,
@@ -18,10 +19,8 @@ from tasks.verdict.planning import (
     fewest_images,
     followed,
     grid,
-    headline_thresholds,
     look_ends,
     retest,
-    thresholds,
 )
 from tasks.verdict.sequential import FailureTest, log_e, pass_bets
 
@@ -191,7 +190,7 @@ def test_a_second_run_has_at_most_the_risk_and_the_speed_of_the_first(
 ) -> None:
     rule = FailureRule()
     held, second = a_plan(images=240), a_plan(images=3000)
-    found = retest(rule, held, second, failures, rate)
+    found = retest(Policy(), held, second, failures, rate)
     assert 0 <= found.left <= rule.beta
     assert found.held_failures >= failures
     # What is said to be held was not promoted.
@@ -202,10 +201,10 @@ def test_a_second_run_has_at_most_the_risk_and_the_speed_of_the_first(
 
 
 def test_a_calibrated_run_that_was_held_leaves_nothing() -> None:
-    rule = FailureRule(mode="calibrated")
+    policy = Policy(failure=FailureRule(mode="calibrated"))
     fail, passes = headline_thresholds(0.02, 0.03, 0.025, 0.05, "calibrated", 240)
     held = Plan(0.02, 0.03, fail, passes, 240, 24)
-    assert retest(rule, held, held, 4, 0.01).row is None
+    assert retest(policy, held, held, 4, 0.01).row is None
 
 
 @pytest.mark.parametrize(
@@ -215,7 +214,7 @@ def test_a_calibrated_run_that_was_held_leaves_nothing() -> None:
         {"images": 20_001},
         {"every": 0},
         {"limit": 0.0},
-        {"limit": 0.04},
+        {"limit": 1.0},
         {"promote_below": 1.0},
     ],
 )
@@ -228,7 +227,7 @@ def test_impossible_plans_are_refused(bad: dict[str, float]) -> None:
         "images": 100,
         "every": 10,
     }
-    with pytest.raises(ValueError, match=r"got|image"):
+    with pytest.raises(ValueError, match=r"got"):
         Plan(**good | bad)
     for rate in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match="0 to 1"):

@@ -14,10 +14,9 @@ from tasks.records import (
     Accounts,
 )
 from tasks.verdict import decide
+from tasks.verdict.boundaries import HEADLINE_SHARE, raised
 from tasks.verdict.calibration import fail_error
 from tasks.verdict.checkers import Sensitivity
-from tasks.verdict.planning import HEADLINE_SHARE
-from tasks.verdict.proofs import raised
 from tests.verdict.test_decide import (
     CALIBRATED,
     STRICT_PAIRS,

@@ -64,7 +64,7 @@ def test_without_slices_20_000_gates_agree_with_the_exact_course(rate: float, mo
     policy = a_policy(failure=failure)
     rules = prepare(policy, traffic(rate))
     played = simulate(rules, 20_000, seed=3)
-    marks = rules.thresholds
+    marks = rules.edges.at
     row = expect(Plan(0.02, 0.03, marks.fail_at, marks.pass_at, 600, 40), rate)
     near(played, PROMOTE, row.promote)
     near(played, ROLLBACK, row.rollback)
@@ -115,7 +115,7 @@ def test_slices_are_judged_and_topped_up_as_the_gate_does_it(
     names = [f"locale=l{n}" for n in range(4)]
     rules = prepare(policy, traffic(0.02, [SliceSpec(name, 0.25) for name in names]))
     counts = [SliceCount(name, n, int(n * f)) for name, (n, f) in zip(names, seen, strict=True)]
-    marks = rules.thresholds
+    marks = rules.edges.at
     tests = SliceTests(
         tuple(names), 0.10, marks.share * 4, 0.05, critical=("locale=l0",), critical_below=0.10
     )
