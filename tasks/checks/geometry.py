@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.checks.base import Expected, Picture, Pixels
-from tasks.checks.blank import MIN_SIDE
+from tasks.checks.blank import MIN_SIDE, reduced
 from tasks.records import Finding
 
-#: Side of the squares on which a picture and its upload are compared, and of those on which they
-#: are once more where several ways fit alike.
-_SIDE, _FINE = 24, 96
+#: Long side at which a picture is laid over its upload, and at which once more where no way of
+#: lying fits so well, and so far better than the next.
+_SIDE, _FINE = 32, 64
+_SURE, _AHEAD = 0.7, 0.12
+#: What an edit may show of its upload, as a share of the largest crop of its shape; how many times
+#: the crop the upload may be, which thin strips exceed; deviation of the relief that is noise.
+_ZOOMS = tuple(float(zoom) for zoom in np.geomspace(0.6, 1.0, 7))
+_MOST = 24
+_NOISE = 0.005
 #: A way in which a picture may lie: quarter turns against the clock, then mirrored or not.
 _Way = tuple[int, bool]
 _WAYS: dict[_Way, str] = {
@@ -109,24 +117,17 @@ def _shape(got: float, wanted: float, tolerance: float) -> str:
 class Orientation:
     """An edited picture lies as its upload does: not turned and not mirrored.
 
-    The light and dark parts of both are compared in all eight ways they can lie. Where another way
-    fits about as well as the upright one, as with a centred poster, or better but not well, as by
-    chance beside a crop, finer parts decide: letters are no symmetry, and chance ends with them.
-    What looks alike in several ways in them too fails in none.
+    The picture is laid over the upload in all eight ways it can lie, each as an edit may have
+    cropped it. What fits as well in another way as upright, as what is symmetrical, fails in none.
     """
 
     #: Correlation from which a picture shows its upload, and by how much another way must fit
-    #: better than the upright one.
+    #: better than the upright one. Measured on 512 edits, drawn and real: the right way reaches
+    #: 0.72 and is 0.1 ahead of the next one in 99 of 100; strangers reach 0.6 in 1 of 100.
     alike: float = 0.6
-    limit: float = 0.2
-    #: By how much another way may fit worse and is still looked at closely. A way that fits like
-    #: this is sure; in finer parts only the very same picture does.
-    near: float = 0.1
-    sure: float = 0.8
-    #: Correlation of the finer parts that proves a way which fits better without being sure.
-    proven: float = 0.6
+    limit: float = 0.06
     name: str = "geometry.orientation"
-    version: str = "2"
+    version: str = "3"
     higher_is_better: bool = False
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -134,19 +135,12 @@ class Orientation:
         upload = picture.reference("upload")
         if upload is None or min(*picture.rgb.shape[:2], *upload.shape[:2]) < MIN_SIDE:
             return self._skip("no upload to compare with" if upload is None else "too small")
-        fits = _fits(picture.rgb, upload, _SIDE)
-        if fits is None:
-            return self._skip("too plain to compare")
+        fits = way_fits(picture.rgb, upload)
         upright = fits.pop((0, False))
         way = max(fits, key=lambda key: fits[key])
         if max(upright, fits[way]) < self.alike:
             return self._skip("the picture does not look like its upload")
-        # One that fits nearly as well upright may be another crop: only a clear gain counts.
         score = fits[way] - upright
-        if score > self.limit and fits[way] < self.sure:
-            way, score = self._closely(picture.rgb, upload, self.proven) or (way, 0.0)
-        elif -self.near <= score <= self.limit:
-            way, score = self._closely(picture.rgb, upload, self.sure) or (way, score)
         good = score <= self.limit
         return Finding(
             check=self.name,
@@ -158,16 +152,6 @@ class Orientation:
             message="" if good else f"the picture is {_WAYS[way]}, compared with its upload",
         )
 
-    def _closely(self, rgb: Pixels, upload: Pixels, least: float) -> tuple[_Way, float] | None:
-        """Return the other way that the finer parts prove, and its gain; ``None`` without one."""
-        fits = _fits(rgb, upload, _FINE)
-        if fits is None:
-            return None
-        upright = fits.pop((0, False))
-        best = max(fits, key=lambda key: fits[key])
-        gain = fits[best] - upright
-        return (best, gain) if fits[best] >= least and gain > self.limit else None
-
     def _skip(self, why: str) -> Finding:
         return Finding(
             check=self.name,
@@ -178,46 +162,85 @@ class Orientation:
         )
 
 
-def _fits(rgb: Pixels, upload: Pixels, side: int) -> dict[_Way, float] | None:
-    """Return how well an upload fits a picture in each way that it can lie, as correlations.
+def way_fits(rgb: Pixels, upload: Pixels) -> dict[_Way, float]:
+    """Return how well a picture fits its upload in the ways that it can lie, as correlations.
 
-    ``None`` where one of them is too plain to be compared.
+    Of each way that of the best crop counts. A coarse look is enough where one way is far ahead;
+    else the upright way and the best others, and only those, are looked at more closely.
     """
-    shown = _lights(rgb, side)
-    aspect = rgb.shape[1] / rgb.shape[0]
-    straight, lying = (_lights(_cropped(upload, a), side) for a in (aspect, 1 / aspect))
-    if shown is None or straight is None or lying is None:
-        return None
-    fits = {}
-    for turns, flipped in _WAYS:
-        sent = lying if turns % 2 else straight
-        sent = np.rot90(sent[:, ::-1] if flipped else sent, turns)
-        fits[turns, flipped] = float((shown * sent).mean())
+    fits = _fits(rgb, upload, _SIDE, _WAYS)
+    first, second, *_ = sorted(fits.values(), reverse=True)
+    if first >= _SURE and first - second >= _AHEAD:
+        return fits
+    others = sorted(fits, key=lambda way: fits[way], reverse=True)[:3]
+    return _fits(rgb, upload, _FINE, {(0, False), *others})
+
+
+def _fits(rgb: Pixels, upload: Pixels, side: int, ways: Collection[_Way]) -> dict[_Way, float]:
+    small = _grey(reduced(rgb, side))
+    shown = _relief(small)
+    # Enough of the upload for the smallest crop, made once.
+    before = _grey(reduced(upload, 4 * side))
+    fits: dict[_Way, float] = {}
+    for lying in (False, True):
+        height, width = small.shape[1::-1] if lying else small.shape[:2]
+        templates = {way: _back(shown, way) for way in ways if way[0] % 2 == lying}
+        if not templates:
+            continue
+        best = dict.fromkeys(templates, 0.0)
+        for scene in _scenes(before, width, height):
+            spread = _spread(scene, width, height)
+            for way, template in templates.items():
+                size = float(np.linalg.norm(template)) + 1e-6
+                found = cv2.matchTemplate(scene, template, cv2.TM_CCORR) / (spread * size)
+                best[way] = max(best[way], float(found.max()))
+        fits |= best
     return fits
 
 
-def _cropped(rgb: Pixels, aspect: float) -> Pixels:
-    """Return the middle of a picture in another shape: edits that change the shape crop to it."""
-    height, width = rgb.shape[:2]
-    columns = min(width, max(1, round(height * aspect)))
-    rows = min(height, max(1, round(width / aspect)))
-    left, top = (width - columns) // 2, (height - rows) // 2
-    return rgb[top : top + rows, left : left + columns]
+def _back(shown: NDArray[np.float32], way: _Way) -> NDArray[np.float32]:
+    """Return a picture that lies in some way turned back, with mean 0."""
+    turned = np.rot90(shown, -way[0])
+    turned = turned[:, ::-1] if way[1] else turned
+    return np.ascontiguousarray(turned - turned.mean())
 
 
-def _lights(rgb: Pixels, side: int) -> NDArray[np.float64] | None:
-    """Return the picture's lightness on a small square, with mean 0 and deviation 1.
+def _scenes(upload: NDArray[np.float32], width: int, height: int) -> Iterator[NDArray[np.float32]]:
+    """Yield the relief of an upload at each size at which a crop is as large as a template."""
+    fit = min(upload.shape[1] / width, upload.shape[0] / height)
+    for zoom in _ZOOMS:
+        columns = max(width, round(upload.shape[1] / fit / zoom))
+        rows = max(height, round(upload.shape[0] / fit / zoom))
+        if columns * rows <= _MOST * width * height:
+            shrinks = columns <= upload.shape[1] and rows <= upload.shape[0]
+            how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            sized = cv2.resize(upload, (columns, rows), interpolation=how)
+            yield _relief(np.asarray(sized, np.float32))
 
-    Ranks instead of levels: an edit may brighten everything and must still be recognised.
-    ``None`` for a picture that is too plain to be compared.
+
+def _spread(scene: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """Return the norm of every window of a size around its mean; of flat ones that of noise."""
+    sums, squares = cv2.integral2(scene, sdepth=cv2.CV_64F, sqdepth=cv2.CV_64F)
+
+    def windows(table: NDArray[Any]) -> NDArray[Any]:
+        inner = table[height:, width:] - table[:-height, width:]
+        return np.asarray(inner - table[height:, :-width] + table[:-height, :-width])
+
+    count = width * height
+    around = windows(squares) - windows(sums) ** 2 / count
+    return np.asarray(np.sqrt(np.maximum(around, 0) + count * _NOISE**2), np.float32)
+
+
+def _grey(rgb: Pixels) -> NDArray[np.float32]:
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)
+
+
+def _relief(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logarithm of the lightness less that of its surroundings.
+
+    An edit may brighten everything, put other light on it or change the tones of large parts, and
+    must still be recognised.
     """
-    step = max(1, min(rgb.shape[:2]) // (8 * side))
-    small = cv2.resize(
-        np.ascontiguousarray(rgb[::step, ::step]), (side, side), interpolation=cv2.INTER_AREA
-    )
-    grey = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.5)
-    low, high = np.quantile(grey, (0.1, 0.9))
-    if high - low < 12:
-        return None
-    ranks = np.argsort(np.argsort(grey, axis=None)).astype(np.float64).reshape(grey.shape)
-    return np.asarray((ranks - ranks.mean()) / ranks.std(), dtype=np.float64)
+    light = np.log(cv2.GaussianBlur(grey, (0, 0), 0.8) + 8)
+    around = cv2.GaussianBlur(light, (0, 0), max(grey.shape) / 10)
+    return np.asarray(light - around, np.float32)

@@ -108,7 +108,7 @@ def as_twin(good: Good) -> Good:
     return replace(good, expected=expected, brand=None, references={"baseline": before})
 
 
-def twin_tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted:
+def twin_tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
     """Put a picture under coloured light that the baseline drew without."""
     return tinted(as_twin(good), strength, rng)
 
@@ -118,7 +118,7 @@ def twin_exchanged(good: Good, strength: float, rng: np.random.Generator) -> Pla
     return exchanged(as_twin(good), strength, rng)
 
 
-def edit_tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted:
+def edit_tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
     """Put a picture under coloured light and call it the edit of the good one.
 
     Of an edit too the upload is left out: what the edit did may undo what is planted.

@@ -16,6 +16,26 @@ from tasks.providers.embedded.typeset import Rect
 
 STILL, LOGO, SUBJECT = "decode.still", "composition.logo", "composition.subject"
 _STEPS = (0.1, 0.25, 0.5, 1.0)
+#: What a picture of one subject on a plain ground is known to be good for: it has few colours of
+#: its brand, and much of it is plain.
+STUDIO_JUDGED = frozenset(
+    {
+        STILL,
+        LOGO,
+        SUBJECT,
+        "decode.file",
+        "decode.mime",
+        "geometry.size",
+        "geometry.aspect",
+        "geometry.borders",
+        "colour.cast",
+        "colour.exposure",
+        "colour.contrast",
+        "composition.blank",
+        "safety.refusal",
+        "consistency.near_duplicate",
+    }
+)
 
 
 def moved(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
@@ -41,35 +61,38 @@ def moved(good: Good, strength: float, rng: np.random.Generator) -> Planted | No
     return good.planted(np.asarray(image))
 
 
-def studio(good: Good, cut: float, rng: np.random.Generator) -> Pixels | None:
+def studio(
+    good: Good, cut: float, rng: np.random.Generator, size: tuple[int, int] | None = None
+) -> Pixels | None:
     """Draw a branded picture of one subject on a plain ground, with the logo at its place.
 
     Args:
-        good: For size, prompt and brand.
+        good: For prompt and brand.
         cut: Share of the subject's pixels beyond one side of the frame; 0 leaves it whole.
         rng: The draw; the same one gives the same picture but for the cut.
+        size: Width and height; those of the good picture by default.
 
     Returns:
         The pixels, or ``None`` where the subject hardly differs from the ground.
     """
     if good.brand is None:
         return None
-    height, width = good.rgb.shape[:2]
+    width, height = size or good.rgb.shape[1::-1]
     colours = scene.palette(rng, good.brand.kit.palette)
     side = choice(("left", "right", "top", "bottom"), rng)
-    size = round(min(height, width) * rng.uniform(0.5, 0.7))
+    across = round(min(height, width) * rng.uniform(0.5, 0.7))
     # Room on all sides for a window that the subject lies at the edge of.
-    large_h, large_w = 2 * height + size, 2 * width + size
+    large_h, large_w = 2 * height + across, 2 * width + across
     light = 1 + 0.05 * np.linspace(-1, 1, large_h)[:, None, None] * float(rng.choice([-1, 1]))
     ground = np.clip(np.array(colours.ground) * light, 0, 255).repeat(large_w, axis=1)
     plain = ground.astype(np.uint8)
     image = Image.fromarray(plain)
-    left, top = (large_w - size) // 2, (large_h - size) // 2
-    middle = Rect(left, top, left + size, top + size)
+    left, top = (large_w - across) // 2, (large_h - across) // 2
+    middle = Rect(left, top, left + across, top + across)
     scene.place_subject(image, rng, middle, good.expected.prompt or "", colours)
     pixels = np.asarray(image)
     drawn = np.abs(pixels.astype(np.int16) - plain).max(axis=2) > 45
-    if drawn.sum() < 0.12 * size * size:
+    if drawn.sum() < 0.12 * across * across:
         return None
     x, y = (large_w - width) // 2, (large_h - height) // 2
     if cut > 0:

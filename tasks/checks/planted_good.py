@@ -15,12 +15,13 @@ from tasks.checks.planted_base import Good, choice
 from tasks.checks.planted_brand import with_logo
 from tasks.checks.planted_colour import edited
 from tasks.checks.planted_edit import masked
+from tasks.checks.planted_frame import STUDIO_JUDGED, studio
 from tasks.checks.planted_upscale import enlarged
 from tasks.inputs.brands import brand_names
 from tasks.providers.embedded.brands import Brand, Brands
 from tasks.providers.embedded.draws import generator
 from tasks.providers.embedded.models import MODELS
-from tasks.providers.embedded.render import Job, render
+from tasks.providers.embedded.render import Job, png, render
 from tasks.settings import DATASETS
 
 #: Languages of the text with their weights. All are read without further data, so that every
@@ -80,12 +81,15 @@ def pictured(seed: int, number: int) -> Job:
 def drawn(seed: int, number: int) -> Good:
     """Return one good picture as the embedded server draws it, of any of its models.
 
-    Of ten, six are new pictures, two edits of our uploads, one an edit within a mask and one an
-    enlargement. The same seed and number give the same picture.
+    Of twelve, six are new pictures, two edits of our uploads, one an edit within a mask, one an
+    enlargement, and two show one subject on a plain ground. The same seed and number give the same
+    picture.
     """
-    kind = number % 10
+    kind = number % 12
     if kind in (3, 7):
         return edited(seed, number)
+    if kind > 9:
+        return _studio(seed, number)
     new = _new(seed, number)
     if kind == 5:
         return masked(new, seed)
@@ -112,6 +116,22 @@ def _new(seed: int, number: int) -> Good:
         job=job,
         brand=job.brand,
     )
+
+
+def _studio(seed: int, number: int) -> Good:
+    """Return a branded picture of one subject on a plain ground: how products are shown."""
+    new = _new(seed, number)
+    rng = generator("planted studio", seed, number)
+    brand = new.brand or _brands().get(choice(brand_names(DATASETS), rng))
+    asked = replace(
+        new.expected, brand=brand.kit.name, intended_text=(), language="en", subtask="creative"
+    )
+    shown = replace(new, name=f"studio {seed}/{number}", expected=asked, job=None, brand=brand)
+    size = asked.width or 512, asked.height or 512
+    # Where the subject hardly differs from the ground it is drawn again, in other colours.
+    tries = (studio(shown, 0.0, rng, size) for _ in range(50))
+    pixels = next(pixels for pixels in tries if pixels is not None)
+    return replace(shown, make=functools.partial(png, pixels), judged=STUDIO_JUDGED)
 
 
 def drawings(seed: int, start: int = 0) -> Iterator[Good]:

@@ -9,10 +9,14 @@ import numpy as np
 
 from tasks.checks import duplicates
 from tasks.checks.base import Pixels
+from tasks.checks.blank import reduced
+from tasks.checks.colour_space import lab
 from tasks.checks.planted_base import Defect, Good, Planted, choice, encoded
 from tasks.providers.embedded.scene import grain
 
 _STEPS = (0.1, 0.25, 0.5, 0.75, 1.0)
+#: Long side at which is asked what of a picture is grey.
+_LIGHT_AT = 256
 
 
 def _resized(rgb: Pixels, width: int, height: int) -> Pixels:
@@ -50,15 +54,30 @@ def other_shape(good: Good, strength: float, rng: np.random.Generator) -> Plante
     return Planted(planted.data, good.sent(b"", **asked).expected, good.references)
 
 
-def tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted:
+def tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
     """Put the picture under light of any hue: the weakest channel loses half at full strength.
 
     The default of 0.6 leaves the weakest channel 70 %: the embedded server's casts, seen by
-    anyone (a mean shift of 10 and more in a*b* on something neutral).
+    anyone (a mean shift of 10 and more in a*b* on something neutral). Without a logo, an upload or
+    another reference ``None`` where the good picture has little that is neutral, or nothing else:
+    a red poster under blue light is a violet poster, and a white page a page of blue paper.
     """
+    if good.brand is None and not good.references and not shows_light(good.rgb):
+        return None
     light = np.array(colorsys.hsv_to_rgb(float(rng.random()), 0.5 * strength, 1.0))
     table = np.rint(np.arange(256)[:, None] * light).astype(np.uint8)
     return good.planted(np.stack([table[:, c][good.rgb[..., c]] for c in range(3)], axis=-1))
+
+
+def shows_light(rgb: Pixels) -> bool:
+    """Say whether a person could tell coloured light on a picture from a coloured picture.
+
+    For that a fifth of it must be grey or white, and a twentieth coloured.
+    """
+    space = lab(reduced(rgb, _LIGHT_AT).reshape(-1, 3))
+    chroma = np.hypot(space[:, 1], space[:, 2])
+    grey = (chroma < 6) & (space[:, 0] > 15)  # Near black nobody sees a colour.
+    return bool(grey.mean() >= 0.2 and (chroma > 15).mean() >= 0.05)
 
 
 def blank(good: Good, strength: float, rng: np.random.Generator) -> Planted:

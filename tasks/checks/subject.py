@@ -32,15 +32,17 @@ _FAR = 4.0
 _LEAST = 2.5
 #: Share of the frame that must be ground, at the least, for a ground to be known at all.
 _GROUND = 0.75
-#: Smallest and largest share of the picture that a subject has.
-_SMALL, _LARGE = 0.015, 0.5
+#: Smallest and largest share of the picture that a subject has; one at the frame may lack a part,
+#: and be smaller by this factor.
+_SMALL, _LARGE, _PART = 0.015, 0.5, 0.6
 #: What a thing must have to be the subject beyond doubt: share of everything that stands out,
-#: share of its convex hull that it fills, median distance from the ground.
-_ALONE, _SOLID, _STRONG = 0.8, 0.6, 6.0
+#: share of its convex hull that it fills (a lamp on a bent stem has half), median distance from
+#: the ground.
+_ALONE, _SOLID, _STRONG = 0.8, 0.35, 6.0
 #: And a sharp edge: share of its outline, off the frame, at which the map rises by so much of the
 #: thing's own strength within five pixels of the reduced picture. A glow, a reflection or a shadow
 #: fades into the ground instead.
-_SHARP, _RISE, _WITHIN = 0.55, 0.6, 5
+_SHARP, _RISE, _WITHIN = 0.45, 0.6, 5
 
 
 class Thing(NamedTuple):
@@ -113,8 +115,10 @@ def things(seen: NDArray[np.float32], hidden: NDArray[np.bool_] | None = None) -
     found = []
     for number in range(1, count):
         area = int(stats[number, cv2.CC_STAT_AREA])
-        if area >= _SMALL * mask.size:
-            found.append(_thing(seen, hidden, np.asarray(labels == number), area, total))
+        if area >= _SMALL * _PART * mask.size:
+            thing = _thing(seen, hidden, np.asarray(labels == number), area, total)
+            if thing.sides or area >= _SMALL * mask.size:
+                found.append(thing)
     return sorted(found, key=lambda thing: -thing.area)
 
 
@@ -158,8 +162,10 @@ def _sharp(
     # Beyond its own strength a thing may vary as it likes: a highlight is no edge.
     level = np.minimum(seen, np.float32(strength))
     rise = np.asarray(cv2.dilate(level, around)) - np.asarray(cv2.erode(level, around))
-    inner = np.asarray(cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8))) > 0
-    outline = mask & ~inner
+    # Of a thing with a soft shadow the thing itself is asked: what is at least half as strong.
+    core = mask & (seen >= np.float32(strength / 2))
+    inner = np.asarray(cv2.erode(core.astype(np.uint8), np.ones((3, 3), np.uint8))) > 0
+    outline = core & ~inner
     outline[0], outline[-1], outline[:, 0], outline[:, -1] = False, False, False, False
     if hidden is not None:
         outline &= np.asarray(cv2.dilate(hidden.astype(np.uint8), around)) == 0
@@ -197,7 +203,7 @@ class Subject:
     limit: float = 0.97
     datasets: Path = DATASETS
     name: str = "composition.subject"
-    version: str = "3"
+    version: str = "4"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:

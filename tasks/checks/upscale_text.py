@@ -25,6 +25,8 @@ _PARTS = 3
 _TILES = (40, 10)
 #: A part is read at twice its size, but no larger than this.
 _READ_AT = 640
+#: From here on Unicode has the signs of Chinese and Japanese.
+_SIGNS = "\u2e80"
 
 #: Similarity below which a single letter that reads differently is another letter.
 PLAIN = 0.82
@@ -109,6 +111,11 @@ def changed_parts(tiles: Floats, limit: float) -> list[tuple[int, int, int, int]
     return [box for _, box in sorted(found)[:_PARTS]]
 
 
+def _weight(text: str) -> int:
+    """Return how much of a text a line is: letters once, figures and signs for words twice."""
+    return sum(1 + (char.isdigit() or char >= _SIGNS) for char in text if char.isalnum())
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     """The text of the source is in the result, and no other.
@@ -121,11 +128,12 @@ class Text:
     #: Similarity of a tile below which its text is read, and below which a difference counts.
     suspect: float = 0.87
     limit: float = 0.85
-    #: Confidence of the reader from which a line is text, and its least letters and digits.
+    #: Confidence of the reader from which a line is text, and its least letters; figures and the
+    #: signs of writing without letters count twice: two are a price or a word.
     sure: float = 0.85
     letters: int = 3
     name: str = "upscale.text"
-    version: str = "1"
+    version: str = "2"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -159,8 +167,7 @@ class Text:
         return [
             Seen(line.text, line.box)
             for line in lines
-            if line.reading.score >= self.sure
-            and sum(char.isalnum() for char in line.text) >= self.letters
+            if line.reading.score >= self.sure and _weight(line.text) >= self.letters
         ]
 
     def _finding(

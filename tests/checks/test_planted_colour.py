@@ -27,7 +27,7 @@ def shown(made: Good | Planted) -> Picture:
 
 @pytest.fixture(scope="module")
 def goods() -> list[Good]:
-    branded = [good for good in (drawn(3, n) for n in range(16)) if good.brand is not None]
+    branded = [good for good in (drawn(3, n) for n in range(20)) if good.brand and good.job]
     return [*branded[:5], *(edited(3, n) for n in range(2))]
 
 
