@@ -1,12 +1,12 @@
 """``imagegate plan`` and ``imagegate simulate``: what a gate will need, before the first image.
 
-Neither spends, reads the state database or starts Prefect.
+Neither spends, runs a check, reads the state database or starts Prefect.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from flows.plan_flags import (
     spinner,
 )
 from tasks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flows.plan_checks import Known
 
 #: Cap of a plan for which neither a policy nor a number of cases was given.
 OPEN_CAP = 5_000
@@ -44,6 +47,14 @@ PriceBaseline = Annotated[
         metavar="USD",
         help="Dollars for the baseline's image of the same case; default: as --price. "
         "0 when its images are in the cache from an earlier run.",
+    ),
+]
+PerfectChecks = Annotated[
+    bool,
+    typer.Option(
+        "--perfect-checks",
+        help="Reckon as if no check missed a defect or accused a good picture; default: with the "
+        "record of planted defects that a gate here would use.",
     ),
 ]
 Plot = Annotated[
@@ -118,14 +129,15 @@ def plan(
         typer.Option(help="anytime or calibrated; default: the policy's.", metavar="MODE"),
     ] = None,
     policy: PolicyFile = None,
+    perfect_checks: PerfectChecks = False,
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Say what a decision takes before the first image: images, money, time, odds of the verdicts.
 
     A table and bars over a range of true failure rates; exact, nothing is simulated and nothing
-    spent. Images are the candidate's: each case is one image of the candidate and, unless it is
-    cached, one of the baseline.
+    spent. The checks miss and accuse as often as their record says. Images are the candidate's:
+    each case is one image of the candidate and, unless it is cached, one of the baseline.
     """
     from flows import plan_show
     from tasks.verdict.planning import MOST_IMAGES
@@ -150,9 +162,16 @@ def plan(
             f"{policy}: field 'sampling.cases': expected {MOST_IMAGES:,} at most for an exact "
             f"plan; found {most:,}; give --cases"
         )
+    known = _known(perfect_checks)
     with spinner(f"computing the exact course of {most:,} images"):
         asked = plan_show.ask(
-            usual, most, look_every, rate=expected, source=policy, with_usual=is_open
+            usual,
+            most,
+            look_every,
+            rate=expected,
+            source=policy,
+            with_usual=is_open,
+            known=known,
         )
         picture = plan_show.picture(asked, costs, kind) if plot is not None else None
     _keep(plot, picture)
@@ -200,13 +219,15 @@ def simulate(
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Seed of the draws: same seed, same runs.")
     ] = 1,
+    perfect_checks: PerfectChecks = False,
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Play whole gates of a policy on a build of known quality: how often right, at what cost.
 
     Simulated are the looks at shard ends, the failure rate, slices with their shares of the risk,
-    proofs of critical slices, extra cases of bad-looking slices, and the end at the cap.
+    proofs of critical slices, extra cases of bad-looking slices, the end at the cap, and checks
+    that miss defects and accuse good pictures as often as their record says.
     """
     from flows import simulate_show
     from tasks.verdict.simulate import prepare, traffic
@@ -218,14 +239,16 @@ def simulate(
     rules = read_policy(policy, cases=cases)
     specs = read_slices(slices or [])
     assumed = assumed_critical(specs, rules)
+    known = _known(perfect_checks)
     try:
-        ready = prepare(rules, traffic(true_rate, [*specs, *assumed]))
+        made_of = traffic(true_rate, [*specs, *assumed])
+        ready = prepare(rules, made_of, known.checks, known.alarms)
     except ValueError as error:
         raise ConfigError(f"--slices: {error}") from None
     with bar_of("simulating", runs) as advance:
         played = play(ready, runs, seed, advance)
     said = simulate_show.Said(
-        ready, played, true_rate, seed, frozenset(spec.name for spec in assumed), policy
+        ready, played, true_rate, seed, frozenset(spec.name for spec in assumed), policy, known
     )
     _keep(plot, simulate_show.picture(said, costs, kind) if plot is not None else None)
     if as_json:
@@ -234,6 +257,14 @@ def simulate(
     simulate_show.show(said, costs)
     if plot is not None:
         say(f"Picture: {plot}")
+
+
+def _known(perfect: bool) -> Known:
+    """Return what is known of the checks: what a gate here would know, or nothing."""
+    from flows.plan_checks import PERFECT, known_checks
+    from tasks.settings import load_settings
+
+    return PERFECT if perfect else known_checks(load_settings())
 
 
 def _keep(plot: Path | None, picture: bytes | None) -> None:

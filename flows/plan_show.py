@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.figures import bar, chosen, dollars, duration, odds, parts
-from flows.plan_checks import PERFECT, Known
+from flows.plan_checks import Known, checks_json, checks_told, checks_words
 from tasks.policy import Policy
-from tasks.verdict.boundaries import HEADLINE_SHARE
+from tasks.verdict.boundaries import HEADLINE_SHARE, Boundaries, boundaries
 from tasks.verdict.planning import (
     Plan,
     Retest,
@@ -51,7 +51,9 @@ class Asked:
     #: A second run of a build after one that was held with as many failures as expected, and
     #: after one that looked as bad as the threshold of PROMOTE.
     retests: tuple[Retest, ...]
+    #: What is known of the checks, and what the gate tests against because of it.
     known: Known
+    edges: Boundaries
 
     @property
     def rate(self) -> float:
@@ -67,7 +69,7 @@ def ask(
     rate: float | None,
     source: str | None,
     with_usual: bool,
-    known: Known = PERFECT,
+    known: Known,
 ) -> Asked:
     """Return the plan for a policy.
 
@@ -95,6 +97,8 @@ def ask(
             policy, usual or plan, plan, rule.limit / 2 if rate is None else rate, known
         ),
         known=known,
+        # Slices and guards change nothing of what is said.
+        edges=boundaries(policy, (), 0, checks=known.checks, alarms=known.alarms),
     )
 
 
@@ -220,6 +224,9 @@ def sentences(asked: Asked, costs: Costs) -> list[str]:
     found = []
     if asked.expected is not None:
         found.append(expectation(asked.expected, costs))
+    limit = asked.policy.failure.limit
+    at_limit = next(row.rollback for row in asked.rows if row.rate == limit)
+    found += checks_told(asked.policy, asked.edges, asked.known, asked.rate, at_limit)
     if asked.usual is not None:
         found.append(_usual(asked, asked.usual, costs))
     promote, rollback = fewest_images(asked.plan)
@@ -329,7 +336,8 @@ def picture(asked: Asked, costs: Costs, kind: str) -> bytes:
         cap=plan.images,
         price=costs.price,
         what=f"risk of a wrong ROLLBACK {chosen(rule.alpha)}, of a wrong PROMOTE "
-        f"{chosen(rule.beta)}; mode {rule.mode}; {look_words(plan.every)}",
+        f"{chosen(rule.beta)}; mode {rule.mode}; {look_words(plan.every)}; "
+        f"{checks_words(asked.edges, asked.known)}",
     )
 
 
@@ -348,7 +356,7 @@ def as_json(asked: Asked, costs: Costs) -> dict[str, Any]:
         "cases": plan.images,
         "look_every": plan.every,
         "log_e_fail_at": plan.log_fail,
-        "log_e_pass_at": plan.log_pass,
+        "log_e_pass_at": plan.log_pass if asked.edges.promotes else None,
         "price_usd": costs.price,
         "price_baseline_usd": costs.price_baseline,
         "seconds_per_image": costs.seconds,
@@ -370,6 +378,7 @@ def as_json(asked: Asked, costs: Costs) -> dict[str, Any]:
             }
             for one in asked.retests
         ],
+        "checks": checks_json(asked.policy, asked.edges, asked.known),
         "sentences": sentences(asked, costs),
     }
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.figures import chosen, dollars, odds
+from flows.plan_checks import Known, checks_json, checks_told, checks_words
 from flows.plan_show import OUTCOMES, WIDEST, look_words, outcome_bar, price_words, tell
 from tasks.verdict.planning import Row, expect, headline_plan
 from tasks.verdict.simulate import HOLD, PROMOTE, ROLLBACK, Played, Rules
@@ -39,6 +40,8 @@ class Said:
     assumed: frozenset[str]
     #: The policy's file, ``None`` for the default policy.
     source: str | None
+    #: What is known of the checks, as in ``rules``.
+    known: Known
 
     def share(self, verdict: str) -> float:
         """Return the share of the runs that ended so."""
@@ -226,6 +229,8 @@ def sentences(said: Said, costs: Costs) -> list[str]:
             f"(at most {said.rules.reserve:,} a run); they count for their slice only."
         )
     found += [*_caught(said), *_notes(said, costs)]
+    rules = said.rules
+    found += checks_told(rules.policy, rules.edges, said.known, rules.traffic.rate)
     found.append(
         "Assumed: every image is delivered and judged, every other limit holds; not simulated: "
         "the pairs with the baseline, cost and latency limits, shards in flight. Seed "
@@ -283,7 +288,8 @@ def picture(said: Said, costs: Costs, kind: str) -> bytes:
         f"{chosen(said.rules.traffic.rate)}",
         what=f"PROMOTE {odds(said.share('PROMOTE'))}, HOLD {odds(said.share('HOLD'))}, ROLLBACK "
         f"{odds(said.share('ROLLBACK'))}; {mean:,.0f} images on average, "
-        f"{dollars(costs.candidate(mean))} of the candidate",
+        f"{dollars(costs.candidate(mean))} of the candidate; "
+        f"{checks_words(said.rules.edges, said.known)}",
     )
 
 
@@ -333,5 +339,6 @@ def as_json(said: Said, costs: Costs) -> dict[str, Any]:
             }
             for number, name in enumerate(made_of.names)
         ],
+        "checks": checks_json(rules.policy, rules.edges, said.known),
         "sentences": sentences(said, costs),
     }

@@ -197,9 +197,19 @@ class Boundaries:
     policy: Policy
     at: Thresholds
     sight: Sight
-    #: Checks that hold the gate, as they are not proven to see.
-    blind: tuple[Sensitivity, ...]
-    sees: Sees
+    #: What planted defects, and good pictures, say of the checks.
+    checks: tuple[Sensitivity, ...]
+    alarms: Sensitivity | None
+
+    @property
+    def blind(self) -> tuple[Sensitivity, ...]:
+        """Checks that hold the gate, as they are not proven to see."""
+        return blind(self.checks)
+
+    @property
+    def sees(self) -> Sees:
+        """What the checks see on average."""
+        return sees(self.checks, self.alarms)
 
     @property
     def below(self) -> float:
@@ -256,7 +266,7 @@ def boundaries(
     # No risk left: no evidence is enough any more.
     at = thresholds(allowing, judged, guards, beta=beta or None)
     sight = _sight(policy, beta, checks, doubt)
-    return Boundaries(allowing, at, sight, blind(checks), sees(checks, alarms))
+    return Boundaries(allowing, at, sight, tuple(checks), alarms)
 
 
 def raised(policy: Policy, alarms: Sensitivity | None) -> tuple[Policy, float]:

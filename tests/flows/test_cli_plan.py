@@ -17,10 +17,14 @@ from flows.cli import _main
 from flows.cli_plan import OPEN_CAP
 from flows.figures import bar, chosen, dollars, duration, odds, parse_share, parts
 from flows.plan_flags import assumed_critical, costs_of, read_policy, read_slices
+from tasks.checks import health
 from tasks.checks.base import Expected
+from tasks.checks.counts import ANY, CheckHealth, CleanHealth, DefectHealth
 from tasks.checks.decode import decode
 from tasks.errors import ConfigError
-from tasks.policy import Policy, SliceRule
+from tasks.policy import Policy, SliceRule, load_policy
+from tasks.verdict.checkers import Sensitivity
+from tasks.verdict.planning import expect, plan_of
 from tests.conftest import Command
 
 PLAN = ("plan", "--limit", "2%", "--promote-below", "3%", "--rate", "1%", "--price", "0.04")
@@ -84,13 +88,106 @@ def test_a_policy_gives_the_rules_and_flags_overrule_it(
     assert shown["log_e_fail_at"] == pytest.approx(-math.log(0.05))
     over = light_imagegate(
         *("plan", "--policy", policy, "--n-max", "400", "--mode", "calibrated", "--beta", "5 %"),
-        *("--look-every", "1", "--seconds-per-image", "3", "--json"),
+        *("--look-every", "1", "--seconds-per-image", "3", "--perfect-checks", "--json"),
     ).json
     assert (over["cases"], over["look_every"], over["beta"]) == (400, 1, 0.05)
     assert over["log_e_pass_at"] < -math.log(0.05)
     assert over["seconds_per_image"] == 3
-    # A calibrated run that went to its end leaves nothing to a second one.
+    # A calibrated run that went to its end leaves nothing to a second one, with perfect checks.
     assert {one["beta_left"] for one in over["retests"]} == {0.0}
+
+
+def a_record(tmp_path: Path, found: int, alarms: int, version: str | None = None) -> str:
+    """A record of two checks, as a gate on this machine would read it."""
+    checks = [
+        CheckHealth(
+            name,
+            CleanHealth(name, 0, 1_000),
+            (DefectHealth("kind", name, 1.0, found, 1_000),),
+        )
+        for name in ("geometry.size", "decode.file")
+    ]
+    flagged = CheckHealth(ANY, CleanHealth(ANY, alarms, 1_000))
+    path = tmp_path / "planted.json"
+    record = health.HealthRecord(
+        version or health.version(), health.second_reader(), 1_000, 1_000, (*checks, flagged)
+    )
+    health.write(path, record)
+    return str(path)
+
+
+@pytest.mark.parametrize("rules", [{}, {"sensitivity": "worst", "false_alarms": "allow"}])
+def test_both_commands_reckon_with_the_record_that_a_gate_would_use(
+    light_imagegate: Command, tmp_path: Path, rules: dict[str, str]
+) -> None:
+    policy = a_policy(tmp_path, checks=rules, sampling={"cases": 500, "shard_size": 20})
+    env = {"IMAGEGATE_PLANTED_FILE": a_record(tmp_path, 950, 5)}
+    checks = tuple(Sensitivity(name, 950, 1_000, 0, 1_000) for name in ("a", "b"))
+    alarms = Sensitivity(ANY, 0, 0, 5, 1_000)
+    wanted = plan_of(load_policy(Path(policy)), 500, 20, checks=checks, alarms=alarms)
+    arguments = ("plan", "--policy", policy, "--rate", "1%")
+    shown, done = (
+        light_imagegate(*arguments, "--json", **env).json,
+        light_imagegate(*arguments, **env),
+    )
+    assert done.code == 0, done.err
+    assert shown["log_e_pass_at"] == wanted.log_pass
+    assert shown["expected"]["images"] == pytest.approx(expect(wanted, 0.01).images)
+    told = shown["checks"]
+    assert told["pass_tested_below"] == wanted.promote_below < 0.03
+    assert told["fail_tested_above"] == wanted.limit
+    assert (told["sensitivity"], told["false_alarms"]) == (0.95, 0.005)
+    assert told["beta_for_sensitivity"] + told["pass_risk"] == pytest.approx(0.05)
+    assert (told["perfect"], told["missing"], told["blind"]) == (False, None, [])
+    sentence = next(s for s in shown["sentences"] if s.startswith("The checks find 95 %"))
+    assert f"PASS is tested against {chosen(wanted.promote_below)} instead of 3 %" in sentence
+    assert "of a build that truly fails 1 % they flag 1.45 %" in sentence
+    assert sentence in done.out
+    perfect = light_imagegate(*arguments, "--perfect-checks", "--json", **env).json
+    assert perfect["checks"]["perfect"]
+    assert perfect["checks"]["pass_tested_below"] == 0.03
+    assert perfect["log_e_pass_at"] == pytest.approx(-math.log(0.05))
+    assert perfect["expected"]["images"] < shown["expected"]["images"]
+    assert any("perfect checks, as asked" in s for s in perfect["sentences"])
+    played = light_imagegate(
+        *("simulate", "--policy", policy, "--rate", "1%", "--runs", "2000", "--json"), **env
+    ).json
+    assert played["checks"] == told
+    alone = played["verdicts"]["PROMOTE"]
+    assert alone["failure_rate_alone"] == pytest.approx(expect(wanted, 0.01).promote)
+    assert abs(alone["share"] - alone["failure_rate_alone"]) < 0.06
+    assert sentence in played["sentences"]
+
+
+def test_without_a_record_of_these_checks_they_are_perfect_and_that_is_said(
+    light_imagegate: Command, tmp_path: Path
+) -> None:
+    arguments = ("plan", "--rate", "1%", "--json")
+    perfect = light_imagegate(*arguments, "--perfect-checks").json
+    for file, words in (
+        (str(tmp_path / "nowhere.json"), "is missing"),
+        (a_record(tmp_path, 950, 5, version="sha256:other"), "is of other versions"),
+    ):
+        shown = light_imagegate(*arguments, IMAGEGATE_PLANTED_FILE=file).json
+        assert shown["rates"] == perfect["rates"]
+        assert words in shown["checks"]["missing"]
+        [said] = [s for s in shown["sentences"] if "Reckoned with perfect checks" in s]
+        assert words in said
+        assert "a real gate needs more images" in said
+
+
+def test_a_blind_check_on_record_is_named_and_promises_nothing(
+    light_imagegate: Command, tmp_path: Path
+) -> None:
+    env = {"IMAGEGATE_PLANTED_FILE": a_record(tmp_path, 300, 0)}
+    shown = light_imagegate("plan", "--rate", "0.1%", "--cases", "400", "--json", **env).json
+    assert {row["PROMOTE"] for row in shown["rates"]} == {0.0}
+    assert shown["checks"]["pass_tested_below"] is None
+    assert "geometry.size" in shown["checks"]["blind"]
+    assert any("never promotes" in s and "geometry.size" in s for s in shown["sentences"])
+    assert shown["log_e_pass_at"] is None
+    done = light_imagegate("simulate", "--rate", "0.1%", "--runs", "200", "--json", **env).json
+    assert done["verdicts"]["PROMOTE"]["share"] == 0
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -114,7 +211,11 @@ def test_neither_command_loads_prefect_or_great_expectations(light_imagegate: Co
             line.rpartition("|")[2].strip().partition(".")[0] for line in done.err.splitlines()
         }
         assert "numpy" in loaded
-        assert not loaded & {"prefect", "great_expectations", "pandas", "onnxruntime", "cv2"}
+        # The record is of a version of the checks; asking which one loads what they import.
+        assert not loaded & {"prefect", "great_expectations", "pandas", "onnxruntime"}
+        quick = light_imagegate(*arguments, "--perfect-checks", PYTHONPROFILEIMPORTTIME="1")
+        assert quick.code == 0
+        assert "cv2" not in quick.err
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])
