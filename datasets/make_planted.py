@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE.parent))
 
 #: In how many drawings defects are planted, and how many more are shown as they are; chosen for the
 #: time, and before anything was found.
-PICTURES, GOOD = 600, 1_440
+PICTURES, GOOD = 400, 840
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from tasks.checks.base import Expected, Pixels
+from tasks.checks.base import Expected, Picture, Pixels
 from tasks.checks.planted_base import Defect, Good, Planted, choice, encoded
 from tasks.checks.planted_colour import as_edit
 from tasks.providers.embedded.draws import generator
@@ -55,7 +55,7 @@ def changed_outside(good: Good, strength: float, rng: np.random.Generator) -> Pl
     pixels = edit.rgb.copy()
     height, width = pixels.shape[:2]
     side = max(8, round(strength * min(height, width) / 3))
-    mask = _decoded(edit.references["mask"])
+    mask = decoded(edit.references["mask"])
     for _ in range(40):
         top, left = int(rng.integers(height - side)), int(rng.integers(width - side))
         place = slice(top, top + side), slice(left, left + side)
@@ -71,13 +71,23 @@ def changed_outside(good: Good, strength: float, rng: np.random.Generator) -> Pl
     return None
 
 
-def _decoded(file: bytes) -> Pixels:
+def picture_of(file: bytes) -> Picture:
+    """Return a reference of our own, decoded.
+
+    Raises:
+        ValueError: It does not decode.
+    """
     from tasks.checks.decode import decode
 
     picture = decode(file, Expected()).picture
     if picture is None:
         raise ValueError("a reference of our own does not decode")
-    return picture.rgb
+    return picture
+
+
+def decoded(file: bytes) -> Pixels:
+    """Return the pixels of a reference of our own; raises as :func:`picture_of`."""
+    return picture_of(file).rgb
 
 
 def another_subject(good: Good, strength: float, rng: np.random.Generator) -> Planted:
@@ -102,7 +112,7 @@ def sunk(good: Good, strength: float, rng: np.random.Generator) -> Planted:
     edit = _edit(good)
     values = edit.rgb.astype(np.float32)
     # An edit may have several times the contrast of a dark upload: that is no norm.
-    before = _range(_decoded(edit.references["upload"]))
+    before = _range(decoded(edit.references["upload"]))
     keep = (1 - strength) * min(1.0, before / max(_range(edit.rgb), 1.0))
     lit = values * keep if rng.random() < 0.5 else 255 - (255 - values) * keep
     return edit.planted(np.rint(lit).astype(np.uint8))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tasks.checks.base import Pixels
 from tasks.checks.planted_base import Defect, Good, Planted, choice
+from tasks.checks.planted_made import printed
 from tasks.providers.embedded import scene
 from tasks.providers.embedded.render import png
 from tasks.providers.embedded.typeset import Rect
@@ -106,15 +107,25 @@ def studio(
 
 
 def cut_off(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
-    """Draw the subject partly beyond the frame, beside a drawing of the same that has it whole."""
+    """Draw the subject partly beyond the frame, beside a drawing of the same that has it whole.
+
+    What is no drawing of ours is the subject itself, as a print.
+    """
     seed = int(rng.integers(2**32))
-    whole = studio(good, 0.0, np.random.default_rng(seed))
-    cut = studio(good, strength, np.random.default_rng(seed))
+    whole, cut = (_shown(good, share, np.random.default_rng(seed)) for share in (0.0, strength))
     if whole is None or cut is None:
         return None
     expected = replace(good.expected, intended_text=())
     clean = Good(f"{good.name}, studio", expected, lambda: png(whole), brand=good.brand)
     return clean.planted(cut)
+
+
+def _shown(good: Good, cut: float, rng: np.random.Generator) -> Pixels | None:
+    if good.under is None or good.brand is None:
+        return studio(good, cut, rng)
+    # It was decoded with care before: no limits needed.
+    with Image.open(io.BytesIO(good.under)) as file:  # noqa: TID251
+        return printed(np.asarray(file.convert("RGB")), good.brand, cut, rng)
 
 
 def animated(good: Good, strength: float, rng: np.random.Generator) -> Planted:

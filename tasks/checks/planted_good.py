@@ -43,6 +43,15 @@ def _brands() -> Brands:
     return Brands(DATASETS / "brands")
 
 
+def brand_of(name: str) -> Brand:
+    """Return a brand of ours with its logo.
+
+    Raises:
+        ConfigError: No such brand.
+    """
+    return _brands().get(name)
+
+
 def pictured(seed: int, number: int) -> Job:
     """Return a request of the row for a new picture: text, brand, model and size by the draw.
 

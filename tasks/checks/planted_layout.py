@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from tasks.checks.base import TEXT_BOXES, Picture, Pixels
+from tasks.checks.base import TEXT_BOXES, Expected, Picture, Pixels
 from tasks.checks.planted_base import Defect, Good, Planted, choice
 from tasks.checks.typography import Text
 from tasks.records import Region
@@ -53,9 +53,14 @@ def moved(rgb: Pixels, dx: int, dy: int) -> Pixels:
 
 
 def text_boxes(good: Good) -> list[Region]:
-    """Return where the reader finds text in a good picture."""
-    picture = Picture(rgb=good.rgb, data=good.data, mime=good.picture.mime)
-    Text().run(picture, good.expected)
+    """Return where the reader finds the text of a good picture."""
+    return boxes_in(good.picture, good.expected)
+
+
+def boxes_in(shown: Picture, expected: Expected) -> list[Region]:
+    """Return where the reader finds the text that is expected of a picture."""
+    picture = Picture(rgb=shown.rgb, data=shown.data, mime=shown.mime)
+    Text().run(picture, expected)
     parts = [note.split(",") for note in picture.notes.get(TEXT_BOXES, ())]
     places = [[int(value) for value in part] for part in parts]
     return [Region(x=x, y=y, width=width, height=height) for x, y, width, height in places]

@@ -1,9 +1,8 @@
 """Defects planted in pictures that people have: a folder, or a manifest that says which are good.
 
 A picture that is not ours cannot be drawn again. Its text is planted in the expectation, a brand's
-logo is put on it, and it is edited and enlarged by the embedded server, so that each check has the
-kind of picture that it judges. What cannot be known to be good of a picture that way is not asked:
-whether it has a brand's colours, keeps a brand's layout, or leaves its subject whole.
+logo is put on it, it is edited and enlarged by the embedded server, and it is given a brand's
+colours, margins and ground, so that each check has the kind of picture that it judges.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ from tasks.checks.manifest import Entry, from_paths, read_manifest
 from tasks.checks.planted_base import Good, encoded
 from tasks.checks.planted_colour import as_twin, edited_from
 from tasks.checks.planted_edit import masked
-from tasks.checks.planted_good import branded
+from tasks.checks.planted_good import brand_of, branded
+from tasks.checks.planted_made import full, in_colours, print_of, roomy
 from tasks.checks.planted_upscale import enlarged
 from tasks.errors import DataError
 from tasks.inputs.brands import brand_names
@@ -42,7 +42,7 @@ _EDIT = frozenset({"edit.kept", "edit.noise", "edit.light", "geometry.orientatio
 _MASK = frozenset({"edit.outside"})
 _TWIN = frozenset({CAST, CHANNELS})
 _UPSCALE = frozenset({"upscale.faithful", "upscale.text", "upscale.halos", "upscale.detail"})
-#: Rules of a brand's layout and colours, which pictures without a brand were never made for.
+#: Rules of a brand's layout and colours, for which a picture must be made.
 _BRAND_ONLY = frozenset(
     {"colour.palette", "composition.blank_part", "composition.margins", "composition.subject"}
 )
@@ -96,7 +96,7 @@ def _is_good(entry: Entry) -> bool:
 
 
 def goods_of(known: KnownGood, number: int, seed: int = 0) -> list[Good]:
-    """Return what is made of one picture: itself, and with a logo, edited, masked, enlarged.
+    """Return what is made of one picture: itself, edited, enlarged, as a brand would have it.
 
     Args:
         known: The picture.
@@ -125,7 +125,11 @@ def goods_of(known: KnownGood, number: int, seed: int = 0) -> list[Good]:
     large = replace(enlarged(small), judged=_UPSCALE)
     # The baseline sent the same picture in another file.
     twin = replace(as_twin(whole), name=f"{name} beside the baseline", judged=_TWIN)
-    return [plain, logo, edit, mask, large, twin]
+    brand = brand_of(brands[number % len(brands)])
+    made = [in_colours(whole, brand), full(whole, brand), print_of(whole, brand, seed)]
+    if whole.expected.intended_text:
+        made.append(roomy(whole, brand))
+    return [plain, logo, edit, mask, large, twin, *(good for good in made if good is not None)]
 
 
 def _asked(good: Good) -> Expected:

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from tasks.checks.planted_base import Defect, Good, Planted, choice
-from tasks.checks.planted_edit import _decoded as decoded
+from tasks.checks.planted_edit import decoded, picture_of
+from tasks.checks.planted_letters import exchanged_letters
 from tasks.checks.planted_text import swapped
 from tasks.providers.embedded.render import png, render
 from tasks.providers.embedded.upscale import upscale
@@ -64,14 +65,28 @@ def invented(good: Good, strength: float, rng: np.random.Generator) -> Planted |
 
 
 def letters_changed(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
-    """Exchange letters on the way from the source to the enlargement."""
-    if good.job is None or not good.job.text or good.job.upload is not None:
+    """Exchange letters on the way from the source to the enlargement.
+
+    In a picture that is not our own drawing two letters of its own type change places.
+    """
+    if good.job is None:
+        return _real_letters_changed(good, rng)
+    if not good.job.text or good.job.upload is not None:
         return None
     text = swapped(list(good.job.text), strength, rng)
     if text is None:
         return None
     other = render(replace(good.job, text=tuple(text)))
     return _enlarged(good).sent(png(upscale(decoded(other))))
+
+
+def _real_letters_changed(good: Good, rng: np.random.Generator) -> Planted | None:
+    if not good.expected.intended_text:
+        return None
+    result = _enlarged(good)
+    source = picture_of(result.references["source"])
+    pixels = exchanged_letters(source, good.expected, rng)
+    return None if pixels is None else result.sent(png(upscale(pixels)))
 
 
 def haloed(good: Good, strength: float, rng: np.random.Generator) -> Planted:
