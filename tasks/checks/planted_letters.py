@@ -12,14 +12,17 @@ from tasks.checks.planted_base import choice
 from tasks.checks.planted_layout import boxes_in
 from tasks.records import Region
 
-#: Least height of a line whose letters are exchanged, in pixels, and widest part that is a letter,
-#: as a share of the height.
-_LEAST, _WIDE, _NARROW = 14, 1.2, 0.25
+#: Least height of a line whose letters are exchanged, in pixels; least height and width of a
+#: letter, and its most width, as shares of the line's height.
+_LEAST, _HIGH, _NARROW, _WIDE = 14, 0.3, 0.12, 1.3
 #: Share of two letters' pixels that must differ for anyone to see the exchange, and how far their
-#: widths may differ.
-_UNLIKE, _WIDTHS = 0.25, 1.4
+#: sizes may differ.
+_UNLIKE, _SIZES = 0.25, 1.6
 #: Levels between letters and ground.
 _CONTRAST = 60
+
+#: Top, bottom, left and right of a letter in a line.
+_Letter = tuple[slice, slice]
 
 
 def exchanged_letters(
@@ -27,10 +30,10 @@ def exchanged_letters(
 ) -> Pixels | None:
     """Exchange two letters of one line, in a copy of the pixels.
 
-    Where the lines are is what the reader finds; letters are what gaps part in them.
+    Where the lines are is what the reader finds; letters are what hangs together in them.
 
     Returns:
-        The pixels; ``None`` where no line has two letters of a width that differ visibly.
+        The pixels; ``None`` where no line has two letters about as large that differ visibly.
     """
     able = []
     for line in boxes_in(shown, expected):
@@ -38,17 +41,15 @@ def exchanged_letters(
         ink = _ink(shown.rgb[place])
         if ink is None or ink.shape[0] < _LEAST:
             continue
-        parts = _letters(ink)
-        pairs = itertools.combinations(parts, 2)
+        pairs = itertools.combinations(_letters(ink), 2)
         able += [(place, one, two) for one, two in pairs if _differ(ink, one, two)]
     if not able:
         return None
     place, one, two = choice(able, rng)
     pixels = shown.rgb.copy()
     line_pixels = pixels[place]
-    first, second = line_pixels[:, one].copy(), line_pixels[:, two].copy()
-    line_pixels[:, one] = _wide(second, first.shape[1])
-    line_pixels[:, two] = _wide(first, second.shape[1])
+    first, second = line_pixels[one].copy(), line_pixels[two].copy()
+    line_pixels[one], line_pixels[two] = _sized(second, first), _sized(first, second)
     return pixels
 
 
@@ -73,28 +74,31 @@ def _ink(line: Pixels) -> Pixels | None:
     return np.asarray(ink, np.uint8)
 
 
-def _letters(ink: Pixels) -> list[slice]:
-    """Return the columns of what gaps part in a line."""
-    filled = np.concatenate([[0], (ink.sum(axis=0) > 0).astype(int), [0]])
-    starts, ends = np.flatnonzero(np.diff(filled) == 1), np.flatnonzero(np.diff(filled) == -1)
-    height = ink.shape[0]
-    return [
-        slice(int(start), int(end))
-        for start, end in zip(starts, ends, strict=True)
-        if _NARROW * height <= end - start <= _WIDE * height
-    ]
+def _letters(ink: Pixels) -> list[_Letter]:
+    """Return where what hangs together in a line may be a letter."""
+    height, width = ink.shape
+    count, _, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
+    found = []
+    for left, top, across, down, _ in stats[1:count].tolist():
+        inside = left > 0 and left + across < width
+        if inside and down >= _HIGH * height and _NARROW * height <= across <= _WIDE * height:
+            found.append((slice(top, top + down), slice(left, left + across)))
+    return found
 
 
-def _differ(ink: Pixels, one: slice, two: slice) -> bool:
-    """Say whether two letters of a line are about as wide and look unlike."""
-    first, second = ink[:, one], ink[:, two]
-    wide, narrow = max(first.shape[1], second.shape[1]), min(first.shape[1], second.shape[1])
-    if wide > _WIDTHS * narrow:
-        return False
-    return float((_wide(second, first.shape[1]) != first).mean()) >= _UNLIKE
+def _differ(ink: Pixels, one: _Letter, two: _Letter) -> bool:
+    """Say whether two letters of a line are about as large, apart, and look unlike."""
+    first, second = ink[one], ink[two]
+    for side in (0, 1):
+        if max(first.shape[side], second.shape[side]) > _SIZES * min(
+            first.shape[side], second.shape[side]
+        ):
+            return False
+    apart = one[1].stop <= two[1].start or two[1].stop <= one[1].start
+    return apart and float((_sized(second, first) != first).mean()) >= _UNLIKE
 
 
-def _wide(part: Pixels, width: int) -> Pixels:
-    size = (width, part.shape[0])
+def _sized(part: Pixels, like: Pixels) -> Pixels:
+    size = (like.shape[1], like.shape[0])
     how = cv2.INTER_NEAREST if part.ndim == 2 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(np.ascontiguousarray(part), size, interpolation=how), np.uint8)
