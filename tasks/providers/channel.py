@@ -122,7 +122,9 @@ class Channel(Adapter):
             return NoAnswer(f"the request cannot be sent: {error}", sent=False, ours=True)
         answer = await exchange(client, built, clock, timeout_s, most_body or self._most_body)
         trip.note(clock)
-        return replace(answer, seconds=trip.seconds()) if isinstance(answer, Answer) else answer
+        return (
+            replace(answer, seconds=trip.wire_seconds()) if isinstance(answer, Answer) else answer
+        )
 
     def _url(self, path: str) -> str:
         """Return the whole address of a message.
@@ -254,7 +256,9 @@ class Channel(Adapter):
         )
         answer = await exchange(client, built, clock, timeout_s, self._most_body)
         trip.note(clock)
-        return replace(answer, seconds=trip.seconds()) if isinstance(answer, Answer) else answer
+        return (
+            replace(answer, seconds=trip.wire_seconds()) if isinstance(answer, Answer) else answer
+        )
 
     def _common(self, request: GenerationRequest, trip: Trip) -> dict[str, Any]:
         """Return the fields of every attempt."""

@@ -1,7 +1,7 @@
 """Connections for :mod:`tasks.providers.transport`: bytes as the event loop brings them.
 
-httpcore's own go through anyio: pieces of 64 KiB, each with a timer, a cancel scope and a turn of
-the loop. A picture of 1 MB comes in four pieces here. What is HTTP stays with httpcore and h11.
+What is HTTP is in :mod:`tasks.providers.connection`. A body whose length is known is read to where
+it stays; all else comes in pieces.
 """
 
 from __future__ import annotations
@@ -9,30 +9,124 @@ from __future__ import annotations
 import asyncio
 import select
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
-import httpcore
+import httpx
 
 #: The socket is not read while so many bytes wait to be taken.
 MOST_WAITING = 1024 * 1024
-#: Pieces of a request wait for the next one up to this size, to leave in one packet.
-MOST_HELD = 16 * 1024
+#: Bytes that are read at once where the length is not known.
+PIECE = 64 * 1024
 #: Bytes that are handed to TLS at once.
 TLS_PIECE = 64 * 1024
 #: Seconds until the next address of a host is tried as well (RFC 8305, section 8).
 NEXT_ADDRESS_S = 0.25
+#: Bytes of memory that are ready for the beginning of a body: a picture of 1 MB in base64. It
+#: grows with the bodies that come, up to a limit.
+START = 1536 * 1024
+MOST_START = 4 * 1024 * 1024
 
 
-class _Inbox(asyncio.Protocol):
-    """Keeps what came until it is taken."""
+class Body:
+    """A body of a known length on its way in.
+
+    Args:
+        length: Its bytes.
+        most: The reader is woken when more than so many came, at the end otherwise.
+        came: Called whenever bytes came, before anything else is done.
+        start: Memory for its beginning. Any length can be claimed: more is taken only as bytes
+            come, as much again as there are.
+    """
+
+    def __init__(self, length: int, most: int, came: Callable[[], None], start: bytearray) -> None:
+        self.length, self.size = length, 0
+        self._enough = min(length, most + 1)
+        self._came = came
+        self._blocks = [start]
+        #: Bytes of the newest block that are in use.
+        self._used = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether every byte came."""
+        return self.size == self.length
+
+    @property
+    def enough(self) -> bool:
+        """Whether as many came as the reader wants."""
+        return self.size >= self._enough
+
+    def room(self) -> memoryview:
+        """Return where the next bytes go, not empty while the body is not whole."""
+        left = self.length - self.size
+        if self._used == len(self._blocks[-1]):
+            # Blocks instead of one that grows: the loop may still hold a view of the last one.
+            self._blocks.append(bytearray(min(left, max(START, self.size))))
+            self._used = 0
+        return memoryview(self._blocks[-1])[self._used : self._used + left]
+
+    def filled(self, count: int) -> None:
+        """Note that so many bytes were written to :meth:`room`."""
+        self._came()
+        self._used += count
+        self.size += count
+
+    def put(self, data: bytes) -> bytes:
+        """Take bytes that came otherwise; return those that are beyond the end."""
+        while data and not self.whole:
+            room = self.room()
+            count = min(len(room), len(data))
+            room[:count] = data[:count]
+            self.filled(count)
+            data = data[count:]
+        return data
+
+    def data(self) -> bytes:
+        """Return a copy of what came so far."""
+        last = memoryview(self._blocks[-1])[: self._used]
+        return bytes(last) if len(self._blocks) == 1 else b"".join([*self._blocks[:-1], last])
+
+
+class Memory:
+    """How much memory is made ready for the beginning of a body: what the largest one took.
+
+    New memory costs more than to read bytes to it, so it is taken while a request waits for its
+    answer, and kept for the next one.
+    """
 
     def __init__(self) -> None:
+        self._size = START
+
+    def saw(self, length: int) -> None:
+        """Note the length of a body that came whole."""
+        self._size = max(self._size, min(length, MOST_START))
+
+    def suits(self, start: bytearray | None) -> bool:
+        """Return whether the memory of the body before is enough."""
+        return start is not None and len(start) >= self._size
+
+    def new(self) -> bytearray:
+        """Return memory for the beginning of a body."""
+        return bytearray(self._size)
+
+
+class _Inbox(asyncio.BufferedProtocol):
+    """Keeps what came until it is taken.
+
+    Args:
+        came: Called whenever bytes came.
+    """
+
+    def __init__(self, came: Callable[[], None]) -> None:
         self.parts: list[bytes] = []
         self.ended = False
         self.lost = False
         self.error: Exception | None = None
         self.tls = False
+        self._told = came
+        self._body: Body | None = None
+        self._piece = memoryview(bytearray(PIECE))
         self._bytes = 0
         self._paused = False
         self._transport: Any = None
@@ -45,9 +139,20 @@ class _Inbox(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
-        self.parts.append(data)
-        self._bytes += len(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._piece if self._body is None else self._body.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._told()
+        if self._body is not None:
+            self._body.filled(nbytes)
+            if self._body.enough:
+                self._came.set()
+            if self._body.whole:
+                self._body = None
+            return
+        self.parts.append(bytes(self._piece[:nbytes]))
+        self._bytes += nbytes
         self._came.set()
         if self._bytes > MOST_WAITING and not self._paused:
             self._paused = True
@@ -84,19 +189,55 @@ class _Inbox(asyncio.Protocol):
             OSError: The connection broke, and what came before it was taken.
         """
         while not self.parts:
-            if self.error is not None:
-                raise OSError(str(self.error) or type(self.error).__name__)
-            if self.ended:
+            if self._over():
                 return b""
             self._came.clear()
             await self._came.wait()
         data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+        self._emptied()
+        return data
+
+    async def fill(self, body: Body) -> bool:
+        """Read into a body until it has enough; tell whether it has, or the connection ended.
+
+        Raises:
+            OSError: The connection broke before.
+        """
+        beyond = body.put(b"".join(self.parts))
+        self._emptied()
+        if beyond:
+            self.parts.append(beyond)
+        if not body.whole:
+            self._body = body
+        try:
+            while not body.enough:
+                if self._over():
+                    return False
+                self._came.clear()
+                await self._came.wait()
+        finally:
+            # Who stopped waiting wants no more of it, and the connection is of no more use.
+            if self._body is not None:
+                self._body = None
+                self._transport.pause_reading()
+        return True
+
+    def _over(self) -> bool:
+        """Return whether nothing more will come.
+
+        Raises:
+            OSError: The connection broke.
+        """
+        if self.error is not None:
+            raise OSError(str(self.error) or type(self.error).__name__)
+        return self.ended
+
+    def _emptied(self) -> None:
         self.parts.clear()
         self._bytes = 0
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
-        return data
 
     async def sent(self) -> None:
         """Wait until the system took all that was written.
@@ -109,106 +250,107 @@ class _Inbox(asyncio.Protocol):
             raise OSError(str(self.error or "the connection was closed"))
 
 
-class Stream(httpcore.AsyncNetworkStream):
+class Stream:
     """One connection, plain or TLS."""
 
     def __init__(self, transport: asyncio.Transport, inbox: _Inbox) -> None:
         self._transport, self._inbox = transport, inbox
-        # As httpcore's: a write ends when the system took it, so that a peer that reads nothing
-        # ends in a WriteTimeout. asyncio's TLS never resumes at a limit of 0, and holds a writer
-        # back only between pieces.
+        # A write ends when the system took it, so that a peer that reads nothing ends in a
+        # WriteTimeout. asyncio's TLS never resumes at a limit of 0, and holds a writer back only
+        # between pieces.
         transport.set_write_buffer_limits(high=TLS_PIECE if inbox.tls else 0)
-        self._held: list[bytes] = []
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's signature
-        """Return what came, however much it is; ``max_bytes`` is a habit, h11 has no limit."""
-        self._flush()
+    async def read(self, timeout: float | None) -> bytes:  # noqa: ASYNC109 - of one wait, as httpx's
+        """Return what came, however much it is; nothing at the end.
+
+        Raises:
+            httpx.ReadTimeout: Nothing came in time.
+            httpx.ReadError: The connection broke.
+        """
         if self._inbox.parts:
             return await self._inbox.take()
         try:
             async with asyncio.timeout(timeout):
                 return await self._inbox.take()
         except TimeoutError as error:
-            raise httpcore.ReadTimeout from error
+            raise httpx.ReadTimeout("") from error
         except OSError as error:
-            raise httpcore.ReadError(str(error)) from error
+            raise httpx.ReadError(str(error)) from error
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        """Send; a small piece leaves with the next one, or when the loop next turns."""
-        if not buffer:
-            return
-        if self._inbox.lost or self._transport.is_closing():
-            raise httpcore.WriteError("the connection was closed")
-        if not self._held:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._held.append(buffer)
-        if sum(map(len, self._held)) <= MOST_HELD:
-            return
-        data = b"".join(self._held)
-        self._held.clear()
-        piece = TLS_PIECE if self._inbox.tls else len(data)
+    async def fill(self, body: Body) -> bool:
+        """Read into a body until it has enough; tell whether it has, or the connection ended.
+
+        Raises:
+            httpx.ReadError: The connection broke before.
+        """
         try:
-            async with asyncio.timeout(timeout):
-                for start in range(0, len(data), piece):
-                    self._transport.write(data[start : start + piece])
-                    await self._inbox.sent()
-        except TimeoutError as error:
-            raise httpcore.WriteTimeout from error
+            return await self._inbox.fill(body)
         except OSError as error:
-            raise httpcore.WriteError(str(error)) from error
+            raise httpx.ReadError(str(error)) from error
 
-    def _flush(self) -> None:
-        """Send what is held; a connection that is lost says so to the next read."""
-        if self._held and not self._inbox.lost and not self._transport.is_closing():
-            self._transport.write(b"".join(self._held))
-        self._held.clear()
+    async def write(self, data: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
+        """Send, and wait until the system took it.
 
-    async def aclose(self) -> None:
+        Raises:
+            httpx.WriteTimeout: It did not take it in time.
+            httpx.WriteError: The connection broke.
+        """
+        piece = TLS_PIECE if self._inbox.tls else max(1, len(data))
+        for start in range(0, len(data), piece):
+            if self._inbox.lost or self._transport.is_closing():
+                raise httpx.WriteError("the connection was closed")
+            self._transport.write(data[start : start + piece])
+            if not self._transport.get_write_buffer_size():
+                continue
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._inbox.sent()
+            except TimeoutError as error:
+                raise httpx.WriteTimeout("") from error
+            except OSError as error:
+                raise httpx.WriteError(str(error)) from error
+
+    def close(self) -> None:
         """Close at once; what was not sent is dropped."""
         self._transport.abort()
 
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> httpcore.AsyncNetworkStream:
-        """Return the connection with TLS; it is closed when that fails in any way."""
+    async def start_tls(self, context: ssl.SSLContext, name: str, timeout: float | None) -> Stream:  # noqa: ASYNC109
+        """Return the connection with TLS; it is closed when that fails in any way.
+
+        Raises:
+            httpx.ConnectTimeout: The handshake took too long.
+            httpx.ConnectError: The handshake failed.
+        """
         loop = asyncio.get_running_loop()
         self._inbox.tls = True
         try:
             async with asyncio.timeout(timeout):
                 transport = await loop.start_tls(
-                    self._transport, self._inbox, ssl_context, server_hostname=server_hostname
+                    self._transport, self._inbox, context, server_hostname=name
                 )
             if transport is None:
                 raise OSError("the connection was closed in the TLS handshake")
         except BaseException as error:
             self._transport.abort()
             if isinstance(error, TimeoutError):
-                raise httpcore.ConnectTimeout from error
+                raise httpx.ConnectTimeout("") from error
             if isinstance(error, OSError):
-                raise httpcore.ConnectError(str(error) or type(error).__name__) from error
+                raise httpx.ConnectError(str(error) or type(error).__name__) from error
             raise
         self._inbox.moved(transport)
         return Stream(transport, self._inbox)
 
-    def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore asks for; ``is_readable`` of an idle connection: it is of no use."""
-        if info == "is_readable":
-            return self._spoilt()
-        if info in ("client_addr", "server_addr"):
-            return self._transport.get_extra_info(
-                {"client_addr": "sockname", "server_addr": "peername"}[info]
-            )
-        return self._transport.get_extra_info(info)
+    @property
+    def quiet(self) -> bool:
+        """Whether neither bytes nor an end came, as far as the loop has read."""
+        return not (self._inbox.parts or self._inbox.ended or self._transport.is_closing())
 
-    def _spoilt(self) -> bool:
+    def readable(self) -> bool:
         """Return whether bytes or an end came, here or in the system's buffer.
 
         A loop that is behind has not read yet that the server closed.
         """
-        if self._inbox.parts or self._inbox.ended or self._transport.is_closing():
+        if not self.quiet:
             return True
         socket = self._transport.get_extra_info("socket")
         if socket is None or socket.fileno() < 0:
@@ -218,36 +360,32 @@ class Stream(httpcore.AsyncNetworkStream):
         return bool(poll.poll(0))
 
 
-class Backend(httpcore.AsyncNetworkBackend):
-    """Opens connections on the running event loop."""
+async def connect(
+    host: str,
+    port: int,
+    timeout: float | None,  # noqa: ASYNC109
+    came: Callable[[], None],
+) -> Stream:
+    """Return a plain connection on the running event loop.
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Return a plain connection."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(timeout):
-                transport, inbox = await loop.create_connection(
-                    _Inbox,
-                    host,
-                    port,
-                    local_addr=None if local_address is None else (local_address, 0),
-                    happy_eyeballs_delay=NEXT_ADDRESS_S,
-                )
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout from error
-        except OSError as error:
-            raise httpcore.ConnectError(str(error) or type(error).__name__) from error
-        for option in socket_options or ():
-            transport.get_extra_info("socket").setsockopt(*option)
-        return Stream(transport, inbox)
+    Args:
+        host: Name or address.
+        port: Port.
+        timeout: Seconds.
+        came: Called whenever bytes came.
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await asyncio.sleep(seconds)
+    Raises:
+        httpx.ConnectTimeout: It took too long.
+        httpx.ConnectError: There is no way to the host, or it refuses.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout):
+            transport, inbox = await loop.create_connection(
+                lambda: _Inbox(came), host, port, happy_eyeballs_delay=NEXT_ADDRESS_S
+            )
+    except TimeoutError as error:
+        raise httpx.ConnectTimeout("") from error
+    except OSError as error:
+        raise httpx.ConnectError(str(error) or type(error).__name__) from error
+    return Stream(transport, inbox)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import httpx
 
@@ -38,6 +38,9 @@ class WireClock:
     sent_at: float | None = None
     answered_at: float | None = None
     first_body_at: float | None = None
+    last_body_at: float | None = None
+    #: When the exchange was over; what is done with its answer afterwards takes no time of it.
+    ended_at: float | None = None
 
     def __post_init__(self) -> None:
         self.called_at = self.now()
@@ -53,8 +56,9 @@ class WireClock:
 
     def body(self) -> None:
         """Note that a part of the body came."""
+        self.last_body_at = self.now()
         if self.first_body_at is None:
-            self.first_body_at = self.now()
+            self.first_body_at = self.last_body_at
 
     @property
     def started_at(self) -> float:
@@ -71,8 +75,9 @@ class WireClock:
         return max(0.0, self.first_body_at - self.started_at)
 
     def total(self) -> float:
-        """Return the seconds on the wire until now."""
-        return max(0.0, self.now() - self.started_at)
+        """Return the seconds on the wire, until now while it goes on."""
+        until = self.now() if self.ended_at is None else self.ended_at
+        return max(0.0, until - self.started_at)
 
 
 class Trip:
@@ -92,7 +97,7 @@ class Trip:
         if self.began is None:
             self.began = clock.started_at
         self.first_body_at = clock.first_body_at
-        self.ended_at = self.now()
+        self.ended_at = self.now() if clock.ended_at is None else clock.ended_at
 
     def seconds(self) -> float:
         """Return the seconds on the wire until now."""
@@ -175,16 +180,20 @@ async def exchange(
     # What is left of the time: the limit is for the whole exchange.
     left = max(0.001, timeout_s - (clock.now() - clock.called_at))
     most = most_body if response.is_success else MOST_ERROR_BODY
-    chunks = cast("AsyncGenerator[bytes, None]", response.aiter_raw())
+    body: _Arriving = response.extensions.get("incoming") or _Pieces(response.aiter_raw())
     try:
-        body, broken = await _read(chunks, clock, left, most, cut_is_fault=response.is_success)
+        broken = await _read(body, clock, left, most, cut_is_fault=response.is_success)
+        # From here on, time is not the provider's.
+        await body.turn()
+        data = body.data()[:most]
     finally:
         # The connection is closed before the generator that still reads from it is dropped: the
         # other way round, its finaliser and this close race, and the socket can be left open.
         await _close(response)
-        await chunks.aclose()
+        if isinstance(body, _Pieces):
+            await body.aclose()
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, headers, body, broken, seconds=clock.total())
+    return Answer(response.status_code, headers, data, broken, seconds=clock.total())
 
 
 def _maybe_sent(clock: WireClock) -> bool:
@@ -192,39 +201,79 @@ def _maybe_sent(clock: WireClock) -> bool:
     return clock.sent_at is not None or clock.connecting_at is None
 
 
+class _Arriving(Protocol):
+    """A body on its way in."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that arrived."""
+        ...
+
+    async def arrive(self, most: int, came: Callable[[], None]) -> None:
+        """Wait until it is whole or has more than ``most`` bytes."""
+        ...
+
+    def data(self) -> bytes:
+        """Return what arrived."""
+        ...
+
+    async def turn(self) -> None:
+        """Wait for a turn to work on it."""
+        ...
+
+
+class _Pieces:
+    """A body that a transport yields in pieces."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self.size = 0
+        self._pieces = pieces
+        self._parts: list[bytes | bytearray] = []
+
+    async def arrive(self, most: int, came: Callable[[], None]) -> None:
+        async for piece in self._pieces:
+            came()
+            self.size += len(piece)
+            if len(piece) >= OWN_PART:
+                self._parts.append(piece)
+            elif self._parts and isinstance(self._parts[-1], bytearray):
+                self._parts[-1] += piece
+            else:
+                self._parts.append(bytearray(piece))
+            if self.size > most:
+                return
+
+    def data(self) -> bytes:
+        return b"".join(self._parts)
+
+    async def turn(self) -> None:
+        """Whose turn it is only our own transport knows."""
+
+    async def aclose(self) -> None:
+        await cast("AsyncGenerator[bytes, None]", self._pieces).aclose()
+
+
 async def _read(
-    chunks: AsyncIterator[bytes], clock: WireClock, timeout_s: float, most: int, cut_is_fault: bool
-) -> tuple[bytes, tuple[FailureClass, str] | None]:
-    """Return the body as far as it came, and why it is not whole when it is not."""
-    parts: list[bytes | bytearray] = []
-    size = 0
-    broken: tuple[FailureClass, str] | None = None
+    body: _Arriving, clock: WireClock, timeout_s: float, most: int, cut_is_fault: bool
+) -> tuple[FailureClass, str] | None:
+    """Read a body as far as it comes; return why it is not whole when it is not."""
     try:
         async with asyncio.timeout(timeout_s):
-            async for chunk in chunks:
-                clock.body()
-                size += len(chunk)
-                if len(chunk) >= OWN_PART:
-                    parts.append(chunk)
-                elif parts and isinstance(parts[-1], bytearray):
-                    parts[-1] += chunk
-                else:
-                    parts.append(bytearray(chunk))
-                if size > most:
-                    if cut_is_fault:
-                        broken = (
-                            FailureClass.MALFORMED,
-                            f"the body has more than {most:,} bytes; reading stopped there",
-                        )
-                    break
+            await body.arrive(most, clock.body)
     except (TimeoutError, httpx.TimeoutException):
-        broken = (FailureClass.TRANSPORT, f"timed out after {size:,} bytes of the body")
+        return FailureClass.TRANSPORT, f"timed out after {body.size:,} bytes of the body"
     except (httpx.HTTPError, httpx.StreamError, OSError) as error:
-        broken = (
-            FailureClass.TRANSPORT,
-            f"the body broke off after {size:,} bytes: {_text(error)}",
+        why = f"the body broke off after {body.size:,} bytes: {_text(error)}"
+        return FailureClass.TRANSPORT, why
+    # A body in pieces may end later than its last piece.
+    in_pieces = isinstance(body, _Pieces) or clock.last_body_at is None
+    clock.ended_at = clock.now() if in_pieces else clock.last_body_at
+    if body.size > most and cut_is_fault:
+        return (
+            FailureClass.MALFORMED,
+            f"the body has more than {most:,} bytes; reading stopped there",
         )
-    return b"".join(parts)[:most], broken
+    return None
 
 
 async def _close(response: httpx.Response) -> None:

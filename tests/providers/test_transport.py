@@ -16,7 +16,9 @@ import httpx
 import pytest
 
 from tasks.harness.setup import open_client
+from tasks.providers.connection import Connection
 from tasks.providers.raw import RawProvider
+from tasks.providers.sockets import START
 from tasks.providers.transport import Transport
 from tasks.providers.wire import OWN_PART, NoAnswer, WireClock, exchange
 from tests.fakes.http_server import png
@@ -119,12 +121,32 @@ async def gone_in_the_request(reader: Reader, writer: Writer) -> None:
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: image/png\r\n"
 LONG = OK + f"content-length: {len(PICTURE)}\r\n\r\n".encode()
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
+LARGE = png(64, 64, at_least=2 * START + 12_345)
+LARGE_HEAD = OK + f"content-length: {len(LARGE)}\r\n\r\n".encode()
 UPLOAD = b"\x89PNG\r\n\x1a\n" + bytes(24 * 1024 * 1024)
 
 #: Name, what the server does, whether a large body goes with the request.
 ROWS: dict[str, tuple[Script, bool]] = {
     "picture": (says(LONG + PICTURE), False),
     "in pieces": (says(LONG, PICTURE[:9], PICTURE[9:]), False),
+    "large": (says(LARGE_HEAD + LARGE), False),
+    "large in pieces": (says(LARGE_HEAD + LARGE[:9], LARGE[9:200_000], LARGE[200_000:]), False),
+    "large and cut": (says(LARGE_HEAD, LARGE[:-1]), False),
+    "length of nothing": (says(OK + b"content-length: 0\r\n\r\n"), False),
+    "length beyond all memory": (says(OK + b"content-length: 99999999999999\r\n\r\nabc"), False),
+    "length and chunks": (
+        says(CHUNKED[:-2] + b"content-length: 3\r\n\r\n2\r\nab\r\n0\r\n\r\n"),
+        False,
+    ),
+    "the same length twice": (says(LONG[:-2] + LONG[len(OK) :] + PICTURE), False),
+    "no content with a length": (
+        says(b"HTTP/1.1 204 None\r\ncontent-length: 3\r\n\r\nabc"),
+        False,
+    ),
+    "long error": (
+        says(b"HTTP/1.1 500 X\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 200_000, hang=True),
+        False,
+    ),
     "chunked": (says(CHUNKED + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"), False),
     "until close": (says(OK + b"\r\n" + PICTURE), False),
     "http 1.0": (says(LONG.replace(b"1.1", b"1.0") + PICTURE), False),
@@ -159,10 +181,16 @@ ROWS: dict[str, tuple[Script, bool]] = {
 }
 
 
-async def plain(make: Any, url: str, large: bool) -> tuple[Any, ...]:
+def limit_of(row: str) -> float:
+    """Return the seconds for a request: few only where the server never answers."""
+    waits = any(word in row for word in ("hang", "deaf", "endless", "long error"))
+    return 0.6 if waits else 60.0
+
+
+async def plain(make: Any, url: str, large: bool, limit_s: float = 60.0) -> tuple[Any, ...]:
     """Return what a bare client sees: the answer or the class of the error, and where."""
     content = UPLOAD if large else b'{"a":1}'
-    async with httpx.AsyncClient(transport=make(), timeout=0.4) as client:
+    async with httpx.AsyncClient(transport=make(), timeout=limit_s) as client:
         request = client.build_request("POST", f"{url}/generate?b=%20", content=content)
         try:
             response = await client.send(request, stream=True)
@@ -177,11 +205,11 @@ async def plain(make: Any, url: str, large: bool) -> tuple[Any, ...]:
         return (response.status_code, response.headers.raw, body, response.http_version)
 
 
-async def attempt(make: Any, url: str, large: bool) -> tuple[Any, ...]:
+async def attempt(make: Any, url: str, large: bool, limit_s: float = 60.0) -> tuple[Any, ...]:
     """Return what stands in the evidence."""
     changes: dict[str, Any] = {"image": UPLOAD, "operation": "edit"} if large else {}
     async with httpx.AsyncClient(transport=make()) as client:
-        request = a_request(timeout_s=0.4, **changes)
+        request = a_request(timeout_s=limit_s, **changes)
         result = await RawProvider(url, None).submit(client, request)
     assert not hasattr(result, "poll")
     found: Any = result
@@ -195,7 +223,7 @@ def test_a_server_that_misbehaves_is_told_apart_as_by_httpx(row: str) -> None:
 
     async def main(look: Any) -> list[Any]:
         async with serving(script) as url:
-            return [await look(make, url, large) for make in BOTH]
+            return [await look(make, url, large, limit_of(row)) for make in BOTH]
 
     mine, other = asyncio.run(main(plain))
     assert mine == other
@@ -215,7 +243,7 @@ def test_the_rows_show_every_kind_of_error() -> None:
 
     async def main(row: str, make: Any) -> Any:
         async with serving(ROWS[row][0]) as url:
-            return (await plain(make, url, ROWS[row][1]))[0]
+            return (await plain(make, url, ROWS[row][1], limit_of(row)))[0]
 
     for row, kind in kinds.items():
         assert [asyncio.run(main(row, make)) for make in BOTH] == [kind, kind], row
@@ -412,6 +440,111 @@ def test_the_clock_is_told_when_the_request_left_and_when_the_answer_came() -> N
     assert asyncio.run(main(ours)) == asyncio.run(main(theirs)) == [True] * 3 + [False, True, True]
 
 
+async def whole(client: httpx.AsyncClient, url: str) -> bytes:
+    """Return a body as the adapters read it."""
+    clock = WireClock()
+    request = client.build_request("GET", url, extensions={"trace": clock.trace})
+    answer = await exchange(client, request, clock, 5.0)
+    assert not isinstance(answer, NoAnswer)
+    return answer.body
+
+
+async def iterated(client: httpx.AsyncClient, url: str) -> bytes:
+    return (await client.get(url)).content
+
+
+@pytest.mark.parametrize("read", [whole, iterated])
+@pytest.mark.parametrize("head", [LONG, CHUNKED + f"{len(PICTURE):x}\r\n".encode()])
+def test_an_answer_that_nobody_asked_for_is_never_the_next_one(read: Any, head: bytes) -> None:
+    """Bytes beyond the end spoil a connection: they could pass for what the next request gets."""
+    opened: list[int] = []
+    end = b"" if head is LONG else b"\r\n0\r\n\r\n"
+    smuggled = OK + b"content-length: 4\r\n\r\nevil"
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        opened.append(1)
+        while True:
+            await request_of(reader)
+            writer.write(head + PICTURE + end + smuggled)
+            await writer.drain()
+
+    async def main() -> list[bytes]:
+        async with serving(script) as url, httpx.AsyncClient(transport=ours()) as client:
+            return [await read(client, url) for _ in range(3)]
+
+    assert asyncio.run(main()) == [PICTURE] * 3
+    assert len(opened) == 3
+
+
+@pytest.mark.parametrize("size", [0, 1, 20_000, 1_000_000, 2 * START])
+def test_bodies_one_after_the_other_on_one_connection_are_not_mixed_up(size: int) -> None:
+    opened: list[Writer] = []
+    bodies = [bytes([65 + n]) * size for n in range(4)] + [b"short"]
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        opened.append(writer)
+        for body in bodies:
+            await request_of(reader)
+            writer.write(OK + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+            await writer.drain()
+        await reader.read()
+
+    async def main() -> list[bytes]:
+        async with serving(script) as url, httpx.AsyncClient(transport=ours()) as client:
+            return [await whole(client, url) for _ in bodies]
+
+    assert asyncio.run(main()) == bodies
+    assert len(opened) == 1
+
+
+def test_the_wire_is_timed_until_the_last_byte_and_not_what_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    moments: list[float] = [0.0]
+    turn = Connection.turn
+
+    async def late(connection: Connection) -> None:
+        """Work on other answers takes a thousand seconds."""
+        moments[0] += 1_000.0
+        await turn(connection)
+
+    monkeypatch.setattr(Connection, "turn", late)
+
+    async def main() -> tuple[Any, WireClock]:
+        async with (
+            serving(says(LARGE_HEAD, LARGE)) as url,
+            httpx.AsyncClient(transport=ours()) as client,
+        ):
+            clock = WireClock(lambda: moments[0])
+            request = client.build_request("GET", url, extensions={"trace": clock.trace})
+            return await exchange(client, request, clock, 5_000.0), clock
+
+    answer, clock = asyncio.run(main())
+    assert answer.body == LARGE
+    assert moments == [1_000.0]
+    assert (answer.seconds, clock.total(), clock.ttfb()) == (0.0, 0.0, 0.0)
+
+
+def test_a_body_that_breaks_off_is_timed_until_it_did() -> None:
+    ticks = iter(range(10_000))
+
+    async def main() -> tuple[Any, WireClock]:
+        async with (
+            serving(says(LARGE_HEAD, LARGE[:-1])) as url,
+            httpx.AsyncClient(transport=ours()) as client,
+        ):
+            clock = WireClock(lambda: float(next(ticks)))
+            request = client.build_request("GET", url, extensions={"trace": clock.trace})
+            return await exchange(client, request, clock, 1e6), clock
+
+    answer, clock = asyncio.run(main())
+    assert answer.broken is not None
+    assert clock.ended_at is None
+    assert clock.last_body_at is not None
+    assert clock.sent_at is not None
+    assert answer.seconds > clock.last_body_at - clock.sent_at
+
+
 def test_a_body_in_pieces_of_every_size_is_put_together() -> None:
     sizes = [OWN_PART, 1, 2, OWN_PART - 1, OWN_PART + 1, 3, 100_000, 1]
     body = b"".join(bytes([65 + n]) * size for n, size in enumerate(sizes))
@@ -442,6 +575,7 @@ def contexts(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 TLS: dict[str, Script] = {
     "picture": says(LONG + PICTURE),
+    "large picture": says(LARGE_HEAD + LARGE),
     "large answer": says(CHUNKED, *[b"%x\r\n%s\r\n" % (2**20, bytes(2**20))] * 8, b"0\r\n\r\n"),
     "large upload": says(LONG + PICTURE),
     "deaf to an upload": deaf,
@@ -452,14 +586,19 @@ TLS: dict[str, Script] = {
 
 
 async def over_tls(
-    make: Any, url: str, trusting: ssl.SSLContext, name: str, content: bytes = b""
+    make: Any,
+    url: str,
+    trusting: ssl.SSLContext,
+    name: str,
+    content: bytes = b"",
+    limit_s: float = 60.0,
 ) -> Any:
     """Return the body or the class of the error."""
     async with httpx.AsyncClient(transport=make(trusting)) as client:
         request = client.build_request(
             "POST", url, content=content, extensions={"sni_hostname": name}
         )
-        request.extensions["timeout"] = httpx.Timeout(1.0).as_dict()
+        request.extensions["timeout"] = httpx.Timeout(limit_s).as_dict()
         try:
             return (await client.send(request)).content
         except httpx.TransportError as error:
@@ -474,15 +613,16 @@ def test_tls_is_as_with_httpx(row: str, tmp_path: Path) -> None:
         try:
             await TLS[row](reader, writer)
         except NotImplementedError:
-            # TLS has no half-closed state.
-            writer.close()
+            # TLS has no half-closed state: who answered waits until the client closes.
+            await reader.read()
 
     content = UPLOAD if "upload" in row else b""
 
     async def main() -> list[Any]:
         async with serving(script, server) as url:
             name = "fake.example.com"
-            return [await over_tls(make, url, trusting, name, content) for make in BOTH]
+            limit_s = limit_of(row)
+            return [await over_tls(make, url, trusting, name, content, limit_s) for make in BOTH]
 
     mine, other = asyncio.run(main())
     if row == "cut":
@@ -490,6 +630,37 @@ def test_tls_is_as_with_httpx(row: str, tmp_path: Path) -> None:
         assert {mine, other} <= {httpx.ReadError, httpx.RemoteProtocolError}
     else:
         assert mine == other
+
+
+@pytest.mark.parametrize("row", ["picture", "large picture", "cut"])
+def test_a_body_over_tls_is_read_whole_as_well(row: str, tmp_path: Path) -> None:
+    server, trusting = contexts(tmp_path, "fake.example.com")
+    sent = {"picture": PICTURE, "large picture": LARGE, "cut": PICTURE[:20]}[row]
+
+    async def script(reader: Reader, writer: Writer) -> None:
+        for _ in range(2):
+            await request_of(reader)
+            writer.write((LARGE_HEAD if sent is LARGE else LONG) + sent)
+            await writer.drain()
+            if row == "cut":
+                writer.close()
+
+    async def main() -> list[Any]:
+        async with (
+            serving(script, server) as url,
+            httpx.AsyncClient(transport=ours(trusting)) as client,
+        ):
+            found = []
+            for _ in range(2):
+                request = client.build_request(
+                    "GET", url, extensions={"sni_hostname": "fake.example.com"}
+                )
+                found.append(await exchange(client, request, WireClock(), 60.0))
+            return found
+
+    for answer in asyncio.run(main()):
+        assert answer.body == sent
+        assert (answer.broken is None) == (row != "cut")
 
 
 @pytest.mark.parametrize("case", ["wrong name", "not trusted", "no TLS", "silent"])
@@ -509,7 +680,8 @@ def test_a_handshake_that_fails_is_not_billed(case: str, tmp_path: Path) -> None
         name = "other.example.com" if case == "wrong name" else "fake.example.com"
         async with serving(mute, tls) as url:
             where = url.replace("http:", "https:")
-            return [await over_tls(make, where, trusting, name) for make in BOTH]
+            limit_s = 1.0 if case == "silent" else 60.0
+            return [await over_tls(make, where, trusting, name, limit_s=limit_s) for make in BOTH]
 
     mine, other = asyncio.run(main())
     assert mine == other == (httpx.ConnectTimeout if case == "silent" else httpx.ConnectError)
