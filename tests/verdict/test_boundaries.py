@@ -101,7 +101,7 @@ def judged_by(
     return verdict.verdict, verdict.tests
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(policies(), RECORDS, ALARMS, st.integers(1, IMAGES), st.floats(0, 1))
 def test_plan_simulation_and_gate_test_the_same(
     policy: Policy,
@@ -112,9 +112,11 @@ def test_plan_simulation_and_gate_test_the_same(
 ) -> None:
     plan = plan_of(policy, IMAGES, EVERY, checks=checks, alarms=alarms)
     rules = prepare(policy, traffic(0.1, [SliceSpec("locale=th", 1.0)]), checks, alarms)
-    # Near the boundary, where a difference would show.
-    edge = max(0, int(rules.passes[images]))
-    for bad in {round(share * images), edge, min(edge + 1, images)}:
+    # At the counts that decide and beside them, where a difference would show.
+    good = (rules.passes[images], rules.slice_pass[images])
+    bad_ones = (rules.fail[images], rules.slice_fail[images], rules.slice_amber[images])
+    edges = {*good, *(g + 1 for g in good), *bad_ones, *(b - 1 for b in bad_ones)}
+    for bad in {round(share * images), *(int(e) for e in edges if 0 <= e <= images)}:
         name, found = judged_by(policy, images, bad, checks, alarms)
         headline, slice_ = found[0], found[-1]
         assert (headline.kind, slice_.kind) == ("headline", "slice")
