@@ -230,8 +230,9 @@ def simulate(
     that miss defects and accuse good pictures as often as their record says.
     """
     from flows import simulate_show
-    from tasks.verdict.simulate import prepare, traffic
+    from tasks.verdict.simulate import prepare
     from tasks.verdict.simulate import simulate as play
+    from tasks.verdict.traffic import traffic
 
     kind = picture_kind(plot)
     costs = costs_of(price, price_baseline)

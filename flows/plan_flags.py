@@ -15,7 +15,7 @@ from tasks.errors import ConfigError
 
 if TYPE_CHECKING:
     from tasks.policy import Policy
-    from tasks.verdict.simulate import SliceSpec
+    from tasks.verdict.traffic import SliceSpec
 
 #: Share of the cases of a slice that was named without one.
 SLICE_SHARE = 0.10
@@ -98,7 +98,7 @@ def read_slices(given: Sequence[str]) -> list[SliceSpec]:
     Raises:
         ConfigError: With what was found and what is allowed.
     """
-    from tasks.verdict.simulate import SliceSpec
+    from tasks.verdict.traffic import SliceSpec
 
     parts = [part.strip() for text in given for part in text.split(",")]
     if len(parts) == 1 and parts[0].isascii() and parts[0].isdigit():
@@ -153,7 +153,7 @@ def assumed_critical(specs: Sequence[SliceSpec], policy: Policy) -> list[SliceSp
 
     Each is taken for 20 % of the cases, failing at the rate of the build.
     """
-    from tasks.verdict.simulate import SliceSpec
+    from tasks.verdict.traffic import SliceSpec
 
     found: list[SliceSpec] = []
     for name in policy.slices.critical:

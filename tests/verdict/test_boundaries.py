@@ -23,11 +23,10 @@ from tasks.verdict.simulate import (
     HOLD,
     PROMOTE,
     ROLLBACK,
-    SliceSpec,
     prepare,
     simulate,
-    traffic,
 )
+from tasks.verdict.traffic import SliceSpec, traffic
 from tests.verdict.test_decide import gate, guard, piece
 
 IMAGES, EVERY = 240, 24

@@ -15,19 +15,17 @@ from tasks.verdict.sequential import FailureTest, fail_bets, log_e, pass_bets
 from tasks.verdict.simulate import (
     BLOCK,
     HOLD,
-    MOST_CELLS,
     PROMOTE,
     ROLLBACK,
     Played,
-    SliceSpec,
     failures_that_fail,
     failures_that_pass,
     next_slice,
     prepare,
     simulate,
-    traffic,
 )
 from tasks.verdict.slices import SliceCount, SliceTests, judge, next_top_up
+from tasks.verdict.traffic import MOST_CELLS, SliceSpec, traffic
 
 #: Five standard errors of a share: a test with a fixed seed must not be a matter of luck.
 SIGMAS = 5.0
