@@ -136,10 +136,13 @@ class Meaning:
 
 def clean(text: str, limit: int = 300) -> str:
     """Return untrusted text on one line, without control or format characters, cut to ``limit``."""
-    kept = "".join(
-        " " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else c
-        for c in text[: limit * 4]
-    )
+    kept = text[: limit * 4]
+    # What is printable has none of them.
+    if not kept.isprintable():
+        kept = "".join(
+            " " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else c
+            for c in kept
+        )
     line = " ".join(kept.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
