@@ -8,6 +8,7 @@ counts, exact and per check, are what the gate may believe of its own eyes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from tasks.checks import (
     planted_text,
     planted_upscale,
 )
-from tasks.checks.base import Check, Expected, Picture
+from tasks.checks.base import Check, Expected, Picture, Pixels
 from tasks.checks.counts import CheckHealth, CleanHealth, DefectHealth
 from tasks.checks.decode import FILE, MIME, STILL, decode
 from tasks.checks.planted_base import Defect, Good, Planted
@@ -82,8 +83,7 @@ def judge(name: str, shown: Planted) -> CheckVerdict:
         return next((f.verdict for f in decoded.findings if f.check == name), "skip")
     if decoded.picture is None:
         return "skip"
-    files = {role: decode(file, Expected()).picture for role, file in shown.references.items()}
-    references = {role: None if one is None else one.rgb for role, one in files.items()}
+    references = {role: _pixels(file) for role, file in shown.references.items()}
     check = next((check for check in CHECKS if check.name == name), None)
     if check is None:
         raise KeyError(name)
@@ -95,6 +95,13 @@ def judge(name: str, shown: Planted) -> CheckVerdict:
         return check.run(picture, shown.expected).verdict
     except Exception:  # noqa: BLE001 - a broken check is counted, not raised
         return "fault"
+
+
+@functools.lru_cache(maxsize=4)
+def _pixels(file: bytes) -> Pixels | None:
+    """Return the pixels of a reference, decoded once for all that is planted beside it."""
+    picture = decode(file, Expected()).picture
+    return None if picture is None else picture.rgb
 
 
 def _repeats(shown: Planted) -> CheckVerdict:
@@ -240,8 +247,7 @@ def _run_for_notes(check: Check, picture: Picture, expected: Expected) -> None:
 
 
 def _with_references(picture: Picture, good: Good) -> Picture:
-    files = {role: decode(file, Expected()).picture for role, file in good.references.items()}
-    pixels = {role: None if one is None else one.rgb for role, one in files.items()}
+    pixels = {role: _pixels(file) for role, file in good.references.items()}
     return replace(picture, references=pixels)
 
 

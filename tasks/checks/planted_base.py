@@ -45,6 +45,15 @@ class Good:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    #: What was made of the picture, by kind; see :meth:`once`.
+    made: dict[str, Good] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, kind: str, make: Callable[[Good], Good]) -> Good:
+        """Return what is made of the picture, made and judged only once for all defects."""
+        if kind not in self.made:
+            self.made[kind] = make(self)
+        return self.made[kind]
+
     @cached_property
     def data(self) -> bytes:
         """The bytes of the file."""

@@ -95,7 +95,13 @@ def as_edit(good: Good) -> Good:
         subtask="edit",
         prompt=_EDITS[0],
     )
-    return replace(good, expected=expected, brand=None, references={"upload": good.data})
+    return replace(
+        good,
+        expected=expected,
+        make=lambda: good.data,
+        brand=None,
+        references={"upload": good.data},
+    )
 
 
 def as_twin(good: Good) -> Good:
@@ -105,17 +111,23 @@ def as_twin(good: Good) -> Good:
     """
     expected = replace(good.expected, subtask="creative", brand=None, intended_text=())
     before = encoded(good.rgb, "JPEG", quality=88)
-    return replace(good, expected=expected, brand=None, references={"baseline": before})
+    return replace(
+        good,
+        expected=expected,
+        make=lambda: good.data,
+        brand=None,
+        references={"baseline": before},
+    )
 
 
 def twin_tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
     """Put a picture under coloured light that the baseline drew without."""
-    return tinted(as_twin(good), strength, rng)
+    return tinted(good.once("twin", as_twin), strength, rng)
 
 
 def twin_exchanged(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
     """Exchange channels of a picture that the baseline drew with the right ones."""
-    return exchanged(as_twin(good), strength, rng)
+    return exchanged(good.once("twin", as_twin), strength, rng)
 
 
 def edit_tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
@@ -123,12 +135,12 @@ def edit_tinted(good: Good, strength: float, rng: np.random.Generator) -> Plante
 
     Of an edit too the upload is left out: what the edit did may undo what is planted.
     """
-    return tinted(as_edit(good), strength, rng)
+    return tinted(good.once("edit", as_edit), strength, rng)
 
 
 def edit_exchanged(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
     """Exchange channels of a picture and call it the edit of the good one."""
-    return exchanged(as_edit(good), strength, rng)
+    return exchanged(good.once("edit", as_edit), strength, rng)
 
 
 def edited(seed: int, number: int) -> Good:

@@ -51,7 +51,7 @@ def _other(rgb: Pixels, rng: np.random.Generator) -> Pixels:
 
 def changed_outside(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
     """Put other content into a part outside of the mask: up to a third of the short side."""
-    edit = good if "mask" in good.references else masked(good)
+    edit = good if "mask" in good.references else good.once("mask", masked)
     pixels = edit.rgb.copy()
     height, width = pixels.shape[:2]
     side = max(8, round(strength * min(height, width) / 3))
@@ -139,7 +139,7 @@ def turned(good: Good, strength: float, rng: np.random.Generator) -> Planted | N
 
 
 def _edit(good: Good) -> Good:
-    return good if "upload" in good.references else as_edit(good)
+    return good if "upload" in good.references else good.once("edit", as_edit)
 
 
 DEFECTS = (

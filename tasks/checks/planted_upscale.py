@@ -41,7 +41,7 @@ def enlarged(good: Good) -> Good:
 
 
 def _enlarged(good: Good) -> Good:
-    return good if "source" in good.references else enlarged(good)
+    return good if "source" in good.references else good.once("enlargement", enlarged)
 
 
 def invented(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:

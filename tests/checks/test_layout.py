@@ -177,6 +177,32 @@ def test_an_edit_lies_as_its_upload() -> None:
     assert Orientation().run(as_picture(scene()), Expected()).verdict == "skip"
 
 
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("flip", [False, True])
+def test_an_edit_that_shows_a_corner_of_its_upload_lies_as_it_does(turns: int, flip: bool) -> None:
+    upload = np.asarray(scene(480, 360, seed=5))
+    crop = upload[:280, 160:]
+    edit = np.rot90(crop[:, ::-1] if flip else crop, turns)
+    shown = Picture(np.ascontiguousarray(edit), b"", "image/png", references={"upload": upload})
+    upright = turns == 0 and not flip
+    assert Orientation().run(shown, Expected()).verdict == ("pass" if upright else "fail")
+
+
+def test_a_picture_that_is_its_own_mirror_image_is_not_mirrored() -> None:
+    half = np.asarray(scene(240, 360, seed=5))
+    upload = np.concatenate([half, half[:, ::-1]], axis=1)
+    mirrored = np.ascontiguousarray(upload[:, ::-1])
+    shown = Picture(mirrored, b"", "image/png", references={"upload": upload})
+    assert Orientation().run(shown, Expected()).verdict == "pass"
+
+
+def test_a_strip_is_laid_over_its_upload_too() -> None:
+    upload = np.asarray(scene(900, 140, seed=5))
+    for edit, verdict in ((upload, "pass"), (np.ascontiguousarray(upload[::-1]), "fail")):
+        shown = Picture(edit, b"", "image/png", references={"upload": upload})
+        assert Orientation().run(shown, Expected()).verdict == verdict
+
+
 def test_a_plain_or_another_picture_says_nothing_of_its_orientation() -> None:
     plain = np.full((300, 300, 3), 90, np.uint8)
     for upload in (plain, np.asarray(scene(300, 300, seed=9))):

@@ -16,7 +16,7 @@ from tasks.checks.upscale import (
     sharpening,
     similarity,
 )
-from tasks.checks.upscale_text import Seen, Text, changed_parts, compare
+from tasks.checks.upscale_text import Seen, Text, _weight, changed_parts, compare
 from tasks.providers.embedded.upscale import upscale
 from tasks.records import Finding
 from tests.checks.drawing import poster, scene
@@ -188,6 +188,13 @@ def test_a_source_larger_than_the_comparison_is_reduced_first() -> None:
     at = both.region(100, 50, 10, 20)
     assert (at.x, at.y, at.width, at.height) == (352, 176, 35, 70)
     assert float(similarity(both)[0].min()) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"), [("€89", True), ("早安", True), ("Open", True), ("of", False), ("7", False)]
+)
+def test_two_figures_or_signs_are_a_text_and_two_letters_are_not(text: str, counts: bool) -> None:
+    assert (_weight(text) >= Text().letters) == counts
 
 
 def test_readings_count_only_where_the_structure_differs() -> None:
