@@ -66,7 +66,10 @@ def _drawn_out(rgb: Pixels, room: int) -> Pixels:
 
 
 def in_colours(good: Good, brand: Brand) -> Good:
-    """Return a picture above a band in all colours of the brand."""
+    """Return a picture in grey above a band in all colours of the brand.
+
+    In grey, as one with all colours of a photograph would show the brand's without the band.
+    """
     return _as(good, brand, "in its colours", PALETTE, lambda: _banded(good.rgb, brand))
 
 
@@ -76,7 +79,8 @@ def _banded(rgb: Pixels, brand: Brand) -> Pixels:
     band = np.zeros((max(8, round(_BAND * height)), width, 3), np.uint8)
     for colour, left, right in zip(brand.kit.colours, edges, edges[1:], strict=False):
         band[:, left:right] = colour
-    return np.concatenate([rgb, band])
+    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+    return np.concatenate([np.dstack([grey] * 3), band])
 
 
 def full(good: Good, brand: Brand) -> Good | None:

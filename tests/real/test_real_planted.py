@@ -16,7 +16,9 @@ import pytest
 from tasks.checks.base import Expected
 from tasks.checks.planted import CheckHealth, check_names, measure
 from tasks.checks.planted_base import Good
-from tasks.checks.planted_good import branded, from_file
+from tasks.checks.planted_good import brand_of, branded, from_file
+from tasks.checks.planted_made import full, in_colours, print_of, roomy
+from tasks.checks.planted_pictures import KnownGood, goods_of
 from tests.conftest import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
@@ -26,21 +28,12 @@ pytestmark = [
 ]
 #: What a check must find of the defects at their default strength, and may say of good pictures.
 LEAST, MOST = 0.95, 0.01
-#: Checks of the brand, for which a logo is put on the pictures.
+#: Checks of the brand, for which a logo is put on the pictures, and those for which they are made
+#: into what a brand asks for.
 BRAND = ("composition.logo", "colour.channels")
-#: Checks that need another kind of good picture than those here, or read text.
-ELSEWHERE = frozenset(
-    {
-        "typography.text",
-        "colour.palette",
-        "colour.profile",
-        "composition.blank_part",
-        "composition.margins",
-        "composition.subject",
-        "upscale.text",
-        *BRAND,
-    }
-)
+MADE = ("colour.palette", "composition.blank_part", "composition.margins", "composition.subject")
+#: Checks that need another kind of good picture than the first test's, or read text.
+ELSEWHERE = frozenset({"typography.text", "colour.profile", "upscale.text", *MADE, *BRAND})
 #: What is known to be out of reach on real pictures, with the share that is reached.
 KNOWN: dict[str, float] = {
     # Without a logo, an upload or the baseline's picture a strong cast may leave nothing neutral to
@@ -116,6 +109,28 @@ def test_logos_on_real_pictures_are_judged_as_on_our_own() -> None:
         for number, good in enumerate([*legible(strict=False)[1::2], *photographs()])
     ]
     hold(measure(goods, [name for name in (*BRAND, "colour.cast") if name in check_names()]))
+
+
+def test_what_a_brand_asks_for_is_missed_in_real_pictures_where_it_is_gone() -> None:
+    """Known to be good by how they are made: see `planted_made`."""
+    goods: list[Good | None] = []
+    for number, good in enumerate(legible(strict=True)[::2]):
+        brand = brand_of(("northwind", "solstice", "fernhollow")[number % 3])
+        goods += [in_colours(good, brand), full(good, brand), print_of(good, brand, 0)]
+        goods.append(roomy(good, brand))
+    found = measure([good for good in goods if good is not None], MADE)
+    assert [one.check for one in found if one.planted < 8] == []
+    hold(found)
+
+
+def test_letters_that_change_places_while_a_picture_is_enlarged_are_seen() -> None:
+    folder = DATA / "typography" / "images"
+    known = [KnownGood(folder / good.name, good.expected) for good in legible(strict=True)[::3]]
+    made = [good for number, one in enumerate(known) for good in goods_of(one, number)]
+    goods = [good for good in made if "source" in good.references]
+    (found,) = measure(goods, ["upscale.text"])
+    assert found.planted >= len(goods) // 2
+    hold([found])
 
 
 def test_wrong_letters_are_seen_in_real_type() -> None:
