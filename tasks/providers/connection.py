@@ -17,7 +17,8 @@ from typing import Any, cast
 import h11
 import httpx
 
-from tasks.providers.sockets import Body, Memory, Stream, connect
+from tasks.providers.bodies import Body, Memory
+from tasks.providers.sockets import Stream, connect
 from tasks.providers.turns import Turns
 
 #: Scheme, host and port.
@@ -115,10 +116,12 @@ class Connection:
                 self.start = self.memory.new()
             answer = await _head(stream, state, limits.get("read"))
             await trace("http11.receive_response_headers.complete", {})
+            incoming = Incoming(self, stream, state, answer, request.method, limits.get("read"))
+            await incoming.begin(request.extensions.get("arriving"))
         except BaseException:
             self.close()
             raise
-        return Incoming(self, stream, state, answer, request.method, limits.get("read"))
+        return incoming
 
     async def _open(self, request: httpx.Request, limit: float | None, trace: Trace) -> Stream:
         """Return the connection's stream."""
@@ -171,6 +174,8 @@ class Incoming:
         self._start = connection.start or bytearray()
         self._limit = limit
         self._body: Body | None = None
+        #: Whether its turn came since its last byte did.
+        self._had_turn = False
         self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -186,6 +191,19 @@ class Incoming:
             else:
                 return
 
+    async def begin(self, came: Callable[[], None] | None) -> None:
+        """Let a large body that will be wanted whole come in, before the head is worked on.
+
+        Args:
+            came: Called when bytes were read, as soon as they were; ``None`` when nobody has said
+                that the body is wanted whole. It is the extension ``arriving`` of a request.
+        """
+        fits = self.length is not None and LARGE <= self.length <= len(self._start)
+        if came is not None and fits:
+            self._attach(came)
+            await self._connection.turn()
+            self._had_turn = True
+
     async def arrive(self, most: int, came: Callable[[], None]) -> None:
         """Wait until the body is whole or has more than ``most`` bytes; there is no limit of time.
 
@@ -198,15 +216,25 @@ class Incoming:
         Raises:
             httpx.TransportError: It is not whole.
         """
-        self._body = body = Body(self.length or 0, most, came, self._start)
-        beyond = body.put(bytes(self._state.trailing_data[0]))
-        if beyond:
-            self._connection.close()
-        elif not body.enough and not await self._stream.fill(body):
+        body = self._attach(came) if self._body is None else self._body
+        body.wanted = min(body.length, most + 1)
+        if body.enough:
+            return
+        self._had_turn = False
+        if not await self._stream.filled(body):
             raise httpx.RemoteProtocolError(
                 "peer closed connection without sending complete message body "
                 f"(received {body.size} bytes, expected {body.length})"
             )
+
+    def _attach(self, came: Callable[[], None]) -> Body:
+        """Return the body, into which all goes that comes from now on."""
+        self._body = body = Body(self.length or 0, came, self._start)
+        if body.put(bytes(self._state.trailing_data[0])):
+            self._connection.close()  # bytes beyond the end
+        else:
+            self._stream.attach(body)
+        return body
 
     @property
     def size(self) -> int:
@@ -219,7 +247,7 @@ class Incoming:
 
     async def turn(self) -> None:
         """Wait for a turn to work on what arrived."""
-        if self.size >= LARGE:
+        if self.size >= LARGE and not self._had_turn:
             await self._connection.turn()
 
     def close(self) -> None:

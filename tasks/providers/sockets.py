@@ -7,12 +7,16 @@ it stays; all else comes in pieces.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
 
 import httpx
+
+from tasks.providers.bodies import START, Body
 
 #: The socket is not read while so many bytes wait to be taken.
 MOST_WAITING = 1024 * 1024
@@ -22,100 +26,6 @@ PIECE = 64 * 1024
 TLS_PIECE = 64 * 1024
 #: Seconds until the next address of a host is tried as well (RFC 8305, section 8).
 NEXT_ADDRESS_S = 0.25
-#: Bytes of memory that are ready for the beginning of a body: a picture of 1 MB in base64. It
-#: grows with the bodies that come, up to a limit.
-START = 1536 * 1024
-MOST_START = 4 * 1024 * 1024
-#: Free memory that the C library keeps, at least, is twice this.
-KEPT = 16 * 1024 * 1024
-
-
-class Body:
-    """A body of a known length on its way in.
-
-    Args:
-        length: Its bytes.
-        most: The reader is woken when more than so many came, at the end otherwise.
-        came: Called whenever bytes came, before anything else is done.
-        start: Memory for its beginning. Any length can be claimed: more is taken only as bytes
-            come, as much again as there are.
-    """
-
-    def __init__(self, length: int, most: int, came: Callable[[], None], start: bytearray) -> None:
-        self.length, self.size = length, 0
-        self._enough = min(length, most + 1)
-        self._came = came
-        self._blocks = [start]
-        #: Bytes of the newest block that are in use.
-        self._used = 0
-
-    @property
-    def whole(self) -> bool:
-        """Whether every byte came."""
-        return self.size == self.length
-
-    @property
-    def enough(self) -> bool:
-        """Whether as many came as the reader wants."""
-        return self.size >= self._enough
-
-    def room(self) -> memoryview:
-        """Return where the next bytes go, not empty while the body is not whole."""
-        left = self.length - self.size
-        if self._used == len(self._blocks[-1]):
-            # Blocks instead of one that grows: the loop may still hold a view of the last one.
-            self._blocks.append(bytearray(min(left, max(START, self.size))))
-            self._used = 0
-        return memoryview(self._blocks[-1])[self._used : self._used + left]
-
-    def filled(self, count: int) -> None:
-        """Note that so many bytes were written to :meth:`room`."""
-        self._came()
-        self._used += count
-        self.size += count
-
-    def put(self, data: bytes) -> bytes:
-        """Take bytes that came otherwise; return those that are beyond the end."""
-        while data and not self.whole:
-            room = self.room()
-            count = min(len(room), len(data))
-            room[:count] = data[:count]
-            self.filled(count)
-            data = data[count:]
-        return data
-
-    def data(self) -> bytes:
-        """Return a copy of what came so far."""
-        last = memoryview(self._blocks[-1])[: self._used]
-        return bytes(last) if len(self._blocks) == 1 else b"".join([*self._blocks[:-1], last])
-
-
-class Memory:
-    """How much memory is made ready for the beginning of a body: what the largest one took.
-
-    New memory costs more than to read bytes to it, so it is taken while a request waits for its
-    answer, and kept for the next one.
-    """
-
-    def __init__(self) -> None:
-        self._size = START
-        # glibc gives free memory back to the system from twice the size of the largest block that
-        # it once took from there and gave back (mallopt(3), M_MMAP_THRESHOLD). Text and bytes of a
-        # picture come and go with every answer: without this, to get their memory again takes more
-        # than to decode base64. Nothing is written to this block, so it costs nothing.
-        bytes(KEPT)
-
-    def saw(self, length: int) -> None:
-        """Note the length of a body that came whole."""
-        self._size = max(self._size, min(length, MOST_START))
-
-    def suits(self, start: bytearray | None) -> bool:
-        """Return whether the memory of the body before is enough."""
-        return start is not None and len(start) >= self._size
-
-    def new(self) -> bytearray:
-        """Return memory for the beginning of a body."""
-        return bytearray(self._size)
 
 
 class _Inbox(asyncio.BufferedProtocol):
@@ -204,18 +114,20 @@ class _Inbox(asyncio.BufferedProtocol):
         self._emptied()
         return data
 
-    async def fill(self, body: Body) -> bool:
-        """Read into a body until it has enough; tell whether it has, or the connection ended.
-
-        Raises:
-            OSError: The connection broke before.
-        """
+    def attach(self, body: Body) -> None:
+        """Let all that comes go into a body, until it is whole."""
         beyond = body.put(b"".join(self.parts))
         self._emptied()
         if beyond:
             self.parts.append(beyond)
-        if not body.whole:
-            self._body = body
+        self._body = None if body.whole else body
+
+    async def filled(self, body: Body) -> bool:
+        """Wait until the attached body has enough; tell whether it has, or the connection ended.
+
+        Raises:
+            OSError: The connection broke before.
+        """
         try:
             while not body.enough:
                 if self._over():
@@ -284,14 +196,18 @@ class Stream:
         except OSError as error:
             raise httpx.ReadError(str(error)) from error
 
-    async def fill(self, body: Body) -> bool:
-        """Read into a body until it has enough; tell whether it has, or the connection ended.
+    def attach(self, body: Body) -> None:
+        """Let all that comes go into a body, until it is whole."""
+        self._inbox.attach(body)
+
+    async def filled(self, body: Body) -> bool:
+        """Wait until the attached body has enough; tell whether it has, or the connection ended.
 
         Raises:
             httpx.ReadError: The connection broke before.
         """
         try:
-            return await self._inbox.fill(body)
+            return await self._inbox.filled(body)
         except OSError as error:
             raise httpx.ReadError(str(error)) from error
 
@@ -359,11 +275,11 @@ class Stream:
         """
         if not self.quiet:
             return True
-        socket = self._transport.get_extra_info("socket")
-        if socket is None or socket.fileno() < 0:
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
             return True
         poll = select.poll()
-        poll.register(socket.fileno(), select.POLLIN)
+        poll.register(sock.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
 
@@ -395,4 +311,19 @@ async def connect(
         raise httpx.ConnectTimeout("") from error
     except OSError as error:
         raise httpx.ConnectError(str(error) or type(error).__name__) from error
+    _widen(transport.get_extra_info("socket"))
     return Stream(transport, inbox)
+
+
+def _widen(sock: Any) -> None:
+    """Let the other side send a whole picture at once on a new connection.
+
+    Linux begins with a window of 64 KiB and makes it larger from round to round. To set the size of
+    the buffer would end that; to ask to be woken late makes the buffer as large as that needs
+    (tcp(7), SO_RCVLOWAT; ``tcp_set_rcvlowat``), which stays so when the wish is taken back.
+    """
+    if hasattr(socket, "SO_RCVLOWAT"):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, START)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)

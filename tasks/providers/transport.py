@@ -16,8 +16,8 @@ from typing import Any, Self
 
 import httpx
 
+from tasks.providers.bodies import Memory
 from tasks.providers.connection import Connection, Incoming, Origin, origin_of
-from tasks.providers.sockets import Memory
 from tasks.providers.turns import Turns
 
 

@@ -157,6 +157,8 @@ async def exchange(
         timeout_s: Seconds for the whole exchange; a slow drip of bytes does not extend it.
         most_body: Most bytes of a picture.
     """
+    # Our own transport begins to read a large body before it is asked for.
+    request.extensions["arriving"] = clock.body
     try:
         async with asyncio.timeout(timeout_s):
             response = await client.send(request, stream=True, follow_redirects=False)

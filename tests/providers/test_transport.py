@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from tasks.harness.setup import open_client
+from tasks.providers.bodies import START, Body
 from tasks.providers.connection import Connection
 from tasks.providers.raw import RawProvider
-from tasks.providers.sockets import START
 from tasks.providers.transport import Transport
 from tasks.providers.wire import OWN_PART, NoAnswer, WireClock, exchange
 from tests.fakes.http_server import png
@@ -145,6 +145,24 @@ ROWS: dict[str, tuple[Script, bool]] = {
     ),
     "long error": (
         says(b"HTTP/1.1 500 X\r\ncontent-length: 9000000\r\n\r\n" + b"x" * 200_000, hang=True),
+        False,
+    ),
+    "error longer than is read": (
+        says(b"HTTP/1.1 500 X\r\ncontent-length: 200000\r\n\r\n" + b"x" * 200_000),
+        False,
+    ),
+    "error longer than is read and cut": (
+        says(b"HTTP/1.1 500 X\r\ncontent-length: 200000\r\n\r\n" + b"x" * 100_000),
+        False,
+    ),
+    "picture and a half": (
+        says(
+            OK
+            + b"content-length: 300000\r\n\r\n"
+            + PICTURE
+            + bytes(300_000 - len(PICTURE))
+            + PICTURE
+        ),
         False,
     ),
     "chunked": (says(CHUNKED + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"), False),
@@ -497,22 +515,34 @@ def test_bodies_one_after_the_other_on_one_connection_are_not_mixed_up(size: int
     assert len(opened) == 1
 
 
+@pytest.mark.parametrize("size", [START // 2, 2 * START], ids=["begun early", "asked for"])
 def test_the_wire_is_timed_until_the_last_byte_and_not_what_follows(
-    monkeypatch: pytest.MonkeyPatch,
+    size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    picture = png(64, 64, at_least=size)
+    head = OK + f"content-length: {len(picture)}\r\n\r\n".encode()
     moments: list[float] = [0.0]
-    turn = Connection.turn
+    arrived, whole = [0], asyncio.Event()
+    turn, filled = Connection.turn, Body.filled
+
+    def counted(body: Body, count: int) -> None:
+        filled(body, count)
+        arrived[0] += count
+        if arrived[0] == len(picture):
+            whole.set()
 
     async def late(connection: Connection) -> None:
-        """Work on other answers takes a thousand seconds."""
+        """When all is here, work on other answers takes a thousand seconds."""
+        await whole.wait()
         moments[0] += 1_000.0
         await turn(connection)
 
+    monkeypatch.setattr(Body, "filled", counted)
     monkeypatch.setattr(Connection, "turn", late)
 
     async def main() -> tuple[Any, WireClock]:
         async with (
-            serving(says(LARGE_HEAD, LARGE)) as url,
+            serving(says(head, picture)) as url,
             httpx.AsyncClient(transport=ours()) as client,
         ):
             clock = WireClock(lambda: moments[0])
@@ -520,7 +550,8 @@ def test_the_wire_is_timed_until_the_last_byte_and_not_what_follows(
             return await exchange(client, request, clock, 5_000.0), clock
 
     answer, clock = asyncio.run(main())
-    assert answer.body == LARGE
+    assert answer.body == picture
+    # One turn for one answer.
     assert moments == [1_000.0]
     assert (answer.seconds, clock.total(), clock.ttfb()) == (0.0, 0.0, 0.0)
 

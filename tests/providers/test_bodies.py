@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from tasks.providers import sockets
-from tasks.providers.sockets import MOST_START, START, Body, Memory
+from tasks.providers import bodies
+from tasks.providers.bodies import MOST_START, START, Body, Memory
 
 
 def fill(body: Body, data: bytes, draw: random.Random) -> None:
@@ -26,7 +26,7 @@ def fill(body: Body, data: bytes, draw: random.Random) -> None:
 def test_a_body_is_what_came_however_it_came(length: int, start: int) -> None:
     draw = random.Random(length + start)
     data = draw.randbytes(length)
-    body = Body(length, length, lambda: None, bytearray(b"x" * start))
+    body = Body(length, lambda: None, bytearray(b"x" * start))
     assert body.put(data[: length // 3]) == b""
     fill(body, data[length // 3 :], draw)
     assert body.whole
@@ -35,7 +35,7 @@ def test_a_body_is_what_came_however_it_came(length: int, start: int) -> None:
 
 
 def test_bytes_beyond_the_end_are_given_back() -> None:
-    body = Body(4, 100, lambda: None, bytearray(10))
+    body = Body(4, lambda: None, bytearray(10))
     assert body.put(b"abcdef") == b"ef"
     assert body.data() == b"abcd"
     assert body.put(b"more") == b"more"
@@ -43,14 +43,14 @@ def test_bytes_beyond_the_end_are_given_back() -> None:
 
 
 def test_room_never_reaches_beyond_the_end() -> None:
-    body = Body(4, 100, lambda: None, bytearray(10))
+    body = Body(4, lambda: None, bytearray(10))
     assert len(body.room()) == 4
     body.filled(3)
     assert len(body.room()) == 1
 
 
 def test_a_length_that_is_only_claimed_takes_no_memory() -> None:
-    body = Body(10**15, 10**15, lambda: None, bytearray(START))
+    body = Body(10**15, lambda: None, bytearray(START))
     for _ in range(3):
         assert len(body.room()) <= START
         body.filled(1000)
@@ -61,8 +61,9 @@ def test_a_length_that_is_only_claimed_takes_no_memory() -> None:
     assert len(body.room()) == START
 
 
-def test_the_reader_has_enough_one_byte_beyond_its_limit() -> None:
-    body = Body(1000, 10, lambda: None, bytearray(100))
+def test_the_reader_has_enough_before_the_body_is_whole() -> None:
+    body = Body(1000, lambda: None, bytearray(100))
+    body.wanted = 11
     body.put(b"x" * 10)
     assert not body.enough
     body.put(b"x")
@@ -72,13 +73,13 @@ def test_the_reader_has_enough_one_byte_beyond_its_limit() -> None:
 
 def test_every_arrival_is_told_first() -> None:
     told: list[int] = []
-    body = Body(10, 10, lambda: told.append(body.size), bytearray(4))
+    body = Body(10, lambda: told.append(body.size), bytearray(4))
     body.put(b"0123456789")
     assert told == [0, 4]
 
 
 def test_memory_grows_with_the_bodies_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "START", 100)
+    monkeypatch.setattr(bodies, "START", 100)
     memory = Memory()
     assert not memory.suits(None)
     assert memory.suits(memory.new())
