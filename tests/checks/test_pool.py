@@ -72,6 +72,23 @@ def test_a_worker_that_hangs_is_replaced(
         assert first(after.result())[1] == "pass"
 
 
+def test_only_the_time_that_a_process_computes_is_counted() -> None:
+    code = "import sys; print('up', flush=True); sys.stdin.read()"
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with busy, waiting:
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == b"up\n"
+        idle = pool_module.cpu_seconds(waiting.pid)
+        while pool_module.cpu_seconds(busy.pid) < 1:
+            pass
+        assert pool_module.cpu_seconds(waiting.pid) - idle < 0.2
+        busy.kill()
+        waiting.kill()
+
+
 def test_an_error_in_the_block_drops_what_waits(good: Path) -> None:
     futures: list[Future[ImageReport]] = []
 

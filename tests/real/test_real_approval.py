@@ -168,7 +168,8 @@ class World:
 
         def asks() -> Any:
             state = self.state(product)
-            assert state["type"] not in ("FAILED", "CRASHED", "COMPLETED"), state
+            over = state["type"] in ("FAILED", "CRASHED", "COMPLETED")
+            assert not over, f"it ended as {state['name']}: {state.get('message')}"
             key = state["state_details"].get("pause_key")
             return state["name"] == "Suspended" and key == f"approval-{number}" and state
 
