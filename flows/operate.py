@@ -56,13 +56,13 @@ def status(settings: Settings, product: str) -> dict[str, Any]:
     from tasks.evidence.history import history as read_history
     from tasks.mix.freeze import active_freezes
     from tasks.mix.production import kept_mix, read_production
-    from tasks.rollout.routers.file import FileRouter
+    from tasks.rollout.config import open_router
 
     with opened(settings) as state:
         pointer = read_production(state, product)
         if pointer is None:
             return {"product": product, "production": None, "freezes": [], "last_run": None}
-        shown = FileRouter(settings.routing_file).read(product)
+        shown = open_router(settings).read(product)
         runs = [row for row in read_history(state, product, 20) if row.run_id is not None]
         held = active_freezes(state, product, datetime.now(UTC))
         name = kept_mix(state, pointer.mix_digest).mix.name
@@ -138,13 +138,13 @@ def rollback(
     from tasks.alerts.outbox import enqueue
     from tasks.mix.production import find_mix
     from tasks.rollout.change import roll_back
-    from tasks.rollout.routers.file import FileRouter
+    from tasks.rollout.config import open_router
 
     with opened(settings) as state:
         digest = None if to is None else find_mix(state, to).digest
         done = roll_back(
             state,
-            FileRouter(settings.routing_file),
+            open_router(settings),
             product,
             digest,
             actor=actor,

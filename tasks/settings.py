@@ -63,6 +63,8 @@ class Settings(BaseModel):
     github_actions: bool = False
     #: Where the file router writes which mix serves; applications watch this file.
     routing_file: Path
+    #: Router, live outcomes and calendar of the rollout; unset: the file router alone.
+    rollout_file: Path | None = None
     #: Values of the environment variables that the catalog names as keys, by name.
     environment: Mapping[str, SecretStr] = {}
 
@@ -118,6 +120,9 @@ def load_settings(environ: Mapping[str, str] | None = None, home: Path | None = 
         ),
         github_actions=env.get("GITHUB_ACTIONS") == "true",
         routing_file=Path(env.get("IMAGEGATE_ROUTING_FILE") or root / "routing.json").resolve(),
+        rollout_file=(
+            _file(env, "IMAGEGATE_ROLLOUT_FILE", "") if env.get("IMAGEGATE_ROLLOUT_FILE") else None
+        ),
         environment={k: SecretStr(v) for k, v in env.items() if v},
     )
 

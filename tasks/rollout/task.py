@@ -12,7 +12,7 @@ from tasks.plan import RunPlan
 from tasks.rollout.change import RolloutResult, reconcile
 from tasks.rollout.change import promote as promote_now
 from tasks.rollout.change import roll_back as roll_back_now
-from tasks.rollout.routers.file import FileRouter
+from tasks.rollout.config import open_router
 from tasks.telemetry import stage
 
 
@@ -26,7 +26,7 @@ def settle_production(context: RunContext, product: str) -> RolloutResult:
     """
     return reconcile(
         context.state,
-        FileRouter(context.settings.routing_file),
+        open_router(context.settings),
         product,
         now=datetime.now(UTC),
         actor=f"run {context.run_id}",
@@ -46,7 +46,7 @@ def promote(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
     """
     return promote_now(
         context.state,
-        FileRouter(context.settings.routing_file),
+        open_router(context.settings),
         plan.product,
         plan.candidate,
         # Somebody may have rolled back to a third mix while the run went on: that stands.
@@ -70,7 +70,7 @@ def roll_back(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
     """
     return roll_back_now(
         context.state,
-        FileRouter(context.settings.routing_file),
+        open_router(context.settings),
         plan.product,
         plan.baseline.digest,
         expected_mixes=(plan.baseline.digest, plan.candidate.digest),

@@ -18,7 +18,7 @@ from tasks.alerts.run_thread import run_failed
 from tasks.mix.freeze import stamp
 from tasks.records import utc_now
 from tasks.rollout.change import reconcile
-from tasks.rollout.routers.file import FileRouter
+from tasks.rollout.config import open_router
 from tasks.settings import Settings
 from tasks.state import State
 from tasks.tables import resumes, runs
@@ -131,7 +131,7 @@ def _carry_out(
     done: Done,
 ) -> None:
     if action.kind == "mend_router":
-        router = FileRouter(settings.routing_file)
+        router = open_router(settings)
         mended = reconcile(state, router, action.target, actor="watchdog", now=facts.now)
         done.done.append(
             f"the router shows production of {action.target} again, epoch {mended.epoch}"

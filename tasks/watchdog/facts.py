@@ -18,7 +18,7 @@ from tasks.alerts.claims import overdue
 from tasks.alerts.config import load_or_default
 from tasks.errors import RolloutError
 from tasks.mix.freeze import stamp
-from tasks.rollout.routers.file import FileRouter
+from tasks.rollout.config import open_router
 from tasks.runs import is_driven
 from tasks.settings import Settings
 from tasks.state import State
@@ -232,7 +232,7 @@ def _alerts(state: State, settings: Settings, now: datetime, limits: Limits) -> 
 def _drifts(state: State, settings: Settings) -> tuple[DriftFact, ...]:
     with state.begin() as connection:
         rows = connection.execute(sa.select(production)).all()
-    router = FileRouter(settings.routing_file)
+    router = open_router(settings)
     found = []
     for row in rows:
         try:
