@@ -161,3 +161,23 @@ def without_login(address: str) -> str:
 def prefect_api_url() -> str | None:
     """Return the address of Prefect's server from the environment, ``None`` without one."""
     return os.environ.get("PREFECT_API_URL") or None
+
+
+def armed_fault() -> tuple[str, str] | None:
+    """Return what a test wants at the fault points of a rollout, ``None`` outside of tests.
+
+    Returns:
+        ``("kill", N)`` to die at the N-th point passed, ``("trace", FILE)`` to list them.
+
+    Raises:
+        ConfigError: ``IMAGEGATE_TEST_FAULT`` is something else.
+    """
+    given = os.environ.get("IMAGEGATE_TEST_FAULT")
+    if not given:
+        return None
+    kind, _, value = given.partition(":")
+    if (kind == "kill" and value.isascii() and value.isdigit()) or (kind == "trace" and value):
+        return kind, value
+    raise ConfigError(
+        f"IMAGEGATE_TEST_FAULT={given!r}: expected kill:N or trace:FILE; unset it outside of tests"
+    )
