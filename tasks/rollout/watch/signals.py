@@ -44,7 +44,9 @@ def limits(policy: Policy) -> dict[Signal, float]:
 def fresh(policy: Policy) -> dict[Signal, Detector]:
     """Return the detectors of a watch that has seen nothing yet."""
     promised = policy.watch.false_alarm_images
-    return {name: Detector(limit, promised / SHARES[name]) for name, limit in limits(policy).items()}
+    return {
+        name: Detector(limit, promised / SHARES[name]) for name, limit in limits(policy).items()
+    }
 
 
 def fresh_unseen(policy: Policy) -> Detector:
