@@ -107,6 +107,9 @@ runs = sa.Table(
     sa.Column("driver", sa.String(40)),
     #: When the driver last said that it lives, UTC ISO-8601.
     sa.Column("heartbeat_at", sa.String(32)),
+    #: Last line of the journal of production when the run began, 0 for none: what came after it,
+    #: whatever the clocks said. ``None`` for runs of before.
+    sa.Column("journal_id", sa.Integer),
 )
 
 #: One row a run that came to a verdict: testing the same mix again until it passes must not make

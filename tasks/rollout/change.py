@@ -22,6 +22,7 @@ from tasks.rollout.guards import (
     canary_on,
     expect,
     no_other_canary,
+    not_ended,
     not_rolled_back_since,
     rollback_target,
 )
@@ -100,6 +101,7 @@ def promote(
         if changed:
             expect(connection, current, expected_epoch, expected_mixes)
             no_other_canary(connection, current, mix.digest, canary_id)
+            not_ended(connection, product, canary_id)
             if run_id is not None and not assert_stands(connection, run_id, product):
                 not_rolled_back_since(connection, run_id, product)
             assert_may_change(connection, product, now=now, run_id=run_id)

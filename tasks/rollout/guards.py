@@ -52,18 +52,45 @@ def not_rolled_back_since(connection: Connection, run_id: str, product: str) -> 
     Raises:
         FencedError: Somebody did; says who, when and why.
     """
-    began = connection.execute(sa.select(runs.c.started_at).where(runs.c.run_id == run_id)).scalar()
+    query = sa.select(runs.c.started_at, runs.c.journal_id).where(runs.c.run_id == run_id)
+    began = connection.execute(query).one_or_none()
     if began is None:
         return
     for change in reversed(journal_of(connection, product)):
-        if change.at < began:
+        # By the order of the journal: a clock that jumped must not hide a rollback.
+        before = began.journal_id is not None and change.id <= began.journal_id
+        if before or (began.journal_id is None and change.at < began.started_at):
             return
         if change.kind == "rollback" and change.run_id != run_id:
             raise FencedError(
                 f"production of {product!r} was rolled back by {change.actor} at {change.at} "
-                f"({change.reason}), after run {run_id} began at {began}. Nothing was changed; "
-                "judge again with a new run"
+                f"({change.reason}), after run {run_id} began at {began.started_at}. Nothing was "
+                "changed; judge again with a new run"
             )
+
+
+def not_ended(connection: Connection, product: str, canary_id: str | None) -> None:
+    """Pass when a canary's share was not taken away since it had one.
+
+    Raises:
+        FencedError: It was; says who, when and why.
+    """
+    if canary_id is None:
+        return
+    ended = None
+    for change in reversed(journal_of(connection, product)):
+        if change.kind == "canary" and change.canary_id == canary_id:
+            break
+        if change.kind in ("rollback", "promote", "adopt"):
+            ended = change
+    else:
+        return  # It had no share yet.
+    if ended is not None:
+        raise FencedError(
+            f"the share of canary {canary_id} in {product!r} was ended by {ended.kind} of "
+            f"{ended.actor} at {ended.at} ({ended.reason}). Nothing was changed; start a new "
+            "canary if it should walk again"
+        )
 
 
 def canary_on(connection: Connection, current: Production) -> str | None:

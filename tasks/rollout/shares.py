@@ -12,7 +12,13 @@ from tasks.mix.manifest import ResolvedMix
 from tasks.mix.production import keep_mix, kept_mix, require_production
 from tasks.rollout.decision import RolloutResult, check_product, check_weight, split
 from tasks.rollout.faults import fault
-from tasks.rollout.guards import assert_walks, expect, no_other_canary, not_rolled_back_since
+from tasks.rollout.guards import (
+    assert_walks,
+    expect,
+    no_other_canary,
+    not_ended,
+    not_rolled_back_since,
+)
 from tasks.rollout.routers.base import Router
 from tasks.rollout.steps import Why, carry_out, decide, take_over
 from tasks.state import State
@@ -59,8 +65,8 @@ def set_share(
             serves everything already or is another product's, another candidate has a share, or
             the canary has ended.
         FrozenError: Somebody else's freeze is in force.
-        FencedError: Production is not what the decision was made about, or the run asked for a
-            person's approval and has none that stands.
+        FencedError: Production is not what the decision was made about, somebody took the
+            canary's share away, or the run asked for a person's approval and has none that stands.
         TakenOverError: Another process drives the canary by now.
         RolloutError: The router did not take the change; :func:`tasks.rollout.change.reconcile`
             tries again.
@@ -86,6 +92,7 @@ def set_share(
                 f"{product!r}; it has all of the traffic, a canary of it has nothing to show"
             )
         no_other_canary(connection, current, candidate.digest, canary_id)
+        not_ended(connection, product, canary_id)
         wanted = current.weights.get(candidate.digest, 0.0)
         if weight != wanted:
             expect(connection, current, expected_epoch)

@@ -69,4 +69,5 @@ def upgrade() -> None:
     op.add_column("production", sa.Column("candidate_weight", sa.Float))
     op.add_column("transitions", sa.Column("weight", sa.Float))
     op.add_column("transitions", sa.Column("canary_id", sa.String(80)))
+    op.add_column("runs", sa.Column("journal_id", sa.Integer))
     op.execute("UPDATE meta SET value = '4' WHERE key = 'state_version'")
