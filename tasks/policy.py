@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from tasks.canary_rules import CanaryRule
 from tasks.check_rules import CheckRules
 from tasks.errors import ConfigError, known
 from tasks.records import ORIGINS, SUBTASKS, Origin, digest_json
@@ -235,6 +236,8 @@ class Policy(Strict):
     approval: ApprovalRule = ApprovalRule()
     #: Provenance and plug-ins.
     checks: CheckRules = CheckRules()
+    #: The walk of a candidate into production.
+    canary: CanaryRule = CanaryRule()
     #: The watch over what serves.
     watch: WatchRule = WatchRule()
     #: For the cost forecast.
@@ -249,6 +252,8 @@ class Policy(Strict):
             shown.pop("approval", None)
         if self.checks == CheckRules():
             shown.pop("checks", None)
+        if self.canary == CanaryRule():
+            shown.pop("canary", None)
         if self.watch == WatchRule():
             shown.pop("watch", None)
         if self.paired == PairedRule():
