@@ -15,20 +15,23 @@ from tasks.approval.store import assert_stands, withdraw
 from tasks.errors import FencedError
 from tasks.mix.freeze import assert_may_change
 from tasks.mix.manifest import ResolvedMix
-from tasks.mix.production import keep_mix, kept_mix, require_production
+from tasks.mix.production import keep_mix, kept_mix
 from tasks.rollout.decision import RolloutResult, alone, check_product, free_epoch
 from tasks.rollout.faults import fault
 from tasks.rollout.guards import (
+    assert_walks,
     canary_on,
     expect,
     no_other_canary,
     not_ended,
     not_rolled_back_since,
     rollback_target,
+    run_of_canary,
 )
+from tasks.rollout.readback import shown_by
 from tasks.rollout.routers.base import Router
 from tasks.rollout.shares import set_share
-from tasks.rollout.steps import Why, carry_out, decide, shares_of, shown_by, take_over
+from tasks.rollout.steps import Why, carry_out, decide, shares_of, wanted_now
 from tasks.runs import assert_drives
 from tasks.state import State
 
@@ -69,18 +72,20 @@ def promote(
             begins, not when it ends: it tells whether somebody moved production in between.
         expected_mixes: Digests that production may be on for the decision to hold.
         run_id: The run; its own freeze lets it pass.
-        driver: Token of the process that drives the run; one that lost the run changes nothing.
-        canary_id: The canary that ends by this.
+        driver: Token of the process that drives the canary, or the run when there is none; one that
+            lost it changes nothing.
+        canary_id: The canary that ends by this; it must be under way, and the freeze of its gate
+            run is its own.
         now: The present moment, for the freeze; the system's clock by default.
         trigger: ``time.monotonic()`` of the decision; the start of this call by default.
 
     Raises:
         RefusedError: The product has no production mix, the mix is of another product, or another
-            candidate has a share of the traffic.
+            candidate has a share of the traffic, or the canary has ended.
         FrozenError: Somebody else's freeze is in force.
         FencedError: Production is not what the decision was made about, somebody rolled it back
             since the run began, or the run asked for a person's approval and has none that stands.
-        TakenOverError: Another process drives the run by now.
+        TakenOverError: Another process drives the run or the canary by now.
         RolloutError: The router did not take the change; :func:`reconcile` tries again.
     """
     started = time.monotonic() if trigger is None else trigger
@@ -92,11 +97,14 @@ def promote(
     fault("router read")
     with state.begin() as connection:
         fault("decision begun")
-        current, _ = take_over(
-            connection, require_production(connection, product, lock=True), shown
-        )
+        current, _ = wanted_now(connection, product, shown, state.last_good)
         changed = current.mix_digest != mix.digest
-        if run_id is not None and driver is not None:
+        if canary_id is not None:
+            # Its freeze is that of its gate run, which ended long ago.
+            run_id = run_of_canary(connection, canary_id) or run_id
+            if changed:
+                assert_walks(connection, canary_id, driver)
+        elif run_id is not None and driver is not None:
             assert_drives(connection, run_id, driver)
         if changed:
             expect(connection, current, expected_epoch, expected_mixes)
@@ -165,8 +173,7 @@ def roll_back(
     fault("router read")
     with state.begin() as connection:
         fault("decision begun")
-        found = require_production(connection, product, lock=True)
-        current, put_back = take_over(connection, found, shown)
+        current, put_back = wanted_now(connection, product, shown, state.last_good)
         if to_digest is None:
             # Somebody rolled back at the router before; this finishes it, and goes no further.
             to_digest = current.mix_digest if put_back else rollback_target(connection, current)
@@ -215,9 +222,7 @@ def reconcile(
     fault("router read")
     with state.begin() as connection:
         fault("decision begun")
-        current, _ = take_over(
-            connection, require_production(connection, product, lock=True), shown
-        )
+        current, _ = wanted_now(connection, product, shown, state.last_good)
         shares = shares_of(connection, current)
         why = Why(actor, reason)
         decision = decide(connection, "reconcile", current, shares, shown, why)

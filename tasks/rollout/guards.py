@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
 from tasks.errors import FencedError, RefusedError, TakenOverError, known
 from tasks.mix.production import (
@@ -122,21 +123,14 @@ def no_other_canary(
     )
 
 
-def assert_walks(connection: Connection, canary_id: str, driver: str | None) -> str | None:
-    """Pass when a canary is under way and this process drives it; return its gate run, if any.
+def assert_walks(connection: Connection, canary_id: str, driver: str | None) -> None:
+    """Pass when a canary is under way and this process drives it.
 
     Raises:
         RefusedError: There is no such canary, or it has ended.
         TakenOverError: Another process drives it.
     """
-    row = connection.execute(
-        sa.select(canaries.c.status, canaries.c.driver, canaries.c.run_id).where(
-            canaries.c.canary_id == canary_id
-        )
-    ).one_or_none()
-    if row is None:
-        names = connection.execute(sa.select(canaries.c.canary_id)).scalars()
-        raise RefusedError(f"there is no canary {canary_id!r} {known(list(names))}")
+    row = _canary(connection, canary_id)
     if row.status not in _LIVE:
         raise RefusedError(
             f"canary {canary_id} has ended ({row.status}); nothing was changed. Start a new one "
@@ -147,7 +141,26 @@ def assert_walks(connection: Connection, canary_id: str, driver: str | None) -> 
             f"canary {canary_id} is driven by another process since this one was silent for too "
             "long; nothing was changed. See `imagegate canary status`"
         )
-    return None if row.run_id is None else str(row.run_id)
+
+
+def run_of_canary(connection: Connection, canary_id: str) -> str | None:
+    """Return the gate run that allowed a canary, ``None`` when a person started it.
+
+    Raises:
+        RefusedError: There is no such canary.
+    """
+    run_id = _canary(connection, canary_id).run_id
+    return None if run_id is None else str(run_id)
+
+
+def _canary(connection: Connection, canary_id: str) -> Row[Any]:
+    found = connection.execute(
+        sa.select(canaries).where(canaries.c.canary_id == canary_id)
+    ).one_or_none()
+    if found is None:
+        names = connection.execute(sa.select(canaries.c.canary_id)).scalars()
+        raise RefusedError(f"there is no canary {canary_id!r} {known(list(names))}")
+    return found
 
 
 def rollback_target(connection: Connection, current: Production) -> str:

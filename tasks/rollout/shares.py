@@ -9,7 +9,7 @@ from tasks.approval.store import assert_stands
 from tasks.errors import RefusedError
 from tasks.mix.freeze import assert_may_change
 from tasks.mix.manifest import ResolvedMix
-from tasks.mix.production import keep_mix, kept_mix, require_production
+from tasks.mix.production import keep_mix, kept_mix
 from tasks.rollout.decision import RolloutResult, check_product, check_weight, split
 from tasks.rollout.faults import fault
 from tasks.rollout.guards import (
@@ -18,9 +18,10 @@ from tasks.rollout.guards import (
     no_other_canary,
     not_ended,
     not_rolled_back_since,
+    run_of_canary,
 )
 from tasks.rollout.routers.base import Router
-from tasks.rollout.steps import Why, carry_out, decide, take_over
+from tasks.rollout.steps import Why, carry_out, decide, wanted_now
 from tasks.state import State
 
 
@@ -81,11 +82,10 @@ def set_share(
     fault("router read")
     with state.begin() as connection:
         fault("decision begun")
-        current, _ = take_over(
-            connection, require_production(connection, product, lock=True), shown
-        )
+        current, _ = wanted_now(connection, product, shown, state.last_good)
         if canary_id is not None:
-            run_id = assert_walks(connection, canary_id, driver) or run_id
+            assert_walks(connection, canary_id, driver)
+            run_id = run_of_canary(connection, canary_id) or run_id
         if current.mix_digest == candidate.digest:
             raise RefusedError(
                 f"mix {candidate.mix.name!r} ({candidate.digest}) is the production of "

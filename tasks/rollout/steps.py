@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from tasks.errors import FencedError, RolloutError
 from tasks.mix.freeze import release_for_run
 from tasks.mix.production import (
     Production,
@@ -34,6 +34,8 @@ from tasks.rollout.decision import (
 )
 from tasks.rollout.faults import fault
 from tasks.rollout.guards import canary_on, expect, told_before
+from tasks.rollout.last_good import keep_last_good, put_back_by
+from tasks.rollout.readback import confirm
 from tasks.rollout.routers.base import Desired, Router, RouterState, Share
 from tasks.state import State
 from tasks.tables import production
@@ -47,14 +49,6 @@ class Why:
     reason: str
     run_id: str | None = None
     canary_id: str | None = None
-
-
-def shown_by(router: Router, product: str) -> RouterState | None:
-    """Read the router for a change that must go through even when the router is damaged."""
-    try:
-        return router.read(product)
-    except RolloutError:
-        return None
 
 
 def shares_of(connection: Connection, current: Production) -> tuple[Share, ...]:
@@ -71,18 +65,32 @@ def shares_of(connection: Connection, current: Production) -> tuple[Share, ...]:
     return split(mix, candidate, current.candidate_weight)
 
 
-def take_over(
-    connection: Connection, current: Production, shown: RouterState | None
+def wanted_now(
+    connection: Connection, product: str, shown: RouterState | None, last_good: Path | None
 ) -> tuple[Production, bool]:
-    """Take a rollback over that was made at the router while the database was not to be had.
+    """Return what production should be, locked until the transaction ends.
+
+    A rollback that was made at the router while the database was not to be had is taken over.
+
+    Args:
+        connection: The transaction of the decision.
+        product: Name of the product.
+        shown: What the router showed before the transaction began.
+        last_good: Folder of the files that say who rolled back, if it was on this machine.
 
     Returns:
-        Production as it is wanted from now on, and whether that is news.
+        The pointer, and whether a rollback was taken over just now.
+
+    Raises:
+        RefusedError: The product has no production mix yet.
+        StateError: The manifest of a mix is damaged.
     """
+    current = require_production(connection, product, lock=True)
     order = serving_order(journal_of(connection, current.product))
     if shown is None or not put_back_outside(current, order, shown):
         return current, False
     _want(connection, current.product, alone(kept_mix(connection, shown.mix_digest)), shown.epoch)
+    made_by = put_back_by(last_good, current.product, shown)
     append_transition(
         connection,
         product=current.product,
@@ -90,17 +98,19 @@ def take_over(
         kind="rollback",
         from_digest=_left(current, shown.mix_digest),
         to_digest=shown.mix_digest,
-        actor="router",
+        actor="router" if made_by is None else made_by.actor,
         reason=(
             f"the router was at epoch {shown.epoch}, ahead of the state database "
-            f"({current.epoch}), on an earlier mix: taken over as a rollback made while the "
-            "database was not to be had"
+            f"({current.epoch}), on an earlier mix: taken over as a rollback made without the "
+            "database"
+            if made_by is None
+            else f"{made_by.reason} (made at {made_by.at} without the state database)"
         ),
         run_id=None,
         canary_id=canary_on(connection, current),
     )
     fault("rollback at the router taken over")
-    return require_production(connection, current.product, lock=True), True
+    return require_production(connection, product, lock=True), True
 
 
 def decide(
@@ -163,6 +173,9 @@ def carry_out(
         fault("record begun")
         _record(connection, decision, now)
         fault("record written")
+        warning = ""
+        if state.last_good is not None:
+            warning = keep_last_good(connection, state.last_good, decision.product)
     fault("record kept")
     return RolloutResult(
         product=decision.product,
@@ -176,25 +189,7 @@ def carry_out(
         verified_at=utc_now(),
         weight=decision.weight,
         canary_id=decision.canary_id if decision.weight is not None else None,
-    )
-
-
-def confirm(router: Router, desired: Desired) -> None:
-    """Pass when the router shows exactly this routing.
-
-    Raises:
-        FencedError: It is ahead: another controller was faster.
-        RolloutError: It shows something else, or cannot be read.
-    """
-    shown = router.read(desired.product)
-    if shown is not None and shown.shows(desired):
-        return
-    has = "nothing" if shown is None else f"mix {shown.mix_digest} at epoch {shown.epoch}"
-    error = FencedError if shown and shown.epoch > desired.epoch else RolloutError
-    raise error(
-        f"the router was told to serve {desired.product!r} by mix {desired.mix_digest} at "
-        f"epoch {desired.epoch} with weights {desired.weights}, read back it shows {has} with "
-        f"weights {dict(shown.weights) if shown else {}}; run `imagegate status`, then try again"
+        warning=warning,
     )
 
 

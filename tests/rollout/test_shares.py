@@ -105,7 +105,7 @@ def test_a_canary_walks_up_and_becomes_production(
         assert (pointer.mix_digest, pointer.settled) == (winter.digest, True)
         assert (pointer.candidate_digest, pointer.candidate_weight) == (summer.digest, weight)
         assert pointer.weights == shown.weights
-    done = put(summer, canary_id="canary-1", expected_epoch=5)
+    done = put(summer, canary_id="canary-1", driver="one", expected_epoch=5)
     assert (done.epoch, done.weight, done.from_digest) == (6, None, winter.digest)
     assert served(router).weights == {summer.digest: 1.0}
     pointer = require_production(shop, "shop")
