@@ -1,0 +1,276 @@
+"""Live outcomes from request logs: JSONL files (also ``.gz``) and Parquet files.
+
+Files are named by a pattern, so that rotated ones count too. Of a growing JSONL file only the end
+is read again: marks along the file remember the latest moment of all rows before them, and a mark
+whose latest moment lies before the window starts nothing of the window behind it.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from tasks.records import digest_bytes
+from tasks.rollout.outcomes.base import Clock, OutcomeError, Outcomes, now_utc
+from tasks.rollout.outcomes.config import LogsConfig
+from tasks.rollout.outcomes.rows import SKEW, BadRowError, Request, RowReader, Tally
+
+#: Bytes between two marks in a file, and bytes by which a file is known again.
+MARK_EVERY: Final = 1 << 20
+_HEAD: Final = 4_096
+#: Longest row, and most files that a pattern may name.
+LONGEST_ROW: Final = 1 << 20
+MOST_FILES: Final = 10_000
+#: How long before a window's start a file may have been written last and hold a row of it.
+_STALE: Final = timedelta(hours=1)
+_EARLY: Final = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class _Marks:
+    """What is known of a growing file: places, and the latest moment of all rows before each."""
+
+    head: str
+    head_bytes: int
+    marks: list[tuple[int, datetime]] = field(default_factory=list)
+
+    def start(self, since: datetime) -> int:
+        """Return the last place before which no row of the window lies."""
+        return max((place for place, latest in self.marks if latest < since), default=0)
+
+
+class LogSource:
+    """Counts requests in log files.
+
+    Args:
+        config: Which files, and how their rows are read.
+        clock: Gives the moment.
+    """
+
+    def __init__(self, config: LogsConfig, clock: Clock = now_utc) -> None:
+        self._config, self._clock = config, clock
+        self._reader = RowReader(config.rows, needs_ending="images" in config.measures)
+        self._marks: dict[tuple[int, int], _Marks] = {}
+
+    @property
+    def name(self) -> str:
+        """What notes call the source."""
+        return self._config.name or "logs"
+
+    def read(
+        self, product: str, digests: Sequence[str], since: datetime, until: datetime
+    ) -> Outcomes:
+        """Count the requests of the window, up to where rows can no longer come late.
+
+        Raises:
+            OutcomeError: No file, one that cannot be read, or too many rows that make no sense.
+        """
+        end = self._complete(since, until)
+        tally = Tally(digests, since, end, product, self._config.rows, self._config.measures)
+        if self._config.concerns(product):
+            for request in self._scan(since, end, tally.bad):
+                tally.add(request)
+        return tally.outcomes(self.name)
+
+    def inputs_seen(
+        self, product: str, since: datetime, until: datetime
+    ) -> Mapping[tuple[str, str], int]:
+        """Return requests by (subtask, locale), whatever mix served them.
+
+        Raises:
+            OutcomeError: As :meth:`read`.
+        """
+        seen: dict[tuple[str, str], int] = {}
+        for request in self.requests(product, since, until):
+            key = (request.text("subtask"), request.text("locale"))
+            seen[key] = seen.get(key, 0) + 1
+        return seen
+
+    def requests(self, product: str, since: datetime, until: datetime) -> list[Request]:
+        """Return the requests of the window, each request id once with its last row.
+
+        Raises:
+            OutcomeError: As :meth:`read`.
+        """
+        end = self._complete(since, until)
+        tally = Tally((), since, end, product, self._config.rows)
+        found: dict[object, Request] = {}
+        if self._config.concerns(product):
+            for request in self._scan(since, end, tally.bad):
+                if tally.wants(request):
+                    tally.add(request)
+                    key = request.request_id or len(found)
+                    before = found.get(key)
+                    if before is None or request.at >= before.at:
+                        found[key] = request
+        tally.outcomes(self.name)  # Raises when too many rows make no sense.
+        return sorted(found.values(), key=lambda request: request.at)
+
+    def _complete(self, since: datetime, until: datetime) -> datetime:
+        """Return how far rows are complete: some are written a while after they happened."""
+        return max(since, min(until, self._clock() - timedelta(seconds=self._config.lag_s)))
+
+    def _scan(
+        self, since: datetime, until: datetime, bad: Callable[[BadRowError], None]
+    ) -> Iterator[Request]:
+        """Yield the requests of all files, each file once even if it is rotated meanwhile."""
+        seen: set[tuple[int, int]] = set()
+        names: set[Path] = set()
+        # Listed again until nothing is new: what was rotated meanwhile has another name now.
+        while True:
+            fresh = False
+            for path in self._files():
+                try:
+                    status = path.stat()
+                    if (status.st_dev, status.st_ino) in seen:
+                        continue
+                    fresh = True
+                    seen.add((status.st_dev, status.st_ino))
+                    if path.suffix == ".gz" and path.with_suffix("") in names:
+                        continue  # The same rows, being packed just now.
+                    names.add(path)
+                    if datetime.fromtimestamp(status.st_mtime, UTC) >= since - _STALE:
+                        yield from self._rows(path, since, until, bad)
+                except FileNotFoundError:
+                    continue
+                except (OSError, EOFError, zlib.error) as error:
+                    raise OutcomeError(f"{path}: cannot be read: {error}") from None
+            if not fresh:
+                return
+
+    def _rows(
+        self, path: Path, since: datetime, until: datetime, bad: Callable[[BadRowError], None]
+    ) -> Iterator[Request]:
+        if path.suffix == ".parquet":
+            yield from _parquet(path, since, until, self._reader, bad)
+        elif path.suffix == ".gz":
+            with gzip.open(path, "rb") as packed:
+                yield from self._lines(packed, None, bad)
+        else:
+            with path.open("rb") as file:
+                marks = self._known(file)
+                file.seek(marks.start(since))
+                yield from self._lines(file, marks, bad)
+
+    def _files(self) -> list[Path]:
+        pattern = str(self._config.files)
+        found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 - absolute patterns
+        files = [path for path in found if path.is_file()]
+        if not files:
+            raise OutcomeError(
+                f"no log file matches {pattern!r}: nobody can tell silence from a lost log"
+            )
+        if len(files) > MOST_FILES:
+            raise OutcomeError(f"{len(files):,} files match {pattern!r} (most: {MOST_FILES:,})")
+        return files
+
+    def _known(self, file: BinaryIO) -> _Marks:
+        """Return the marks of a file, new ones when it was written anew under the same name."""
+        status = os.fstat(file.fileno())
+        head = file.read(_HEAD)
+        identity = (status.st_dev, status.st_ino)
+        known = self._marks.get(identity)
+        if known is not None and digest_bytes(head[: known.head_bytes]) == known.head:
+            last = max((place for place, _ in known.marks), default=0)
+            if last <= status.st_size:
+                return known
+        fresh = _Marks(digest_bytes(head), len(head))
+        self._marks[identity] = fresh
+        return fresh
+
+    def _lines(
+        self,
+        file: BinaryIO | gzip.GzipFile,
+        marks: _Marks | None,
+        bad: Callable[[BadRowError], None],
+    ) -> Iterator[Request]:
+        """Yield the requests of whole lines; a last line without its end is still being written."""
+        place = file.tell()
+        latest = max((m for p, m in marks.marks if p <= place), default=_EARLY) if marks else _EARLY
+        last_mark = place
+        while line := file.readline(LONGEST_ROW):
+            if not line.endswith(b"\n"):
+                if len(line) < LONGEST_ROW:
+                    return
+                while (more := file.readline(LONGEST_ROW)) and not more.endswith(b"\n"):
+                    pass
+                bad(BadRowError(f"a row above {LONGEST_ROW:,} bytes", _or_none(latest)))
+                continue
+            if line.isspace():
+                continue
+            try:
+                request = self._reader.read(_object(line))
+            except BadRowError as error:
+                # Of a row that says no moment we take the one of its neighbour.
+                bad(BadRowError(str(error), error.at or _or_none(latest), error.mix))
+                continue
+            latest = max(latest, request.at)
+            if marks is not None and file.tell() - last_mark >= MARK_EVERY:
+                last_mark = file.tell()
+                if last_mark > max((p for p, _ in marks.marks), default=0):
+                    marks.marks.append((last_mark, latest))
+            yield request
+
+
+def _or_none(latest: datetime) -> datetime | None:
+    return None if latest == _EARLY else latest
+
+
+def _object(line: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise BadRowError("a row that is not JSON") from None
+    if not isinstance(value, dict):
+        raise BadRowError("a row that is no JSON object")
+    return value
+
+
+def _parquet(
+    path: Path,
+    since: datetime,
+    until: datetime,
+    reader: RowReader,
+    bad: Callable[[BadRowError], None],
+) -> Iterator[Request]:
+    """Yield the requests of a Parquet file; row groups that lie outside the window are not read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            wanted = reader.columns(file.schema_arrow.names)
+            times = file.schema_arrow.names.index(wanted[0]) if wanted else -1
+            for number in range(file.num_row_groups):
+                if _outside(file, number, times, since, until):
+                    continue
+                for batch in file.iter_batches(row_groups=[number], columns=wanted):
+                    for raw in batch.to_pylist():
+                        try:
+                            yield reader.read(raw)
+                        except BadRowError as error:
+                            bad(error)
+    except pa.ArrowException as error:
+        raise OutcomeError(f"{path}: not a whole Parquet file: {error}"[:300]) from None
+
+
+def _outside(file: Any, number: int, column: int, since: datetime, until: datetime) -> bool:
+    """Tell by its statistics that a row group holds no moment of the window."""
+    if column < 0 or file.metadata.num_columns != len(file.schema_arrow.names):
+        return False
+    statistics = file.metadata.row_group(number).column(column).statistics
+    if statistics is None or not statistics.has_min_max:
+        return False
+    least, most = statistics.min, statistics.max
+    if not (isinstance(least, datetime) and isinstance(most, datetime)):
+        return False
+    least, most = (t.replace(tzinfo=UTC) if t.tzinfo is None else t for t in (least, most))
+    return bool(most < since - SKEW or least >= until + SKEW)
