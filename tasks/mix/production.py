@@ -6,7 +6,7 @@ lives in :mod:`tasks.rollout`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -60,6 +60,15 @@ class Production:
             self.candidate_digest: self.candidate_weight,
         }
 
+    def shown_by(self, mix_digest: str, epoch: int, weights: Mapping[str, float]) -> bool:
+        """Tell whether a router that serves this under this epoch shows what it should.
+
+        A later epoch is no harm by itself: the next change goes beyond it.
+        """
+        return (
+            mix_digest == self.mix_digest and epoch >= self.epoch and dict(weights) == self.weights
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Transition:
@@ -80,6 +89,17 @@ class Transition:
     weight: float | None = None
     #: The canary that the line belongs to.
     canary_id: str | None = None
+
+
+def served(mix_digest: str, weights: Mapping[str, float]) -> str:
+    """Return what serves in words: the digest, and the shares when there are more than one."""
+    if dict(weights) == {mix_digest: 1.0}:
+        return mix_digest
+    shares = (
+        f"{100 * weight:g} % {digest}"
+        for digest, weight in sorted(weights.items(), key=lambda share: -share[1])
+    )
+    return f"{mix_digest} with the traffic " + ", ".join(shares)
 
 
 def read_production(

@@ -31,7 +31,7 @@ from tasks.rollout.guards import (
 from tasks.rollout.readback import shown_by
 from tasks.rollout.routers.base import Router
 from tasks.rollout.shares import set_share
-from tasks.rollout.steps import Why, carry_out, decide, shares_of, wanted_now
+from tasks.rollout.steps import Tell, Why, carry_out, decide, shares_of, wanted_now
 from tasks.runs import assert_drives
 from tasks.state import State
 
@@ -53,6 +53,7 @@ def promote(
     canary_id: str | None = None,
     now: datetime | None = None,
     trigger: float | None = None,
+    tell: Tell | None = None,
 ) -> RolloutResult:
     """Make a mix the production of a product; the freeze of the run ends with it.
 
@@ -78,6 +79,7 @@ def promote(
             run is its own.
         now: The present moment, for the freeze; the system's clock by default.
         trigger: ``time.monotonic()`` of the decision; the start of this call by default.
+        tell: Puts the message to people into the transaction that records the change as verified.
 
     Raises:
         RefusedError: The product has no production mix, the mix is of another product, or another
@@ -119,7 +121,7 @@ def promote(
         shares = alone(mix) if changed else shares_of(connection, current)
         why = Why(actor, reason, run_id, canary_id)
         decision = decide(connection, "promote", current, shares, shown, why)
-    return carry_out(state, router, decision, now, started)
+    return carry_out(state, router, decision, now, started, tell)
 
 
 def roll_back(
@@ -136,6 +138,7 @@ def roll_back(
     canary_id: str | None = None,
     now: datetime | None = None,
     trigger: float | None = None,
+    tell: Tell | None = None,
 ) -> RolloutResult:
     """Put an earlier mix back; no freeze and no open approval stands in its way.
 
@@ -161,6 +164,7 @@ def roll_back(
         canary_id: When given, another canary that is on by now is left alone.
         now: The present moment; the system's clock by default.
         trigger: ``time.monotonic()`` of the decision; the start of this call by default.
+        tell: Puts the message to people into the transaction that records the change as verified.
 
     Raises:
         RefusedError: There is no production, no earlier mix, or no such mix.
@@ -193,7 +197,7 @@ def roll_back(
         void = f"production was rolled back by {actor}: {reason}"
         withdraw(connection, product=product, via="rollback", by=actor, reason=void, now=now)
         fault("open approvals closed")
-    return carry_out(state, router, decision, now, started)
+    return carry_out(state, router, decision, now, started, tell)
 
 
 def reconcile(
@@ -205,6 +209,7 @@ def reconcile(
     reason: str = "the router did not show the production mix",
     now: datetime | None = None,
     trigger: float | None = None,
+    tell: Tell | None = None,
 ) -> RolloutResult:
     """Make the router show what the database says; finishes whatever a crash left.
 
@@ -226,4 +231,4 @@ def reconcile(
         shares = shares_of(connection, current)
         why = Why(actor, reason)
         decision = decide(connection, "reconcile", current, shares, shown, why)
-    return carry_out(state, router, decision, now, started)
+    return carry_out(state, router, decision, now, started, tell)

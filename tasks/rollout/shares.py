@@ -21,7 +21,7 @@ from tasks.rollout.guards import (
     run_of_canary,
 )
 from tasks.rollout.routers.base import Router
-from tasks.rollout.steps import Why, carry_out, decide, wanted_now
+from tasks.rollout.steps import Tell, Why, carry_out, decide, wanted_now
 from tasks.state import State
 
 
@@ -40,6 +40,7 @@ def set_share(
     run_id: str | None = None,
     now: datetime | None = None,
     trigger: float | None = None,
+    tell: Tell | None = None,
 ) -> RolloutResult:
     """Give a candidate a share of the traffic of a product, beside its production mix.
 
@@ -60,6 +61,7 @@ def set_share(
         run_id: The gate run that allowed it, when no canary names it.
         now: The present moment, for the freeze; the system's clock by default.
         trigger: ``time.monotonic()`` of the decision; the start of this call by default.
+        tell: Puts the message to people into the transaction that records the change as verified.
 
     Raises:
         RefusedError: The share is out of range, the product has no production mix, the candidate
@@ -105,4 +107,4 @@ def set_share(
         shares = split(kept_mix(connection, current.mix_digest), candidate, float(weight))
         why = Why(actor, reason, run_id, canary_id)
         decision = decide(connection, "canary", current, shares, shown, why)
-    return carry_out(state, router, decision, now, started)
+    return carry_out(state, router, decision, now, started, tell)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +39,9 @@ from tasks.rollout.readback import confirm
 from tasks.rollout.routers.base import Desired, Router, RouterState, Share
 from tasks.state import State
 from tasks.tables import production
+
+#: Writes what people are to hear of a verified change, in the transaction that records it.
+Tell = Callable[[Connection, RolloutResult], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +162,28 @@ def decide(
 
 
 def carry_out(
-    state: State, router: Router, decision: Decision, now: datetime, started: float
+    state: State,
+    router: Router,
+    decision: Decision,
+    now: datetime,
+    started: float,
+    tell: Tell | None = None,
 ) -> RolloutResult:
-    """Apply a decision, read the router back and record that it shows."""
+    """Apply a decision, read the router back and record that it shows.
+
+    Args:
+        state: The database.
+        router: Where the change takes effect.
+        decision: What the database holds.
+        now: The present moment, for the freezes that end.
+        started: ``time.monotonic()`` of the trigger.
+        tell: Puts the message to people into the transaction of the record: they hear of a change
+            when the router has shown it, never before, and never not.
+    """
     fault("decision kept")
-    desired = decision.desired
-    router.apply(desired)
+    router.apply(decision.desired)
     fault("router told")
-    confirm(router, desired)
+    confirm(router, decision.desired)
     seconds = time.monotonic() - started
     fault("router read back")
     with state.begin() as connection:
@@ -176,21 +193,25 @@ def carry_out(
         warning = ""
         if state.last_good is not None:
             warning = keep_last_good(connection, state.last_good, decision.product)
+        result = RolloutResult(
+            product=decision.product,
+            kind=decision.kind,
+            from_digest=decision.from_digest,
+            to_digest=decision.about.digest,
+            mix_name=decision.about.mix.name,
+            epoch=decision.epoch,
+            changed=decision.changed,
+            seconds=seconds,
+            verified_at=utc_now(),
+            weight=decision.weight,
+            canary_id=decision.canary_id if decision.weight is not None else None,
+            warning=warning,
+        )
+        if tell is not None:
+            tell(connection, result)
+            fault("message put into the outbox")
     fault("record kept")
-    return RolloutResult(
-        product=decision.product,
-        kind=decision.kind,
-        from_digest=decision.from_digest,
-        to_digest=decision.about.digest,
-        mix_name=decision.about.mix.name,
-        epoch=decision.epoch,
-        changed=decision.changed,
-        seconds=seconds,
-        verified_at=utc_now(),
-        weight=decision.weight,
-        canary_id=decision.canary_id if decision.weight is not None else None,
-        warning=warning,
-    )
+    return result
 
 
 def _record(connection: Connection, decision: Decision, now: datetime) -> None:

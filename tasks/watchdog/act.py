@@ -13,6 +13,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
+from tasks.alerts.change_words import tell_rollback
 from tasks.alerts.incidents import open_incidents, raise_alarm, resolve_alarm
 from tasks.alerts.run_thread import run_failed
 from tasks.mix.freeze import stamp
@@ -132,7 +133,9 @@ def _carry_out(
 ) -> None:
     if action.kind == "mend_router":
         router = open_router(settings)
-        mended = reconcile(state, router, action.target, actor="watchdog", now=facts.now)
+        mended = reconcile(
+            state, router, action.target, actor="watchdog", now=facts.now, tell=tell_rollback
+        )
         done.done.append(
             f"the router shows production of {action.target} again, epoch {mended.epoch}"
         )

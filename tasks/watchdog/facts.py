@@ -18,6 +18,7 @@ from tasks.alerts.claims import overdue
 from tasks.alerts.config import load_or_default
 from tasks.errors import RolloutError
 from tasks.mix.freeze import stamp
+from tasks.mix.production import Production, served
 from tasks.rollout.config import open_router
 from tasks.runs import is_driven
 from tasks.settings import Settings
@@ -231,7 +232,7 @@ def _alerts(state: State, settings: Settings, now: datetime, limits: Limits) -> 
 
 def _drifts(state: State, settings: Settings) -> tuple[DriftFact, ...]:
     with state.begin() as connection:
-        rows = connection.execute(sa.select(production)).all()
+        rows = [Production(**row) for row in connection.execute(sa.select(production)).mappings()]
     router = open_router(settings)
     found = []
     for row in rows:
@@ -240,14 +241,14 @@ def _drifts(state: State, settings: Settings) -> tuple[DriftFact, ...]:
         except RolloutError as error:
             text = said(error)
         else:
-            if (
-                shown is not None
-                and shown.mix_digest == row.mix_digest
-                and shown.epoch >= row.epoch
-            ):
+            if shown is not None and row.shown_by(shown.mix_digest, shown.epoch, shown.weights):
                 continue
-            text = "nothing" if shown is None else f"{shown.mix_digest} (epoch {shown.epoch})"
-        wanted = f"{row.mix_digest} (epoch {row.epoch})"
+            text = (
+                "nothing"
+                if shown is None
+                else f"{served(shown.mix_digest, shown.weights)} (epoch {shown.epoch})"
+            )
+        wanted = f"{served(row.mix_digest, row.weights)} (epoch {row.epoch})"
         found.append(DriftFact(row.product, wanted, text, moment(row.changed_at)))
     return tuple(found)
 
