@@ -12,6 +12,7 @@ from pydantic import Field
 
 from tasks.errors import ConfigError
 from tasks.policy import Strict, parse_strict, read_yaml
+from tasks.rollout.calendar import FreezeWindow
 from tasks.rollout.routers.base import Router
 from tasks.rollout.routers.config import FileRouterConfig, RouterConfig
 from tasks.settings import Settings
@@ -22,6 +23,8 @@ class RolloutConfig(Strict):
 
     schema_version: Literal[1] = 1
     router: RouterConfig = Field(default_factory=FileRouterConfig)
+    #: When production must not change; a rollback always may.
+    calendar: tuple[FreezeWindow, ...] = ()
 
 
 def load_rollout(settings: Settings) -> RolloutConfig:
