@@ -39,4 +39,15 @@ class LogsConfig(SourceConfig):
     rows: RowRules = RowRules()
 
 
-SourceSection = Annotated[LogsConfig, Field(discriminator="kind")]
+class HaproxyConfig(SourceConfig):
+    """Counters of the HAProxy that the section ``router`` names."""
+
+    kind: Literal["haproxy"]
+    #: What an answer of status 4xx is: an image that failed, one that did not, or none at all.
+    #: A candidate that refuses what it should draw answers so as well.
+    client_errors: Literal["failure", "ok", "left_out"] = "failure"
+    #: What a request is whose client left before an answer came.
+    client_aborts: Literal["failure", "ok", "left_out"] = "left_out"
+
+
+SourceSection = Annotated[LogsConfig | HaproxyConfig, Field(discriminator="kind")]

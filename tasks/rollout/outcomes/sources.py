@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tasks.errors import ConfigError
 from tasks.rollout.outcomes.base import Clock, OutcomeSource, now_utc
-from tasks.rollout.outcomes.config import LogsConfig, SourceSection
+from tasks.rollout.outcomes.config import HaproxyConfig, LogsConfig, SourceSection
 from tasks.settings import Settings
 
 
@@ -18,6 +19,9 @@ def open_sources(
         config: The section ``outcomes``.
         settings: Where things lie, and the secrets that the section names.
         clock: Gives the moment.
+
+    Raises:
+        ConfigError: A source needs what is not configured, or a secret that is not set.
     """
     return [_open(section, settings, clock) for section in config]
 
@@ -27,4 +31,27 @@ def _open(section: SourceSection, settings: Settings, clock: Clock) -> OutcomeSo
         from tasks.rollout.outcomes.logs import LogSource
 
         return LogSource(section, clock)
-    raise NotImplementedError(section)
+    return _haproxy(section, settings, clock)
+
+
+def _haproxy(section: HaproxyConfig, settings: Settings, clock: Clock) -> OutcomeSource:
+    from tasks.rollout.config import load_rollout
+    from tasks.rollout.outcomes.counters import SampleFiles
+    from tasks.rollout.outcomes.haproxy import HaproxySource
+    from tasks.rollout.routers.config import HaproxyRouterConfig
+    from tasks.rollout.routers.haproxy import HaproxyRouter
+    from tasks.rollout.routers.haproxy_runtime import Runtime
+
+    router = load_rollout(settings).router
+    if not isinstance(router, HaproxyRouterConfig):
+        raise ConfigError(
+            "the rollout file: outcomes of kind 'haproxy' need a router of kind 'haproxy', got "
+            f"{router.kind!r}"
+        )
+    return HaproxySource(
+        section,
+        [Runtime(instance.socket, router.timeout_s) for instance in router.instances],
+        HaproxyRouter(router),
+        lambda product: SampleFiles(settings.home / "outcomes", f"haproxy-{product}"),
+        clock,
+    )
