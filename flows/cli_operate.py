@@ -69,8 +69,9 @@ def rollback(
     """Put production back on the mix before, or on an earlier one; verified by the router.
 
     Ends a canary first: while one is on, production serves everything again and goes no further
-    back. With the state database down it goes by the last good mixes that this machine verified,
-    and says so.
+    back. Given again within ten minutes it verifies the rollback once more; name the mix with --to
+    to go further back then. With the state database down it goes by the last good mixes that this
+    machine verified, and says so.
     """
     from flows import operate
 
@@ -81,7 +82,8 @@ def rollback(
         emit(done)
     else:
         say(
-            f"{product} serves {done['mix_name']} ({done['mix_digest'][:19]}…), "
+            f"{product} serves {done['mix_name']} ({done['mix_digest'][:19]}…)"
+            f"{'' if done['changed'] else ' already, nothing had to change'}, "
             f"verified at the router in {done['seconds']:.2f} s"
         )
 

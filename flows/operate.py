@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,10 @@ from tasks.state import State
 if TYPE_CHECKING:
     from tasks.rollout.decision import RolloutResult
     from tasks.rollout.routers.base import Router, RouterState
+
+#: A rollback without a name is not repeated within this time: two people who are called at the
+#: same time, or one whose command was cut off, go one mix back together, not two.
+ONCE_IN = timedelta(minutes=10)
 
 
 @contextmanager
@@ -215,6 +219,7 @@ def _rolled_back(
             expected_epoch=expected_epoch,
             expected_mixes=expected_mixes,
             now=datetime.now(UTC),
+            once_in=ONCE_IN,
             trigger=started,
             tell=tell_rollback,
         )
@@ -244,7 +249,9 @@ def _pushed(
 
     folder = last_good_folder(settings.home)
     try:
-        done = push_last_good(router, folder, product, actor, reason, to=to, trigger=started)
+        done = push_last_good(
+            router, folder, product, actor, reason, to=to, once_in=ONCE_IN, trigger=started
+        )
     except (RefusedError, RolloutError) as error:
         raise RolloutError(f"{why}\nWithout the state database: {error}") from error
     return done.model_copy(update={"warning": f"{why}. {done.warning}"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from tasks.approval.store import assert_stands, withdraw
 from tasks.errors import FencedError
@@ -136,6 +136,7 @@ def roll_back(
     expected_mixes: Collection[str] = (),
     run_id: str | None = None,
     canary_id: str | None = None,
+    once_in: timedelta | None = None,
     now: datetime | None = None,
     trigger: float | None = None,
     tell: Tell | None = None,
@@ -162,6 +163,8 @@ def roll_back(
         expected_mixes: The same by the digests that production may be on.
         run_id: The run that decided it.
         canary_id: When given, another canary that is on by now is left alone.
+        once_in: How long a rollback without a name is not repeated: of two people who call it at
+            the same time the second one verifies the first one's, and goes no further back.
         now: The present moment; the system's clock by default.
         trigger: ``time.monotonic()`` of the decision; the start of this call by default.
         tell: Puts the message to people into the transaction that records the change as verified.
@@ -180,7 +183,11 @@ def roll_back(
         current, put_back = wanted_now(connection, product, shown, state.last_good)
         if to_digest is None:
             # Somebody rolled back at the router before; this finishes it, and goes no further.
-            to_digest = current.mix_digest if put_back else rollback_target(connection, current)
+            to_digest = (
+                current.mix_digest
+                if put_back
+                else rollback_target(connection, current, now, once_in)
+            )
         mix = kept_mix(connection, to_digest)
         check_product(mix, product)
         if current.mix_digest != mix.digest:

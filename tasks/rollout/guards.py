@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -163,10 +164,19 @@ def _canary(connection: Connection, canary_id: str) -> Row[Any]:
     return found
 
 
-def rollback_target(connection: Connection, current: Production) -> str:
+def rollback_target(
+    connection: Connection, current: Production, now: datetime, once_in: timedelta | None
+) -> str:
     """Return the mix that a rollback without a name means.
 
-    While a candidate has a share, that is the production mix alone.
+    While a candidate has a share, that is the production mix alone. Where production was rolled
+    back just now, it is what serves.
+
+    Args:
+        connection: The transaction of the decision.
+        current: What production should be.
+        now: The present moment.
+        once_in: How long a rollback without a name is not repeated; ``None``: at once.
 
     Raises:
         RefusedError: Nothing served before; says what else served.
@@ -174,9 +184,13 @@ def rollback_target(connection: Connection, current: Production) -> str:
     if current.candidate_digest is not None:
         return current.mix_digest
     journal = journal_of(connection, current.product)
-    if not current.settled:
-        changes = [c for c in journal if c.kind in MOVES]
-        if changes and changes[-1].kind == "rollback":
+    last = next((c for c in reversed(journal) if c.kind in MOVES), None)
+    if last is not None and last.kind == "rollback":
+        # A gate that found production on its baseline tells of a rollback that moved nothing.
+        moved = last.from_digest != last.to_digest
+        age = abs(now - datetime.fromisoformat(last.at))
+        just_now = moved and once_in is not None and age < once_in
+        if just_now or not current.settled:
             return current.mix_digest
     before = previous_digest(connection, current.product)
     if before is not None:

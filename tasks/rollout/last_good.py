@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +37,8 @@ from tasks.rollout.routers.base import Desired, Router, RouterState
 KEPT = 5
 #: Seconds to wait for another process that writes the file.
 _LOCK_S = 10.0
+#: Figures of a digest that are enough to point at a mix.
+_SHORT = 6
 _PRODUCT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -75,11 +78,18 @@ class LastGood(Strict):
             raise ValueError("a manifest was altered: it has another digest than it was kept by")
         return self
 
-    def mix(self, digest: str) -> ResolvedMix | None:
-        """Return a kept mix by its digest or the beginning of it, ``None`` without a single one."""
-        start = digest.removeprefix("sha256:")
-        fits = [m for m in self.line if m.digest.removeprefix("sha256:").startswith(start)]
-        return fits[-1] if len({m.digest for m in fits}) == 1 and len(start) >= 6 else None
+    def mix(self, reference: str) -> ResolvedMix | None:
+        """Return a kept mix by its digest, the beginning of one, or its name.
+
+        ``None`` when none fits, or more than one.
+        """
+        start = reference.removeprefix("sha256:").lower()
+        fits = {m.digest: m for m in self.line if m.mix.name == reference}
+        if not fits and len(start) >= _SHORT:
+            fits = {
+                m.digest: m for m in self.line if m.digest.removeprefix("sha256:").startswith(start)
+            }
+        return next(iter(fits.values())) if len(fits) == 1 else None
 
 
 def rollback_target(found: LastGood, shown: RouterState | None) -> ResolvedMix:
@@ -205,6 +215,8 @@ def push_last_good(
     reason: str,
     *,
     to: str | None = None,
+    once_in: timedelta | None = None,
+    now: datetime | None = None,
     trigger: float | None = None,
 ) -> RolloutResult:
     """Put production back without the state database, by the file of this machine alone.
@@ -217,8 +229,10 @@ def push_last_good(
         product: Name of the product.
         actor: Who does it.
         reason: Why.
-        to: Digest, or at least six figures of it, of a mix in the file; by default the one that
+        to: Digest (or its first six figures) or name of a mix in the file; by default the one that
             served before the present one, or the production mix alone while a canary is on.
+        once_in: How long a push without a name is not repeated: the second one verifies the first.
+        now: The present moment; the system's clock by default.
         trigger: ``time.monotonic()`` of the decision; the start of this call by default.
 
     Returns:
@@ -239,8 +253,12 @@ def push_last_good(
             )
         shown = shown_by(router, product)
         fault("last good read")
-        mix = _chosen(found, shown, to)
-        epoch = _epoch(found, shown, mix)
+        open_push = _open_push(found, shown, now or datetime.now(UTC), once_in)
+        mix = _chosen(found, shown, open_push, to)
+        if open_push is not None and open_push.mix_digest == mix.digest:
+            epoch = open_push.epoch
+        else:
+            epoch = max(found.epoch, shown.epoch if shown is not None else 0) + 1
         put_back = PutBack(
             mix_digest=mix.digest, epoch=epoch, actor=actor, reason=reason, at=utc_now()
         )
@@ -267,8 +285,10 @@ def push_last_good(
     )
 
 
-def _chosen(found: LastGood, shown: RouterState | None, to: str | None) -> ResolvedMix:
-    """Return the mix to put back: the one of a push that was cut short, the asked one, the last."""
+def _chosen(
+    found: LastGood, shown: RouterState | None, open_push: Desired | None, to: str | None
+) -> ResolvedMix:
+    """Return the mix to put back: the asked one, that of an open push, or the one before."""
     if to is not None:
         mix = found.mix(to)
         if mix is None:
@@ -278,25 +298,19 @@ def _chosen(found: LastGood, shown: RouterState | None, to: str | None) -> Resol
                 f"{known(names)}"
             )
         return mix
-    unfinished = _unfinished(found, shown)
-    if unfinished is not None:
-        return unfinished.shares[0].mix
-    return rollback_target(found, shown)
+    return open_push.shares[0].mix if open_push else rollback_target(found, shown)
 
 
-def _epoch(found: LastGood, shown: RouterState | None, mix: ResolvedMix) -> int:
-    """Return an epoch that is ahead of all that this machine knows of, or the router's own."""
-    unfinished = _unfinished(found, shown)
-    if unfinished is not None and unfinished.mix_digest == mix.digest:
-        return unfinished.epoch
-    return max(found.epoch, shown.epoch if shown is not None else 0) + 1
-
-
-def _unfinished(found: LastGood, shown: RouterState | None) -> Desired | None:
-    """Return what a push that was cut short wanted, ``None`` when there is nothing to finish."""
+def _open_push(
+    found: LastGood, shown: RouterState | None, now: datetime, once_in: timedelta | None
+) -> Desired | None:
+    """Return a push that was cut short or made just now, ``None`` when there is none to finish."""
     cut = found.put_back
-    mix = None if cut is None or cut.verified else found.mix(cut.mix_digest)
+    mix = None if cut is None else found.mix(cut.mix_digest)
     if cut is None or mix is None:
+        return None
+    just_now = once_in is not None and abs(now - datetime.fromisoformat(cut.at)) < once_in
+    if cut.verified and not just_now:
         return None
     wanted = Desired(found.product, cut.epoch, alone(mix))
     # A router that is at its epoch, or ahead of it, was changed by somebody else since.
