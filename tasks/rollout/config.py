@@ -13,6 +13,7 @@ from pydantic import Field
 from tasks.errors import ConfigError
 from tasks.policy import Strict, parse_strict, read_yaml
 from tasks.rollout.calendar import FreezeWindow
+from tasks.rollout.outcomes.config import SourceSection
 from tasks.rollout.routers.base import Router
 from tasks.rollout.routers.config import FileRouterConfig, RouterConfig
 from tasks.settings import Settings
@@ -23,6 +24,8 @@ class RolloutConfig(Strict):
 
     schema_version: Literal[1] = 1
     router: RouterConfig = Field(default_factory=FileRouterConfig)
+    #: Where live outcomes come from, best first: of two that count the same the first one is heard.
+    outcomes: tuple[SourceSection, ...] = ()
     #: When production must not change; a rollback always may.
     calendar: tuple[FreezeWindow, ...] = ()
 
@@ -57,6 +60,10 @@ def open_router(settings: Settings) -> Router:
 
 
 def _built(config: RouterConfig, settings: Settings) -> Router:
+    if config.kind == "haproxy":
+        from tasks.rollout.routers.haproxy import HaproxyRouter
+
+        return HaproxyRouter(config)
     from tasks.rollout.routers.file import FileRouter
 
     return FileRouter(config.path or settings.routing_file)

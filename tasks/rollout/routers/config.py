@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
 
 from tasks.policy import Strict
+
+
+def _http_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("write an http(s) address without a user and password")
+    return text
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+#: Seconds for one request or command to a router.
+Timeout = Annotated[float, Field(gt=0, le=60)]
+ProductName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,80}$")]
 
 
 class FileRouterConfig(Strict):
@@ -16,4 +34,63 @@ class FileRouterConfig(Strict):
     path: Path | None = None
 
 
-RouterConfig = FileRouterConfig
+class HaproxyInstance(Strict):
+    """One HAProxy process: its Runtime API, and the map that its configuration looks up."""
+
+    #: ``/run/haproxy/admin.sock`` or ``host:port``, with ``level admin``.
+    socket: str = Field(min_length=1, max_length=200, pattern=r"^[^\s;]+$")
+    #: The map as HAProxy's configuration names it.
+    map_file: str = Field(pattern=r"^/[^\s;#|<>]+$", max_length=200)
+    #: The same file as this machine sees it; ``map_file`` when not given.
+    local_file: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """The map's file on this machine."""
+        return self.local_file or Path(self.map_file)
+
+
+class HaproxyBackend(Strict):
+    """A backend of HAProxy's configuration that may serve a mix."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.:-]{1,80}$")
+    #: Answers with the digest of the mix that this backend serves, in the header
+    #: ``X-Imagegate-Mix``. Not given: its application serves the mix that the request's own
+    #: ``X-Imagegate-Mix`` names.
+    identity_url: HttpUrl | None = None
+
+
+class HaproxyProduct(Strict):
+    """A product behind HAProxy."""
+
+    #: At least two: production and a candidate never share one.
+    backends: tuple[HaproxyBackend, ...] = Field(min_length=2, max_length=20)
+    #: An address behind HAProxy's frontend of this product. After a change, requests with keys on
+    #: either side of the cut go there, and the answer's ``X-Imagegate-Mix`` must be the right one.
+    probe_url: HttpUrl | None = None
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> HaproxyProduct:
+        names = [backend.name for backend in self.backends]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a backend stands twice: {', '.join(names)}")
+        if len({backend.identity_url is None for backend in self.backends}) > 1:
+            raise ValueError("give every backend an identity_url, or none of them")
+        return self
+
+
+class HaproxyRouterConfig(Strict):
+    """HAProxy, changed by its Runtime API; see :mod:`tasks.rollout.routers.haproxy`."""
+
+    kind: Literal["haproxy"]
+    instances: tuple[HaproxyInstance, ...] = Field(min_length=1, max_length=16)
+    products: Mapping[ProductName, HaproxyProduct] = Field(min_length=1)
+    #: The header whose value keeps a request with its mix; as in HAProxy's configuration.
+    key_header: HeaderName = "X-Request-Key"
+    timeout_s: Timeout = 2.0
+    #: A command that fails when HAProxy could not start again with its configuration, run before
+    #: a change, e.g. ``[haproxy, -c, -f, /etc/haproxy/haproxy.cfg]``.
+    check_command: tuple[str, ...] = ()
+
+
+RouterConfig = Annotated[FileRouterConfig | HaproxyRouterConfig, Field(discriminator="kind")]
