@@ -1,8 +1,10 @@
 """Live outcomes from HAProxy's own counters: what every request got, whatever applications log.
 
 A mix has a backend of its own (see :mod:`tasks.rollout.routers.haproxy`), and a backend counts its
-answers by class of status, those that HAProxy gave itself (502, 503, 504) too. HAProxy keeps no
-distribution of latency, so latency comes from elsewhere.
+answers by class of status, those that HAProxy gave itself (502, 503, 504) too. Requests that ended
+without any answer show only in the count of sessions: HAProxy closes silently when a server drops
+a connection that was used before. HAProxy keeps no distribution of latency, so latency comes from
+elsewhere.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from tasks.rollout.outcomes.counters import Grown, Sample, SampleFiles, grown
 FRESH_S: Final = 10.0
 _ANSWERS: Final = ("hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other")
 _COUNTERS: Final = (*_ANSWERS, "srv_abrt", "cli_abrt")
+#: Sessions that ended: all so far (``stot``) without those that are under way (``scur``).
+_ENDED: Final = "ended"
 
 
 class Instance(Protocol):
@@ -123,8 +127,7 @@ class HaproxySource:
             )
             # All backends: a mix that has traffic for the first time began from what is seen now.
             values[instance.address] = {
-                name: {key: _whole(row.get(key) or "0", instance.address) for key in _COUNTERS}
-                for name, row in instance.backends().items()
+                name: _counters(row, instance.address) for name, row in instance.backends().items()
             }
         return Sample(now.timestamp(), processes, owners, values)
 
@@ -159,22 +162,23 @@ class HaproxySource:
     def _arm(self, values: Mapping[str, int]) -> ArmOutcomes:
         """Return the counts of an arm.
 
-        ``hrsp_other`` are requests without an answer, nearly always because the client left.
+        What ended without an answer is a failure, unless clients left: then it is theirs. An
+        answer that broke off after its status said 200 is no image either.
         """
         answers = {name: values.get(name, 0) for name in _ANSWERS}
-        images = sum(answers.values())
-        failures = answers["hrsp_5xx"]
+        silent = max(0, values.get(_ENDED, 0) - sum(answers.values())) + answers["hrsp_other"]
+        left = min(silent, values.get("cli_abrt", 0))
+        images = sum(answers.values()) - answers["hrsp_other"] + silent
+        failures = answers["hrsp_5xx"] + silent - left
         for how, count in (
             (self._config.client_errors, answers["hrsp_4xx"]),
-            (self._config.client_aborts, answers["hrsp_other"]),
+            (self._config.client_aborts, left),
         ):
             if how == "failure":
                 failures += count
             elif how == "left_out":
                 images -= count
-        # An answer that broke off after its status said 200 is no image.
-        failures = min(images, failures + values.get("srv_abrt", 0))
-        return ArmOutcomes(images, failures)
+        return ArmOutcomes(images, min(images, failures + values.get("srv_abrt", 0)))
 
 
 class SampleFilesOf(Protocol):
@@ -183,6 +187,12 @@ class SampleFilesOf(Protocol):
     def __call__(self, product: str, /) -> SampleFiles:
         """Return the store."""
         ...
+
+
+def _counters(row: Mapping[str, str], address: str) -> dict[str, int]:
+    found = {name: _whole(row.get(name) or "0", address) for name in _COUNTERS}
+    total, current = (_whole(row.get(name) or "0", address) for name in ("stot", "scur"))
+    return {**found, _ENDED: max(0, total - current)}
 
 
 def _info(text: str) -> dict[str, str]:

@@ -34,6 +34,9 @@ class Proxy:
 
     def serve(self, backend: str, **answers: int) -> None:
         counters = self.counters[backend]
+        counters["stot"] = counters.get("stot", 0) + sum(
+            count for name, count in answers.items() if name.startswith("hrsp_")
+        )
         for name, count in answers.items():
             counters[name] = counters.get(name, 0) + count
 
@@ -89,7 +92,7 @@ def test_answers_are_counted_by_class(tmp_path: Path) -> None:
     proxy.serve("blue", hrsp_2xx=1_000)
     assert looks.look()[A] == ArmOutcomes(0, 0)
     assert any("what was before is not counted" in note for note in looks.notes)
-    proxy.serve("blue", hrsp_2xx=90, hrsp_5xx=4, hrsp_4xx=3, hrsp_other=2, srv_abrt=1)
+    proxy.serve("blue", hrsp_2xx=90, hrsp_5xx=4, hrsp_4xx=3, hrsp_other=2, cli_abrt=2, srv_abrt=1)
     assert looks.look()[A] == ArmOutcomes(97, 8)
     assert looks.look()[A] == ArmOutcomes(0, 0)
     assert looks.notes == ()
@@ -109,8 +112,17 @@ def test_what_clients_do_counts_as_configured(
 ) -> None:
     looks = Looks(tmp_path, **config)
     looks.look()
-    looks.proxies[0].serve("blue", hrsp_2xx=90, hrsp_5xx=4, hrsp_4xx=3, hrsp_other=2)
+    looks.proxies[0].serve("blue", hrsp_2xx=90, hrsp_5xx=4, hrsp_4xx=3, hrsp_other=2, cli_abrt=2)
     assert looks.look()[A] == expected
+
+
+def test_requests_without_an_answer_are_failures_once_they_ended(tmp_path: Path) -> None:
+    looks = Looks(tmp_path)
+    looks.look()
+    looks.proxies[0].serve("blue", hrsp_2xx=10, stot=4, scur=4)
+    assert looks.look()[A] == ArmOutcomes(10, 0)  # Four are under way.
+    looks.proxies[0].serve("blue", scur=-4, cli_abrt=1)
+    assert looks.look()[A] == ArmOutcomes(3, 3)  # One client left.
 
 
 def test_a_candidate_counts_from_its_first_request_to_its_last(tmp_path: Path) -> None:
@@ -162,7 +174,7 @@ def test_counters_cleared_by_hand_start_anew(tmp_path: Path) -> None:
     proxy = looks.proxies[0]
     proxy.serve("blue", hrsp_2xx=50)
     looks.look()
-    proxy.counters["blue"] = {"hrsp_2xx": 20}
+    proxy.counters["blue"] = {"hrsp_2xx": 20, "stot": 20}
     assert looks.look()[A].images == 20
 
 
