@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from tasks.errors import ConfigError
 from tasks.policy import Strict, parse_strict, read_yaml
@@ -64,6 +64,20 @@ def _built(config: RouterConfig, settings: Settings) -> Router:
         from tasks.rollout.routers.haproxy import HaproxyRouter
 
         return HaproxyRouter(config)
+    if config.kind == "webhook":
+        from tasks.rollout.routers.webhook import WebhookRouter
+
+        return WebhookRouter(config, _secret(config.key_env, settings))
     from tasks.rollout.routers.file import FileRouter
 
     return FileRouter(config.path or settings.routing_file)
+
+
+def _secret(name: str, settings: Settings) -> SecretStr:
+    key = settings.key(name)
+    if key is None:
+        raise ConfigError(
+            f"{settings.rollout_file}: router.key_env names {name!r}, an environment variable that "
+            "is not set; without it the router cannot be changed"
+        )
+    return key

@@ -22,6 +22,9 @@ def _http_url(text: str) -> str:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 #: Seconds for one request or command to a router.
 Timeout = Annotated[float, Field(gt=0, le=60)]
+#: Seconds until a router that took a change serves by it.
+Settle = Annotated[float, Field(gt=0, le=600)]
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 ProductName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,80}$")]
 
@@ -93,4 +96,22 @@ class HaproxyRouterConfig(Strict):
     check_command: tuple[str, ...] = ()
 
 
-RouterConfig = Annotated[FileRouterConfig | HaproxyRouterConfig, Field(discriminator="kind")]
+class WebhookRouterConfig(Strict):
+    """A service of one's own; see :mod:`tasks.rollout.routers.webhook` for what it must do."""
+
+    kind: Literal["webhook"]
+    url: HttpUrl
+    #: Environment variable that holds the key for the signatures, never the key.
+    key_env: EnvName
+    #: An address that traffic goes through; any answer will do.
+    probe_url: HttpUrl | None = None
+    #: Certificates to trust instead of the usual ones.
+    ca_file: Path | None = None
+    timeout_s: Timeout = 5.0
+    #: Seconds that the service may take until it serves by a routing that it accepted.
+    settle_s: Settle = 10.0
+
+
+RouterConfig = Annotated[
+    FileRouterConfig | HaproxyRouterConfig | WebhookRouterConfig, Field(discriminator="kind")
+]

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from tasks.errors import RolloutError
+from tasks.rollout.routers.http import trust
 from tasks.settings import without_login
 
 #: In a request: the mix to serve. In an answer: the mix that served.
@@ -70,7 +71,7 @@ class Prober:
         error: httpx.HTTPError | None = None
         headers = {self.key_header: key, "User-Agent": "imagegate-probe"}
         # A connection of its own for each: a kept one may end at a process that is going away.
-        with httpx.Client(timeout=self.timeout_s, trust_env=False) as client:
+        with httpx.Client(timeout=self.timeout_s, trust_env=False, verify=trust()) as client:
             for _ in range(_TRIES):
                 try:
                     with client.stream("GET", url, headers=headers) as answer:
