@@ -279,7 +279,7 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(
         encoding="utf-8",
     )
     env = {"IMAGEGATE_ROLLOUT_FILE": str(path)}
-    with pytest.raises(ConfigError, match="'HOOK_KEY'.*not set"):
+    with pytest.raises(ConfigError, match=r"'HOOK_KEY'.*not set"):
         open_router(load_settings(env, home=tmp_path))
     router = open_router(load_settings(env | {"HOOK_KEY": KEY}, home=tmp_path))
     assert isinstance(router, WebhookRouter)
