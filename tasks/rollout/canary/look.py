@@ -73,22 +73,55 @@ def look(around: Surroundings, canary_id: str) -> Canary:
 def _look(around: Surroundings, canary: Canary) -> Canary:
     if canary.progress.order is not None:
         return _carry_out(around, canary, None)
+    trouble = _mend(around, canary)
     ended = _ended_by_others(around, canary)
     if ended is not None:
         return ended
     canary = _heed(around, canary)
     if canary.progress.order is None:
-        canary = _skip(around, _count(around, canary), canary.step)
+        canary = _skip(around, _count(around, canary, trouble), canary.step)
     if canary.progress.order is not None:
         return _carry_out(around, canary, time.monotonic())
     # Last, so that a share that cannot be set keeps nobody from judging the one that is on.
-    return _settle(around, canary)
+    return canary if canary.progress.applied else _settle(around, canary)
+
+
+def _mend(around: Surroundings, canary: Canary) -> str | None:
+    """Put the router right when somebody changed it behind our back.
+
+    A rollback made at the router is taken over as one; that ends the canary.
+
+    Returns:
+        Why nobody knows what the router serves; ``None`` when it shows what it should.
+    """
+    product = canary.plan.product
+    try:
+        shown = around.router.read(product)
+    except RolloutError as error:
+        return f"the router cannot be read: {error}"
+    wanted = require_production(around.state, product)
+    if shown is None or dict(shown.weights) != wanted.weights or not wanted.settled:
+        try:
+            reconcile(
+                around.state,
+                around.router,
+                product,
+                actor=f"canary {canary.id}",
+                reason="the router did not show the canary's share",
+                now=around.clock(),
+            )
+        except RolloutError as error:
+            with around.state.begin() as connection:
+                tell.tell_router(connection, canary, "share", str(error))
+            return f"the router does not show the share: {error}"
+    if canary.status == "holding":
+        with around.state.begin() as connection:
+            tell.tell_router_well(connection, canary)
+    return None
 
 
 def _settle(around: Surroundings, canary: Canary) -> Canary:
     """Make the router show the step's share, and note when it was read back to do so."""
-    if canary.progress.applied:
-        return _mend(around, canary)
     done = set_share(
         around.state,
         around.router,
@@ -122,32 +155,6 @@ def _settle(around: Surroundings, canary: Canary) -> Canary:
             tell.tell_goes_on(connection, moved)
     fault("step kept")
     return moved
-
-
-def _mend(around: Surroundings, canary: Canary) -> Canary:
-    """Put the router right when somebody changed it behind our back."""
-    product = canary.plan.product
-    try:
-        shown = around.router.read(product)
-    except RolloutError as error:
-        return _hold(around, canary.id, f"the router cannot be read: {error}")
-    wanted = require_production(around.state, product)
-    if shown is None or dict(shown.weights) != wanted.weights or not wanted.settled:
-        reconcile(
-            around.state,
-            around.router,
-            product,
-            actor=f"canary {canary.id}",
-            reason="the router did not show the canary's share",
-            now=around.clock(),
-        )
-        # A rollback made at the router is taken over by that, and ends the canary.
-        ended = _ended_by_others(around, canary)
-        if ended is not None:
-            return ended
-    with around.state.begin() as connection:
-        tell.tell_router_well(connection, canary)
-    return canary
 
 
 def _heed(around: Surroundings, canary: Canary) -> Canary:
@@ -191,8 +198,8 @@ def _written(around: Surroundings, canary: Canary, **values: Any) -> Canary:
     return kept
 
 
-def _count(around: Surroundings, canary: Canary) -> Canary:
-    """Read what is new, judge all of it, and keep both."""
+def _count(around: Surroundings, canary: Canary, trouble: str | None) -> Canary:
+    """Read what is new, judge all of it, and keep both; in trouble nothing goes on."""
     progress = canary.progress
     if canary.step_started_at is None:
         return canary
@@ -207,6 +214,8 @@ def _count(around: Surroundings, canary: Canary) -> Canary:
     if not progress.applied or datetime.fromisoformat(progress.counted_until) >= started:
         progress = _read(around, canary, progress, step, around.clock())
     decision = decide(canary.plan, progress, step, started)
+    if trouble is not None and decision.act != "roll_back":
+        decision = Decision("hold", trouble)
     return _kept(around, canary, progress, decision)
 
 
