@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from tasks.policy import Strict
 from tasks.rollout.outcomes.rows import RowRules
 
+#: A metric, and matchers in which a brace may stand inside quotes only.
+_SELECTOR: Final = re.compile(
+    r"[a-zA-Z_:][a-zA-Z0-9_:]*(?:\{(?:[^{}\"\\]|\"(?:[^\"\\\n]|\\.)*\")*\})?\Z"
+)
 Measure = Literal["images", "latency", "cost"]
 
 
@@ -50,4 +56,68 @@ class HaproxyConfig(SourceConfig):
     client_aborts: Literal["failure", "ok", "left_out"] = "left_out"
 
 
-SourceSection = Annotated[LogsConfig | HaproxyConfig, Field(discriminator="kind")]
+def _selector(text: str) -> str:
+    if not _SELECTOR.match(text):
+        raise ValueError(
+            "write a metric with matchers and nothing else, e.g. "
+            'image_requests_total{product="$product"}'
+        )
+    return text
+
+
+def _server(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("write an http(s) address without a user and password")
+    return text
+
+
+Selector = Annotated[str, Field(max_length=1_000), AfterValidator(_selector)]
+ServerUrl = Annotated[str, Field(max_length=1_000), AfterValidator(_server)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
+LabelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
+
+
+class PrometheusConfig(SourceConfig):
+    """Counters in Prometheus. In every selector ``$product`` stands for the product's name."""
+
+    kind: Literal["prometheus"]
+    url: ServerUrl
+    #: Environment variable with a bearer token.
+    token_env: VariableName | None = None
+    #: Sent as ``X-Scope-OrgID`` to a server of many tenants.
+    tenant: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,150}$")
+    #: The label that names the mix: its digest, or the first 12 or more hex digits of it.
+    mix_label: LabelName = "mix_digest"
+    #: Counter of requests that ended, and of those that failed.
+    images: Selector | None = None
+    failures: Selector | None = None
+    #: Histogram of seconds, without ``_bucket``; one of its buckets must end at ``slow_above_s``.
+    latency: Selector | None = None
+    slow_above_s: float | None = Field(default=None, gt=0, le=86_400)
+    #: Counter of what images cost.
+    cost: Selector | None = None
+    cost_unit: Literal["usd", "microusd"] = "microusd"
+    #: Counter of requests whose labels name subtask and locale.
+    inputs: Selector | None = None
+    subtask_label: LabelName = "subtask"
+    locale_label: LabelName = "locale"
+    #: Seconds after which no sample comes late any more.
+    lag_s: float = Field(default=15, ge=0, le=86_400)
+    timeout_s: float = Field(default=10, gt=0, le=120)
+
+    @model_validator(mode="after")
+    def _whole(self) -> PrometheusConfig:
+        for one, other in (("images", "failures"), ("latency", "slow_above_s")):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise ValueError(f"{one} and {other} go together")
+        if self.images is None and self.latency is None and self.cost is None:
+            raise ValueError("name at least one of images, latency and cost")
+        if self.cost is not None and self.images is None:
+            raise ValueError("cost goes with images")
+        return self
+
+
+SourceSection = Annotated[
+    LogsConfig | HaproxyConfig | PrometheusConfig, Field(discriminator="kind")
+]

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import SecretStr
+
 from tasks.errors import ConfigError
 from tasks.rollout.outcomes.base import Clock, OutcomeSource, now_utc
-from tasks.rollout.outcomes.config import HaproxyConfig, LogsConfig, SourceSection
+from tasks.rollout.outcomes.config import (
+    HaproxyConfig,
+    LogsConfig,
+    PrometheusConfig,
+    SourceSection,
+)
 from tasks.settings import Settings
 
 
@@ -31,7 +38,39 @@ def _open(section: SourceSection, settings: Settings, clock: Clock) -> OutcomeSo
         from tasks.rollout.outcomes.logs import LogSource
 
         return LogSource(section, clock)
+    if isinstance(section, PrometheusConfig):
+        return _prometheus(section, settings, clock)
     return _haproxy(section, settings, clock)
+
+
+def _prometheus(section: PrometheusConfig, settings: Settings, clock: Clock) -> OutcomeSource:
+    from tasks.rollout.outcomes.api import JsonApi
+    from tasks.rollout.outcomes.prometheus import PrometheusInputs, PrometheusSource
+
+    headers = {}
+    if section.token_env is not None:
+        token = secret(settings, section.token_env, "prometheus").get_secret_value()
+        headers["Authorization"] = SecretStr(f"Bearer {token}")
+    if section.tenant is not None:
+        headers["X-Scope-OrgID"] = SecretStr(section.tenant)
+    api = JsonApi(section.url, headers, section.timeout_s)
+    made = PrometheusInputs if section.inputs is not None else PrometheusSource
+    return made(section, api, clock)
+
+
+def secret(settings: Settings, name: str, kind: str) -> SecretStr:
+    """Return a secret from the environment.
+
+    Raises:
+        ConfigError: It is not set.
+    """
+    found = settings.key(name)
+    if found is None:
+        raise ConfigError(
+            f"the rollout file: outcomes of kind {kind!r} take a secret from the environment "
+            f"variable {name}, which is not set"
+        )
+    return found
 
 
 def _haproxy(section: HaproxyConfig, settings: Settings, clock: Clock) -> OutcomeSource:
