@@ -6,6 +6,7 @@ live traffic. It holds no secret: where one is needed it names an environment va
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, SecretStr
@@ -28,6 +29,8 @@ class RolloutConfig(Strict):
     outcomes: tuple[SourceSection, ...] = ()
     #: When production must not change; a rollback always may.
     calendar: tuple[FreezeWindow, ...] = ()
+    #: Routes of this router that no user is sent to, by product: `imagegate drill` rehearses there.
+    shadows: Mapping[str, str] = {}
 
 
 def load_rollout(settings: Settings) -> RolloutConfig:
