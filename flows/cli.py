@@ -40,6 +40,7 @@ def _mount() -> None:
         cli_alerts,
         cli_approval,
         cli_budget,
+        cli_canary,
         cli_check,
         cli_db,
         cli_deploy,
@@ -94,6 +95,7 @@ def _mount() -> None:
     add(gate, "report", cli_operate.report)
 
     add(production, "status", cli_operate.status)
+    app.add_typer(cli_canary.canary, name="canary", rich_help_panel=production)
     add(
         production,
         "rollback",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -12,6 +13,8 @@ from tasks.errors import RefusedError
 from tasks.mix.freeze import assert_may_change
 from tasks.mix.manifest import ResolvedMix
 from tasks.mix.production import keep_mix, kept_mix, require_production
+from tasks.rollout.calendar import FreezeWindow
+from tasks.rollout.calendar import assert_may_change as calendar_allows
 from tasks.rollout.canary import store, tell
 from tasks.rollout.canary.progress import CanaryPlan
 from tasks.rollout.canary.store import Canary
@@ -29,6 +32,7 @@ def begin_canary(
     now: datetime,
     run_id: str | None = None,
     without_gate: str | None = None,
+    calendar: Sequence[FreezeWindow] = (),
 ) -> Canary:
     """Book a canary and tell people; the first look gives the candidate its first share.
 
@@ -41,13 +45,15 @@ def begin_canary(
         now: The present moment, for the freeze.
         run_id: The gate run that promoted the candidate; the newest such run by default.
         without_gate: Why the candidate may meet users though no gate promoted it.
+        calendar: When production must not change.
 
     Raises:
         RefusedError: There is no production, the candidate is production or another product's, no
             gate promoted it, or a canary of the product is under way.
-        FrozenError: Production is frozen.
+        FrozenError: Production is frozen, by a person, a run or the calendar.
     """
     product = candidate.mix.product
+    calendar_allows(calendar, product, now)
     with state.begin() as connection:
         current = require_production(connection, product, lock=True)
         if current.mix_digest == candidate.digest:

@@ -16,6 +16,7 @@ from typing import Any
 from tasks.errors import FencedError, RefusedError, RolloutError
 from tasks.mix.production import kept_mix, require_production
 from tasks.records import utc_now
+from tasks.rollout.calendar import FreezeWindow, assert_may_change
 from tasks.rollout.canary import tell
 from tasks.rollout.canary.decide import Decision, decide
 from tasks.rollout.canary.progress import Order, Ordered, Progress, failed_look, fold
@@ -44,6 +45,8 @@ class Surroundings:
     sources: Sequence[OutcomeSource]
     driver: str
     clock: Clock = now_utc
+    #: When the share must not grow.
+    calendar: Sequence[FreezeWindow] = ()
 
 
 def look(around: Surroundings, canary_id: str) -> Canary:
@@ -122,6 +125,7 @@ def _mend(around: Surroundings, canary: Canary) -> str | None:
 
 def _settle(around: Surroundings, canary: Canary) -> Canary:
     """Make the router show the step's share, and note when it was read back to do so."""
+    assert_may_change(around.calendar, canary.plan.product, around.clock())
     done = set_share(
         around.state,
         around.router,
@@ -276,6 +280,7 @@ def _carry_out(around: Surroundings, canary: Canary, trigger: float | None) -> C
         return canary
     who = f"canary {canary.id}"
     if order.kind == "promote":
+        assert_may_change(around.calendar, plan.product, around.clock())
         done = promote(
             around.state,
             around.router,
