@@ -94,7 +94,8 @@ class PrometheusSource:
             nonlocal others
             grown = self._grown(selector, product, since, end, rare=name == "failures")
             notes.extend(grown.notes)
-            if name == "images" and grown.newest < _edge(end) - _STALE_S:
+            stale = grown.newest < _edge(end) - _STALE_S
+            if name == "images" and stale and not self._recent(selector, product, end):
                 raise OutcomeError(
                     f"no sample of {selector!r} in the {_STALE_S} s before {end:%H:%M:%S}: nothing "
                     "is being recorded, which is not silence; look at Prometheus' targets"
@@ -162,6 +163,11 @@ class PrometheusSource:
                 base = inside[0][1]
             found.by_labels[labels] = increase(base, inside)
         return found
+
+    def _recent(self, selector: str, product: str, end: datetime) -> bool:
+        """Tell whether there is a sample shortly before a moment."""
+        query = f"count(last_over_time({_for_product(selector, product)}[{_STALE_S}s]))"
+        return bool(self._series(query, _edge(end), "vector"))
 
     def _exists(self, selector: str, moment: float) -> bool:
         """Tell whether there is a metric of that name, whatever its labels."""

@@ -42,11 +42,15 @@ def read(found: PrometheusSource, seconds: float = 60) -> Any:
     return found.read("shop", [A], T0, T0 + timedelta(seconds=seconds))
 
 
-def answers(matrix: list[Any], vector: list[Any]) -> Callable[[httpx.Request], httpx.Response]:
+def answers(
+    matrix: list[Any], vector: list[Any], count: bool = True
+) -> Callable[[httpx.Request], httpx.Response]:
     def handler(request: httpx.Request) -> httpx.Response:
         query = parse_qs(request.content.decode())["query"][0]
         kind = "vector" if query.startswith(("last_over_time", "count(", "group")) else "matrix"
         result = vector if kind == "vector" else matrix
+        if query.startswith("count("):
+            result = [{"metric": {}, "value": [0, "1"]}] if count else []
         return httpx.Response(
             200, json={"status": "success", "data": {"resultType": kind, "result": result}}
         )
@@ -142,15 +146,16 @@ def test_the_token_is_in_no_error() -> None:
 
 def test_a_metric_that_is_not_there_is_an_error() -> None:
     with pytest.raises(OutcomeError, match="no series"):
-        read(source(answers([], [])))
+        read(source(answers([], [], count=False)))
 
 
 def test_a_recording_that_stopped_is_not_silence() -> None:
     old = [{"metric": {"mix_digest": A}, "values": [[T0.timestamp() + 1, "4"]]}]
     base = [{"metric": {"mix_digest": A}, "value": [T0.timestamp(), "4"]}]
-    assert read(source(answers(old, base)), 60).arms[A].images == 0
+    assert read(source(answers(old, base, count=False)), 60).arms[A].images == 0
+    assert read(source(answers(old, base)), 600).arms[A].images == 0
     with pytest.raises(OutcomeError, match="nothing is being recorded"):
-        read(source(answers(old, base)), 600)
+        read(source(answers(old, base, count=False)), 600)
 
 
 def test_a_long_window_is_read_in_parts() -> None:
