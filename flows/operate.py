@@ -62,6 +62,7 @@ def thaw(settings: Settings, product: str, actor: str) -> int:
 
 def status(settings: Settings, product: str) -> dict[str, Any]:
     """Return what serves, whether the router shows it, the freezes and the newest run."""
+    from flows.rehearsal import rollout_status, windows_now
     from tasks.evidence.history import history as read_history
     from tasks.mix.freeze import active_freezes
     from tasks.mix.production import kept_mix, read_production
@@ -75,6 +76,7 @@ def status(settings: Settings, product: str) -> dict[str, Any]:
         runs = [row for row in read_history(state, product, 20) if row.run_id is not None]
         held = active_freezes(state, product, datetime.now(UTC))
         name = kept_mix(state, pointer.mix_digest).mix.name
+        rollout = rollout_status(state, product, datetime.now(UTC))
     return {
         "product": product,
         "production": {
@@ -97,7 +99,9 @@ def status(settings: Settings, product: str) -> dict[str, Any]:
             }
             for f in held
         ],
+        "windows": windows_now(settings, product),
         "last_run": runs[0].to_dict() if runs else None,
+        **rollout,
     }
 
 
@@ -111,6 +115,8 @@ def _asked(router: Router, product: str) -> tuple[RouterState | None, str]:
 
 def render_status(shown: dict[str, Any]) -> str:
     """Return the status in lines."""
+    from flows.rehearsal import rollout_lines
+
     production = shown["production"]
     if production is None:
         return f"{shown['product']}: nothing was released here yet; start with `imagegate run`"
@@ -135,8 +141,10 @@ def render_status(shown: dict[str, Any]) -> str:
         + (f" (run {held['run_id']}; the next run takes it over)" if held["run_id"] else "")
         for held in shown["freezes"]
     ]
-    if not shown["freezes"]:
+    lines += [f"freeze window {held}" for held in shown["windows"]]
+    if not shown["freezes"] and not shown["windows"]:
         lines.append("not frozen")
+    lines += rollout_lines(shown, datetime.now(UTC))
     last = shown["last_run"]
     if last is not None:
         lines.append(f"last run {last['run_id']}: {_ended(last)}")

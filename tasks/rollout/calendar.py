@@ -199,15 +199,19 @@ def assert_may_change(calendar: Sequence[FreezeWindow], product: str, now: datet
         return
     opens = opens_at(calendar, product, now)
     until = "not within a year" if opens is None else f"from {_shown(opens, held[0].window)}"
-    names = "; ".join(
-        f"{f.window.name!r} until {_shown(f.until, f.window)}, "
-        f"lifted by {' or '.join(f.window.lift)}"
-        for f in held
-    )
+    names = "; ".join(explain(frozen) for frozen in held)
     raise FrozenError(
         f"production of {product!r} must not change now: freeze window {names}. Changes are "
         f"possible again {until}; a rollback always is. To change it before, one of those named "
         "adds an exception to the window under `calendar` in the rollout file"
+    )
+
+
+def explain(held: Frozen) -> str:
+    """Return the name of a window, when it ends by its own clock, and who may lift it."""
+    return (
+        f"{held.window.name!r} until {_shown(held.until, held.window)}, "
+        f"lifted by {' or '.join(held.window.lift)}"
     )
 
 
