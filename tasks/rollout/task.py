@@ -9,10 +9,11 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.context import RunContext
 from tasks.plan import RunPlan
+from tasks.rollout.calendar import assert_may_change
 from tasks.rollout.change import RolloutResult, reconcile
 from tasks.rollout.change import promote as promote_now
 from tasks.rollout.change import roll_back as roll_back_now
-from tasks.rollout.config import open_router
+from tasks.rollout.config import load_rollout, open_router
 from tasks.telemetry import stage
 
 
@@ -39,11 +40,13 @@ def promote(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
     """Make the candidate production, verified at the router.
 
     Raises:
-        FrozenError: Somebody froze production meanwhile.
+        FrozenError: Somebody froze production meanwhile, or the calendar does.
         FencedError: Somebody changed production meanwhile.
         TakenOverError: Another process drives the run by now.
         RolloutError: The router does not show the change.
     """
+    now = datetime.now(UTC)
+    assert_may_change(load_rollout(context.settings).calendar, plan.product, now)
     return promote_now(
         context.state,
         open_router(context.settings),
@@ -55,7 +58,7 @@ def promote(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
         reason=reason,
         run_id=plan.run_id,
         driver=context.driver,
-        now=datetime.now(UTC),
+        now=now,
     )
 
 
