@@ -67,6 +67,10 @@ def _built(config: RouterConfig, settings: Settings) -> Router:
         from tasks.rollout.routers.haproxy import HaproxyRouter
 
         return HaproxyRouter(config)
+    if config.kind == "nginx":
+        from tasks.rollout.routers.nginx import NginxRouter
+
+        return NginxRouter(config)
     if config.kind == "webhook":
         from tasks.rollout.routers.webhook import WebhookRouter
 

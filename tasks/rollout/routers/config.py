@@ -53,8 +53,8 @@ class HaproxyInstance(Strict):
         return self.local_file or Path(self.map_file)
 
 
-class HaproxyBackend(Strict):
-    """A backend of HAProxy's configuration that may serve a mix."""
+class Backend(Strict):
+    """A backend or upstream of the router's configuration that may serve a mix."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.:-]{1,80}$")
     #: Answers with the digest of the mix that this backend serves, in the header
@@ -63,17 +63,17 @@ class HaproxyBackend(Strict):
     identity_url: HttpUrl | None = None
 
 
-class HaproxyProduct(Strict):
-    """A product behind HAProxy."""
+class Product(Strict):
+    """A product behind a router that splits requests by their key."""
 
     #: At least two: production and a candidate never share one.
-    backends: tuple[HaproxyBackend, ...] = Field(min_length=2, max_length=20)
-    #: An address behind HAProxy's frontend of this product. After a change, requests with keys on
-    #: either side of the cut go there, and the answer's ``X-Imagegate-Mix`` must be the right one.
+    backends: tuple[Backend, ...] = Field(min_length=2, max_length=20)
+    #: An address that this product's requests go to at the router. After a change, requests with
+    #: keys on either side of the cut go there, and the answer's ``X-Imagegate-Mix`` must be right.
     probe_url: HttpUrl | None = None
 
     @model_validator(mode="after")
-    def _told_apart(self) -> HaproxyProduct:
+    def _told_apart(self) -> Product:
         names = [backend.name for backend in self.backends]
         if len(set(names)) < len(names):
             raise ValueError(f"a backend stands twice: {', '.join(names)}")
@@ -87,13 +87,49 @@ class HaproxyRouterConfig(Strict):
 
     kind: Literal["haproxy"]
     instances: tuple[HaproxyInstance, ...] = Field(min_length=1, max_length=16)
-    products: Mapping[ProductName, HaproxyProduct] = Field(min_length=1)
+    products: Mapping[ProductName, Product] = Field(min_length=1)
     #: The header whose value keeps a request with its mix; as in HAProxy's configuration.
     key_header: HeaderName = "X-Request-Key"
     timeout_s: Timeout = 2.0
     #: A command that fails when HAProxy could not start again with its configuration, run before
     #: a change, e.g. ``[haproxy, -c, -f, /etc/haproxy/haproxy.cfg]``.
     check_command: tuple[str, ...] = ()
+
+
+class NginxProduct(Product):
+    """A product behind nginx; its backends are ``upstream`` blocks."""
+
+    #: Answers with ``$imagegate_<product>_state``, see ``deployments/nginx-canary.conf``.
+    status_url: HttpUrl
+
+
+class NginxRouterConfig(Strict):
+    """nginx, changed by an include file and a reload; see :mod:`tasks.rollout.routers.nginx`."""
+
+    kind: Literal["nginx"]
+    #: Folder that nginx's configuration includes ``*.conf`` of, inside ``http``.
+    include_dir: Path
+    products: Mapping[ProductName, NginxProduct] = Field(min_length=1)
+    key_header: HeaderName = "X-Request-Key"
+    #: Checks the configuration and prints all of it.
+    test_command: tuple[str, ...] = Field(default=("nginx", "-T"), min_length=1)
+    reload_command: tuple[str, ...] = Field(default=("nginx", "-s", "reload"), min_length=1)
+    timeout_s: Timeout = 2.0
+    settle_s: Settle = 10.0
+
+    @model_validator(mode="after")
+    def _own_variables(self) -> NginxRouterConfig:
+        names = {variable_name(product) for product in self.products}
+        if len(names) < len(self.products):
+            raise ValueError(
+                "two products give nginx variables of one name; only letters, digits and _ count"
+            )
+        return self
+
+
+def variable_name(product: str) -> str:
+    """Return a product's name as it stands in the names of nginx's variables."""
+    return "".join(sign if sign.isalnum() else "_" for sign in product)
 
 
 class WebhookRouterConfig(Strict):
@@ -113,5 +149,6 @@ class WebhookRouterConfig(Strict):
 
 
 RouterConfig = Annotated[
-    FileRouterConfig | HaproxyRouterConfig | WebhookRouterConfig, Field(discriminator="kind")
+    FileRouterConfig | HaproxyRouterConfig | NginxRouterConfig | WebhookRouterConfig,
+    Field(discriminator="kind"),
 ]

@@ -1,4 +1,4 @@
-"""What HAProxy's map holds for one product: one line that is its whole routing.
+"""The whole routing of one product in one line, as HAProxy's map and nginx's include file hold it.
 
 HAProxy takes backend, share and mix of a request from this one value (`deployments/
 haproxy-canary.cfg` shows how), so that one ``set map`` changes all of them at once, and what is
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.rollout.routers.base import Desired, RouterState
@@ -185,8 +185,16 @@ def point_of(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) % POINTS
 
 
-def trial_keys(cuts: Sequence[int], most: int = 20_000) -> Iterator[str]:
-    """Yield one key below each cut and one not below any, as far as ``most`` tries find them."""
+def trial_keys(
+    cuts: Sequence[int], point_of: Callable[[str], int] = point_of, most: int = 20_000
+) -> Iterator[str]:
+    """Yield one key below each cut and one not below any, as far as ``most`` tries find them.
+
+    Args:
+        cuts: In points of :data:`POINTS`.
+        point_of: The point of a key, as the router computes it.
+        most: How many keys to try.
+    """
     wanted = [range(cut) for cut in sorted({cut for cut in cuts if cut > 0})]
     wanted.append(range(max(cuts, default=0), POINTS))
     for number in range(most):

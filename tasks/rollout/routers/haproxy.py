@@ -19,16 +19,16 @@ from filelock import FileLock, Timeout
 from tasks.errors import EvidenceError, FencedError, RolloutError, known
 from tasks.plan import write_atomic
 from tasks.rollout.routers.base import Desired, RouterState
-from tasks.rollout.routers.config import HaproxyInstance, HaproxyProduct, HaproxyRouterConfig
-from tasks.rollout.routers.haproxy_entry import (
+from tasks.rollout.routers.config import HaproxyInstance, HaproxyRouterConfig, Product
+from tasks.rollout.routers.entry import (
     Entry,
-    assign,
     entry_for,
     parse_entry,
     point_of,
     trial_keys,
 )
 from tasks.rollout.routers.haproxy_runtime import Runtime, parse_map_file, render_map_file
+from tasks.rollout.routers.placing import place
 from tasks.rollout.routers.probing import Prober
 
 #: Seconds to wait for another process that is changing the same map.
@@ -157,7 +157,7 @@ class HaproxyRouter:
             elif product.probe_url is not None:
                 self._prober.serves(product.probe_url)
 
-    def _product(self, name: str) -> HaproxyProduct:
+    def _product(self, name: str) -> Product:
         try:
             return self.config.products[name]
         except KeyError:
@@ -202,30 +202,15 @@ class HaproxyRouter:
         except (OSError, UnicodeDecodeError) as error:
             raise RolloutError(f"{instance.path}: HAProxy's map cannot be read: {error}") from None
 
-    def _wanted(self, desired: Desired, product: HaproxyProduct, before: Entry | None) -> Entry:
+    def _wanted(self, desired: Desired, product: Product, before: Entry | None) -> Entry:
         """Return the entry for a routing.
 
         Raises:
             RolloutError: No backend serves a mix, or the shares cannot be had with HAProxy.
         """
-        digests = [share.mix.digest for share in desired.shares]
-        names = [backend.name for backend in product.backends]
-        held = {arm.digest: arm.backend for arm in before.arms} if before else {}
-        serves: dict[str, str] | None = None
-        if product.backends[0].identity_url is not None:
-            # What has a backend keeps it, whoever is down: a rollback must not ask first.
-            asked = [] if all(held.get(d) in names for d in digests) else product.backends
-            serves = {b.name: self._prober.mix_at(b.identity_url or "") or "" for b in asked}
-        backends = assign(digests, before, names, serves)
-        for digest, backend in backends.items():
-            if backend is None:
-                said = [f"{n} serves {m or 'nothing known'}" for n, m in (serves or {}).items()]
-                raise RolloutError(
-                    f"no backend of HAProxy serves mix {digest} of {desired.product!r}: "
-                    f"{', '.join(said)}; deploy it, then try again"
-                )
+        backends = place(desired, product, before, self._prober)
         try:
-            return entry_for(desired, {d: b for d, b in backends.items() if b is not None})
+            return entry_for(desired, backends)
         except ValueError as error:
             raise RolloutError(f"HAProxy cannot route {desired.product!r} so: {error}") from None
 
@@ -267,7 +252,7 @@ class HaproxyRouter:
         if held.memory != value:
             self._runtime(instance).set_map(instance.map_file, product, value)
 
-    def _follows(self, product: HaproxyProduct, entry: Entry, before: Entry | None) -> None:
+    def _follows(self, product: Product, entry: Entry, before: Entry | None) -> None:
         """Pass when real requests get the mixes that the entry says, if there is where to ask.
 
         Raises:

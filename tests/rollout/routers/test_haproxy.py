@@ -19,8 +19,7 @@ from tasks.errors import FencedError, RolloutError
 from tasks.mix.manifest import ResolvedMix
 from tasks.rollout.routers.base import Desired, Share
 from tasks.rollout.routers.config import HaproxyRouterConfig
-from tasks.rollout.routers.haproxy import HaproxyRouter
-from tasks.rollout.routers.haproxy_entry import (
+from tasks.rollout.routers.entry import (
     POINTS,
     Arm,
     Entry,
@@ -30,6 +29,7 @@ from tasks.rollout.routers.haproxy_entry import (
     point_of,
     trial_keys,
 )
+from tasks.rollout.routers.haproxy import HaproxyRouter
 from tasks.rollout.routers.haproxy_runtime import Runtime, parse_map_file, render_map_file
 from tests.rollout.routers.runtime_api import RuntimeApi
 
