@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.alerts.delivery import deliver_all
 from tasks.alerts.incidents import raise_alarm, resolve_alarm
-from tasks.errors import FencedError, ImagegateError, RefusedError, known
+from tasks.errors import ConfigError, FencedError, ImagegateError, RefusedError, known
 from tasks.mix.production import kept_mix, products
 from tasks.policy import Policy, load_policy
 from tasks.rollout.config import RolloutConfig, load_rollout, open_router
@@ -29,6 +29,11 @@ from tasks.state import State
 POLICY = "deployments/policies/default.yaml"
 #: Seconds that one round spends on delivering alerts.
 DELIVERY_S = 8.0
+#: Why nothing can be watched.
+NO_SOURCES = (
+    "nothing says how live requests end, so nothing can be watched: name at least one source under "
+    "`outcomes` in the rollout file (IMAGEGATE_ROLLOUT_FILE; see deployments/rollout.example.yaml)"
+)
 #: Longest pause after rounds that failed, in seconds.
 MOST_PAUSE_S = 60.0
 
@@ -139,6 +144,15 @@ def watched_products(state: State, wanted: Collection[str]) -> tuple[str, ...]:
     return tuple(wanted) or there
 
 
+def has_sources(settings: Settings) -> bool:
+    """Tell whether the rollout file says where live outcomes come from.
+
+    Raises:
+        ConfigError: The rollout file is wrong.
+    """
+    return bool(load_rollout(settings).outcomes)
+
+
 def sources_for(config: RolloutConfig, settings: Settings, product: str) -> Sequence[OutcomeSource]:
     """Return the sources of outcomes that know a product."""
     return open_sources([s for s in config.outcomes if s.concerns(product)], settings)
@@ -197,8 +211,11 @@ def run_round(
     Raises:
         StateError: The state database does not answer.
         RefusedError: A product that was asked for has no production mix.
+        ConfigError: The rollout file is wrong or names no source of outcomes.
     """
     now = now or datetime.now(UTC)
+    if not has_sources(settings):
+        raise ConfigError(NO_SOURCES)
     state = State(settings.state_url.get_secret_value(), home=settings.home)
     try:
         done = Round(at=now.isoformat(timespec="seconds"))

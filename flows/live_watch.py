@@ -18,7 +18,16 @@ from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.chore_hooks import note_works, on_broken
-from flows.live_round import DELIVERY_S, POLICY, Seen, look_at, policy_of, watched_products
+from flows.live_round import (
+    DELIVERY_S,
+    NO_SOURCES,
+    POLICY,
+    Seen,
+    has_sources,
+    look_at,
+    policy_of,
+    watched_products,
+)
 from flows.refusal import refusals_as_states
 from tasks.alerts.delivery import deliver_all
 from tasks.policy import Policy
@@ -67,6 +76,8 @@ def live_watch(request: LiveWatchRequest = EVERYTHING) -> FlowState[dict[str, An
     settings, now = load_settings(), datetime.now(UTC)
     logger = get_run_logger()
     policy = policy_of(request.policy)
+    if not has_sources(settings):
+        return Completed(name="Not configured", message=NO_SOURCES, data={"products": []})
     with closing(State(settings.state_url.get_secret_value(), home=settings.home)) as state:
         wanted = () if request.product is None else (request.product,)
         seen = [
