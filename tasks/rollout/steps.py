@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from tasks.mix.freeze import release_for_run
 from tasks.mix.production import (
+    MOVES,
     Production,
     append_transition,
     journal_of,
@@ -136,9 +137,15 @@ def decide(
     if moved:
         _want(connection, product, shares, epoch)
         fault("wanted routing written")
-    told = moved or (
-        kind == "rollback" and not told_before(connection, product, epoch, digest, why.run_id)
-    )
+    # The router lost what it had shown. Known to be unsettled, this is told once, however often
+    # it takes to put it right.
+    astray = current.settled and not moved and (shown is None or not shown.shows(desired))
+    if astray:
+        connection.execute(
+            sa.update(production).where(production.c.product == product).values(applied_epoch=0)
+        )
+    news = kind == "rollback" and not told_before(connection, product, epoch, digest, why.run_id)
+    told = moved or astray or news
     decision = Decision(
         kind, desired, from_digest, why.actor, why.reason, why.run_id, canary_id, changed, told
     )
@@ -148,7 +155,7 @@ def decide(
             product=product,
             epoch=epoch,
             # A change that finds its routing wanted but the router astray only mends the router.
-            kind=kind if changed or kind == "rollback" else "reconcile",
+            kind=kind if changed or news else "reconcile",
             from_digest=from_digest,
             to_digest=decision.about.digest if changed else digest,
             actor=why.actor,
@@ -218,6 +225,9 @@ def _record(connection: Connection, decision: Decision, now: datetime) -> None:
     """Record that the router showed the decision, and end the freezes that a promotion ends."""
     current = require_production(connection, decision.product, lock=True)
     expect(connection, current, decision.epoch)
+    journal = journal_of(connection, decision.product)
+    # Whoever finishes it for a process that was killed, the check belongs to what was decided.
+    made = [c for c in journal if c.kind in MOVES and c.epoch == decision.epoch]
     if decision.told or not current.settled:
         connection.execute(
             sa.update(production)
@@ -234,18 +244,14 @@ def _record(connection: Connection, decision: Decision, now: datetime) -> None:
             to_digest=current.mix_digest,
             actor=decision.actor,
             reason=decision.reason,
-            run_id=decision.run_id,
+            run_id=decision.run_id or (made[-1].run_id if made else None),
             weight=decision.weight,
-            canary_id=decision.canary_id,
+            canary_id=decision.canary_id or (made[-1].canary_id if made else None),
         )
         fault("line of the check written")
     promoted = {decision.run_id} if decision.kind == "promote" else set()
     # Finishing for a run that was killed: its promotion is done now.
-    promoted |= {
-        change.run_id
-        for change in journal_of(connection, decision.product)
-        if change.kind == "promote" and change.epoch == decision.epoch
-    }
+    promoted |= {change.run_id for change in made if change.kind == "promote"}
     for run_id in promoted - {None}:
         release_for_run(connection, decision.product, run_id=str(run_id), now=now)
         fault("freeze of the run lifted")
