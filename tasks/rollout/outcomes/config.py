@@ -118,6 +118,49 @@ class PrometheusConfig(SourceConfig):
         return self
 
 
+def _reading(text: str) -> str:
+    if not re.match(r"\s*(select|with)\b", text, re.IGNORECASE):
+        raise ValueError("write one query that reads: SELECT …, or WITH … SELECT")
+    plain = re.sub(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", "''", text)
+    if ";" in plain.strip().rstrip(";"):
+        raise ValueError("only one statement is allowed")
+    return text
+
+
+Query = Annotated[str, Field(max_length=20_000), AfterValidator(_reading)]
+
+
+class SqlConfig(SourceConfig):
+    """Rows or counts from a database; see :mod:`tasks.rollout.outcomes.sql`."""
+
+    kind: Literal["sql"]
+    #: Environment variable with the database's address, of an account that may only read.
+    url_env: VariableName
+    #: With the parameters ``:since`` (included), ``:until`` (excluded) and ``:product``.
+    query: Query
+    #: ``rows``: one row a request, with a log's fields. ``counts``: one row a mix, with
+    #: ``mix_digest`` and any of images, failures, slow, timed, cost_microusd, costed, tickets.
+    shape: Literal["rows", "counts"] = "counts"
+    rows: RowRules = RowRules()
+    #: Columns ``subtask``, ``locale`` and ``images``.
+    inputs_query: Query | None = None
+    #: One moment up to which rows are complete, e.g. how far a replica is.
+    complete_query: Query | None = None
+    #: What the parameters are: a moment with its zone, one in UTC without, text, or a number.
+    time_as: Literal["timestamp", "naive", "iso", "epoch", "epoch_ms"] = "timestamp"
+    #: Seconds after which no row comes late any more.
+    lag_s: float = Field(default=30, ge=0, le=86_400)
+    timeout_s: float = Field(default=10, gt=0, le=120)
+
+    @model_validator(mode="after")
+    def _windowed(self) -> SqlConfig:
+        for name in ("query", "inputs_query"):
+            text = getattr(self, name)
+            if text is not None and not (":since" in text and ":until" in text):
+                raise ValueError(f"{name} needs the parameters :since and :until")
+        return self
+
+
 SourceSection = Annotated[
-    LogsConfig | HaproxyConfig | PrometheusConfig, Field(discriminator="kind")
+    LogsConfig | HaproxyConfig | PrometheusConfig | SqlConfig, Field(discriminator="kind")
 ]

@@ -13,6 +13,7 @@ from tasks.rollout.outcomes.config import (
     LogsConfig,
     PrometheusConfig,
     SourceSection,
+    SqlConfig,
 )
 from tasks.settings import Settings
 
@@ -40,6 +41,11 @@ def _open(section: SourceSection, settings: Settings, clock: Clock) -> OutcomeSo
         return LogSource(section, clock)
     if isinstance(section, PrometheusConfig):
         return _prometheus(section, settings, clock)
+    if isinstance(section, SqlConfig):
+        from tasks.rollout.outcomes.sql import SqlInputs, SqlSource
+
+        made = SqlSource if section.inputs_query is None else SqlInputs
+        return made(section, secret(settings, section.url_env, section.kind), clock)
     return _haproxy(section, settings, clock)
 
 
