@@ -1,6 +1,7 @@
 """The deployments of imagegate, made from code and ``schedules.yaml``.
 
     release-gate/<product>        judges a candidate: scheduled, and on demand from the form
+    canary/<product>              lets a candidate walk into production: on demand from the form
     production-watch/imagegate    dead runs, missed schedules, undelivered alerts
     budget-alarm/imagegate        spend against the limits
     freeze-reminder/imagegate     freezes that end soon
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from deployments.schedule_file import ANCHOR, ProductSchedule, ScheduleFile, Timing
-from flows.form import gate_form, request_form
+from flows.form import canary_form, gate_form, request_form
 from tasks.errors import ConfigError, GateError
 from tasks.settings import PROJECT_ROOT
 
@@ -63,6 +64,22 @@ kept from an earlier gate; never more than the budget. Before: `imagegate run --
 **Two gates of {product} never run at once.** A second one {collision}.
 
 Scheduled: {schedule}.
+"""
+CANARY_TEXT = """\
+Lets a candidate of **{product}** walk into production: each step of the policy's section `canary`
+gives it a share of the traffic, and live outcomes decide whether it goes on, holds, or is rolled
+back.
+
+| action | what it does |
+| --- | --- |
+| `walk` | starts the canary of the product, or goes on with the one that is under way |
+| `pause`, `resume` | stays on the step and judges on; goes on |
+| `skip` | passes the step without its proof, unless it is proven to be bad |
+| `abort` | takes the candidate's share away at once |
+
+Suspending the flow run of a walk pauses its canary, resuming it goes on. Cancelling it aborts the
+canary: production is back on the baseline. A process that dies loses nothing: the watch takes
+looks, and another `walk` goes on with the same step.
 """
 WATCH_TEXTS = {
     "production-watch": "Looks for gates that died or stand still, scheduled runs that did not "
@@ -115,7 +132,8 @@ def build_deployments(file: ScheduleFile, *, version: str) -> list[RunnerDeploym
         version: What the deployments are versions of.
     """
     gates = [_gate(product, schedule, file, version) for product, schedule in file.products.items()]
-    return [*gates, *(_watch(name, file, version) for name in WATCHES)]
+    canaries = [_canary(name, plan, version) for name, plan in file.products.items()]
+    return [*gates, *canaries, *(_watch(name, file, version) for name in WATCHES)]
 
 
 def _gate(
@@ -151,6 +169,24 @@ def _gate(
         ],
     )
     _set_form(planned, gate_form(_form_of(planned), product, given))
+    return planned
+
+
+def _canary(product: str, schedule: ProductSchedule, version: str) -> RunnerDeployment:
+    from flows.canary import canary
+
+    given = schedule.parameters
+    planned = _deployment(
+        canary,
+        product,
+        tags=[TAG, product, "canary"],
+        description=CANARY_TEXT.format(product=product),
+        version=version,
+        # No limit on runs at one time: a pause must reach a walk that is under way, and a second
+        # walk of a product is refused by the canary itself.
+        parameters={"request": {"product": product, "catalog": given.catalog}},
+    )
+    _set_form(planned, canary_form(_form_of(planned), product, given.given()))
     return planned
 
 

@@ -289,6 +289,7 @@ def as_json(canary: Canary) -> dict[str, Any]:
         "actor": canary.actor,
         "started_at": canary.started_at,
         "ended_at": canary.ended_at,
+        "verified_s": progress.verified_s,
         "driven": canary.driven,
         "steps": [
             {

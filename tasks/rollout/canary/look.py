@@ -333,7 +333,9 @@ def _end(
             status=status,
             reason=reason,
             ended_at=utc_now(),
-            progress=canary.progress.model_copy(update={"order": None}),
+            progress=canary.progress.model_copy(
+                update={"order": None, "verified_s": None if done is None else done.seconds}
+            ),
             control=None,
         )
         by = canary.control_by if status == "aborted" else None

@@ -123,6 +123,8 @@ class Progress(Record):
     order: Order | None = None
     #: Who passed which step without its proof, in sentences.
     skipped: tuple[str, ...] = ()
+    #: Seconds from the decision that ended it until the router was read back to show the end.
+    verified_s: float | None = None
 
 
 def fold(plan: CanaryPlan, progress: Progress, step: int, seen: Outcomes) -> Progress:
