@@ -17,6 +17,8 @@ import pytest
 
 from tests.real.rollout_victim import SCENARIOS
 
+pytestmark = pytest.mark.real
+
 ROOT = Path(__file__).parents[2]
 #: At least so many fault points lie on the way of each change; the table is here so that a point
 #: that gets lost is missed.
