@@ -161,6 +161,52 @@ class SqlConfig(SourceConfig):
         return self
 
 
+class TicketsConfig(SourceConfig):
+    """Support tickets; see :mod:`tasks.rollout.outcomes.tickets`."""
+
+    #: Only tickets with one of these tags; ``$product`` stands for the product's name.
+    only_tags: tuple[str, ...] = ()
+    not_tags: tuple[str, ...] = ("spam",)
+    #: A tag that names the mix begins so and goes on with 12 or more hex digits of its digest.
+    mix_tag_prefix: str = Field(default="mix_", min_length=1, max_length=60)
+    #: Name of a source of kind ``logs`` that knows the mix of the request which a ticket names.
+    requests: str | None = None
+    #: Seconds that the request may lie before its ticket.
+    request_lookback_s: float = Field(default=86_400, gt=0, le=30 * 86_400)
+    #: Seconds between two questions to the help desk, however often there is a look.
+    every_s: float = Field(default=300, ge=0, le=86_400)
+    #: A ticket that names no mix: not counted, or counted where only one mix is looked at.
+    unattributed: Literal["left_out", "only_mix"] = "left_out"
+
+
+class TicketsCsvConfig(TicketsConfig):
+    """Tickets in exported CSV files."""
+
+    kind: Literal["tickets_csv"]
+    #: Pattern of the files.
+    files: Path
+    id_column: str = "id"
+    time_column: str = "created_at"
+    tags_column: str = "tags"
+    mix_column: str | None = None
+    request_column: str | None = None
+
+
+class TicketsApiConfig(TicketsConfig):
+    """Tickets from Zendesk's incremental export, or an API that answers as it does."""
+
+    kind: Literal["tickets_api"]
+    url: ServerUrl
+    #: Environment variable with the token; with ``user`` it is Zendesk's API token, else a bearer.
+    token_env: VariableName
+    user: str | None = Field(default=None, pattern=r"^[^\s:/]+@[^\s:/]+$")
+    #: Ids of custom fields.
+    mix_field: str | None = Field(default=None, pattern=r"^[0-9]{1,20}$")
+    request_field: str | None = Field(default=None, pattern=r"^[0-9]{1,20}$")
+    timeout_s: float = Field(default=20, gt=0, le=120)
+
+
 SourceSection = Annotated[
-    LogsConfig | HaproxyConfig | PrometheusConfig | SqlConfig, Field(discriminator="kind")
+    LogsConfig | HaproxyConfig | PrometheusConfig | SqlConfig | TicketsCsvConfig | TicketsApiConfig,
+    Field(discriminator="kind"),
 ]

@@ -114,6 +114,21 @@ class LogSource:
         tally.outcomes(self.name)  # Raises when too many rows make no sense.
         return sorted(found.values(), key=lambda request: request.at)
 
+    def mixes_of(
+        self, product: str, request_ids: frozenset[str], since: datetime
+    ) -> Mapping[str, str]:
+        """Return what requests since a moment call their mix, by request id.
+
+        Raises:
+            OutcomeError: As :meth:`read`.
+        """
+        found: dict[str, str] = {}
+        if self._config.concerns(product):
+            for request in self._scan(since, self._clock(), lambda _: None):
+                if request.request_id in request_ids and request.product in (None, product):
+                    found[request.request_id or ""] = request.mix
+        return found
+
     def _complete(self, since: datetime, until: datetime) -> datetime:
         """Return how far rows are complete: some are written a while after they happened."""
         return max(since, min(until, self._clock() - timedelta(seconds=self._config.lag_s)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, known
 from tasks.rollout.outcomes.base import Clock, OutcomeSource, now_utc
 from tasks.rollout.outcomes.config import (
     HaproxyConfig,
@@ -14,6 +15,9 @@ from tasks.rollout.outcomes.config import (
     PrometheusConfig,
     SourceSection,
     SqlConfig,
+    TicketsApiConfig,
+    TicketsConfig,
+    TicketsCsvConfig,
 )
 from tasks.settings import Settings
 
@@ -31,10 +35,15 @@ def open_sources(
     Raises:
         ConfigError: A source needs what is not configured, or a secret that is not set.
     """
-    return [_open(section, settings, clock) for section in config]
+    logs = {
+        section.name or "logs": section for section in config if isinstance(section, LogsConfig)
+    }
+    return [_open(section, logs, settings, clock) for section in config]
 
 
-def _open(section: SourceSection, settings: Settings, clock: Clock) -> OutcomeSource:
+def _open(
+    section: SourceSection, logs: Mapping[str, LogsConfig], settings: Settings, clock: Clock
+) -> OutcomeSource:
     if isinstance(section, LogsConfig):
         from tasks.rollout.outcomes.logs import LogSource
 
@@ -46,7 +55,42 @@ def _open(section: SourceSection, settings: Settings, clock: Clock) -> OutcomeSo
 
         made = SqlSource if section.inputs_query is None else SqlInputs
         return made(section, secret(settings, section.url_env, section.kind), clock)
+    if isinstance(section, TicketsConfig):
+        return _tickets(section, logs, settings, clock)
     return _haproxy(section, settings, clock)
+
+
+def _tickets(
+    section: TicketsCsvConfig | TicketsApiConfig,
+    logs: Mapping[str, LogsConfig],
+    settings: Settings,
+    clock: Clock,
+) -> OutcomeSource:
+    from tasks.rollout.outcomes.api import JsonApi
+    from tasks.rollout.outcomes.logs import LogSource
+    from tasks.rollout.outcomes.tickets import CsvDesk, Desk, TicketSource, ZendeskDesk, basic
+
+    requests = None
+    if section.requests is not None:
+        if section.requests not in logs:
+            raise ConfigError(
+                f"the rollout file: tickets take requests from {section.requests!r}, and no source "
+                f"of kind 'logs' has that name {known(logs)}"
+            )
+        requests = LogSource(logs[section.requests], clock)
+    desk: Desk
+    if isinstance(section, TicketsApiConfig):
+        token = secret(settings, section.token_env, section.kind)
+        header = (
+            SecretStr(f"Bearer {token.get_secret_value()}")
+            if section.user is None
+            else basic(section.user, token)
+        )
+        api = JsonApi(section.url, {"Authorization": header}, section.timeout_s)
+        desk = ZendeskDesk(section, api, clock)
+    else:
+        desk = CsvDesk(section)
+    return TicketSource(section, desk, settings.home / "outcomes", requests, clock)
 
 
 def _prometheus(section: PrometheusConfig, settings: Settings, clock: Clock) -> OutcomeSource:
@@ -97,6 +141,8 @@ def _haproxy(section: HaproxyConfig, settings: Settings, clock: Clock) -> Outcom
         section,
         [Runtime(instance.socket, router.timeout_s) for instance in router.instances],
         HaproxyRouter(router),
-        lambda product: SampleFiles(settings.home / "outcomes", f"haproxy-{product}"),
+        lambda product: SampleFiles(
+            settings.home / "outcomes", f"haproxy-{quote(product, safe='')}"
+        ),
         clock,
     )
