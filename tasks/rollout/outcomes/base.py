@@ -8,8 +8,8 @@ request once. ``until`` in the answer is how far the data is complete; the next 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, runtime_checkable
 
 from tasks.errors import GateError
@@ -24,6 +24,11 @@ _GROUPS: Final = (
     ("tickets",),
     ("judged", "defects"),
 )
+
+#: The longest window of one look; a longer one is read in parts, look by look.
+LONGEST: Final = timedelta(hours=24)
+#: How far a source may be behind the others before they go on without it.
+BEHIND: Final = timedelta(minutes=15)
 
 Clock = Callable[[], datetime]
 
@@ -214,7 +219,7 @@ def _measures(outcomes: Outcomes, name: str) -> bool:
 class _Pass:
     """One pass over the sources."""
 
-    read: list[Outcomes] = field(default_factory=list)
+    read: list[tuple[OutcomeSource, Outcomes]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
@@ -227,9 +232,9 @@ def read_all(
 ) -> Outcomes:
     """Read all sources for one common window and combine them.
 
-    The window ends where the data of every source is complete. A source that fails leaves its
-    fields unmeasured and a sentence in ``errors``, so that a broken help desk hides no failure
-    that the logs show.
+    The window ends where the data of every source is complete, and after a day at the latest. A
+    source that fails, or is a quarter of an hour behind the others, leaves its fields unmeasured
+    and a sentence in ``errors``, so that a broken help desk hides no failure that the logs show.
 
     Raises:
         OutcomeError: There are no sources, one failed and no other counted images, or they agree
@@ -240,28 +245,39 @@ def read_all(
             f"no source of live outcomes for {product!r}: name one under 'outcomes' in the rollout "
             "file"
         )
-    end = until
+    end, kept = min(until, since + LONGEST), list(sources)
+    behind: list[str] = []
     for _ in range(_PASSES):
-        this = _read_once(sources, product, digests, since, end)
+        this = _read_once(kept, product, digests, since, end)
         # Without images and with a failure nobody can tell silence from blindness.
-        if not any(_measures(outcomes, "images") for outcomes in this.read) and this.errors:
+        if not any(_measures(outcomes, "images") for _, outcomes in this.read) and this.errors:
             raise OutcomeError("; ".join(this.errors))
-        earliest = min(outcomes.until for outcomes in this.read)
-        if all(outcomes.until == earliest for outcomes in this.read):
-            whole = combine(this.read)
-            return Outcomes(
-                whole.since,
-                whole.until,
-                whole.arms,
-                whole.notes,
-                (*whole.errors, *this.errors),
-                whole.others,
-            )
+        late = _late(this)
+        if late:
+            behind += [
+                f"{source.name}: its data ends at {outcomes.until.isoformat(timespec='seconds')}, "
+                "far behind the others"
+                for source, outcomes in late
+            ]
+            kept = [source for source in kept if all(source is not one for one, _ in late)]
+            continue
+        earliest = min(outcomes.until for _, outcomes in this.read)
+        if all(outcomes.until == earliest for _, outcomes in this.read):
+            whole = combine([outcomes for _, outcomes in this.read])
+            return replace(whole, errors=(*whole.errors, *behind, *this.errors))
         end = earliest
     raise OutcomeError(
         f"the sources of live outcomes of {product!r} agree on no window after {_PASSES} passes: "
-        + ", ".join(sorted(source.name for source in sources))
+        + ", ".join(sorted(source.name for source in kept))
     )
+
+
+def _late(this: _Pass) -> list[tuple[OutcomeSource, Outcomes]]:
+    """Return the sources that are far behind, as long as one that counts images is not."""
+    latest = max(outcomes.until for _, outcomes in this.read)
+    late = [(s, o) for s, o in this.read if o.until < latest - BEHIND]
+    prompt = [o for _, o in this.read if o.until >= latest - BEHIND]
+    return late if any(_measures(outcomes, "images") for outcomes in prompt) else []
 
 
 def _read_once(
@@ -274,7 +290,7 @@ def _read_once(
     this = _Pass()
     for source in sources:
         try:
-            this.read.append(source.read(product, digests, since, until))
+            this.read.append((source, source.read(product, digests, since, until)))
         except OutcomeError as error:
             this.errors.append(f"{source.name}: {error}")
     return this

@@ -14,12 +14,17 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tasks.rollout.outcomes.api import JsonApi
-from tasks.rollout.outcomes.base import ArmOutcomes, Clock, OutcomeError, Outcomes, now_utc
+from tasks.rollout.outcomes.base import (
+    LONGEST,
+    ArmOutcomes,
+    Clock,
+    OutcomeError,
+    Outcomes,
+    now_utc,
+)
 from tasks.rollout.outcomes.config import PrometheusConfig
 from tasks.rollout.outcomes.rows import mix_named
 
-#: The longest window of one look; a longer one is read in parts, look by look.
-LONGEST: Final = timedelta(hours=6)
 #: How far back the last value before a window is looked for.
 _BASE_S: Final = 86_400
 #: Seconds without any sample after which nothing is being recorded.
@@ -75,7 +80,7 @@ class PrometheusSource:
     def read(
         self, product: str, digests: Sequence[str], since: datetime, until: datetime
     ) -> Outcomes:
-        """Return what the counters grew by in the window, or in its first six hours.
+        """Return what the counters grew by in the window, or in its first day.
 
         Raises:
             OutcomeError: Prometheus does not answer, answers in part, knows no such metric, or
