@@ -208,7 +208,8 @@ def _server(facts: Facts, limits: Limits) -> Iterable[Trouble]:
 
 def _drifts(facts: Facts, limits: Limits) -> Iterable[Trouble]:
     for drift in facts.drifts:
-        if (facts.now - drift.changed_at).total_seconds() <= limits.router_grace_s:
+        # Either way: after the clock was put back, a change "in the future" is no reason to wait.
+        if abs((facts.now - drift.changed_at).total_seconds()) <= limits.router_grace_s:
             continue
         yield Trouble(
             key=f"router:{drift.product}@{facts.host}",
