@@ -5,6 +5,8 @@
     production-watch/imagegate    dead runs, missed schedules, undelivered alerts
     budget-alarm/imagegate        spend against the limits
     freeze-reminder/imagegate     freezes that end soon
+    live-watch/imagegate          what serves: failures, latency, cost, tickets, new inputs
+    rollback-drill/imagegate      the rehearsal of rollbacks
 
 Registering them again changes what changed and nothing else: same ids, same schedules.
 """
@@ -40,6 +42,8 @@ WATCHES = {
     "production-watch": ("flows.watch", "production_watch"),
     "budget-alarm": ("flows.budget_alarm", "budget_alarm"),
     "freeze-reminder": ("flows.freeze_reminder", "freeze_reminder"),
+    "live-watch": ("flows.live_watch", "live_watch"),
+    "rollback-drill": ("flows.rollback_drill", "rollback_drill"),
 }
 
 GATE_TEXT = """\
@@ -88,6 +92,12 @@ WATCH_TEXTS = {
     "budget-alarm": "Compares the spend of the day, the week and the month with the limits of "
     "`budgets.yaml` and tells people before a limit is reached. Spends nothing.",
     "freeze-reminder": "Reminds the owners of freezes that end soon. Spends nothing.",
+    "live-watch": "Watches what serves, by the sources of outcomes of the rollout file. A mix that "
+    "is proven to be above the policy's limits is rolled back, verified at the router and told; "
+    "promotions are frozen until a person closes the incident. Traffic that stops is an alarm "
+    "too. Spends nothing.",
+    "rollback-drill": "Rehearses a rollback of each product on production's router with no effect "
+    "on users, times it, and tells people when it would not go. Spends nothing.",
 }
 COLLISIONS = {
     "wait": "waits in state `AwaitingConcurrencySlot` until the first has ended",

@@ -36,7 +36,14 @@ ActionKind = Literal[
 
 #: Flows that imagegate deploys, by name.
 GATE_FLOW = "release-gate"
-OUR_FLOWS = (GATE_FLOW, "production-watch", "budget-alarm", "freeze-reminder")
+OUR_FLOWS = (
+    GATE_FLOW,
+    "production-watch",
+    "budget-alarm",
+    "freeze-reminder",
+    "live-watch",
+    "rollback-drill",
+)
 
 
 @dataclass(frozen=True, slots=True)

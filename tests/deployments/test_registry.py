@@ -47,6 +47,8 @@ def test_the_names_are_those_of_the_contract(planned: dict[str, Any]) -> None:
         "production-watch/imagegate",
         "budget-alarm/imagegate",
         "freeze-reminder/imagegate",
+        "live-watch/imagegate",
+        "rollback-drill/imagegate",
     }
 
 
