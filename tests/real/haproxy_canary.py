@@ -133,7 +133,10 @@ class Haproxy:
         program = find_program("haproxy")
         assert program is not None
         arguments = [program, "-W", "-db", "-f", str(self.config), "-p", str(self.pid_file)]
-        self.process = Process("haproxy", self.folder, arguments, clean_environment())
+        (self.folder / "haproxy.log").unlink(missing_ok=True)
+        self.process = process = Process("haproxy", self.folder, arguments, clean_environment())
+        # Its worker may answer before the master hears signals: a reload right then is lost.
+        until("HAProxy's master is ready", lambda: "Loading success" in process.text(), 60)
         self.until_it_answers()
 
     def until_it_answers(self) -> None:
