@@ -71,6 +71,10 @@ def _built(config: RouterConfig, settings: Settings) -> Router:
         from tasks.rollout.routers.nginx import NginxRouter
 
         return NginxRouter(config)
+    if config.kind == "gateway-api":
+        from tasks.rollout.routers.gateway_api import GatewayRouter
+
+        return GatewayRouter(config)
     if config.kind == "webhook":
         from tasks.rollout.routers.webhook import WebhookRouter
 

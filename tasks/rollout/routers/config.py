@@ -25,6 +25,7 @@ Timeout = Annotated[float, Field(gt=0, le=60)]
 #: Seconds until a router that took a change serves by it.
 Settle = Annotated[float, Field(gt=0, le=600)]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+KubernetesName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 ProductName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,80}$")]
 
@@ -132,6 +133,42 @@ def variable_name(product: str) -> str:
     return "".join(sign if sign.isalnum() else "_" for sign in product)
 
 
+class GatewayBackend(Backend):
+    """A Service in the route's namespace that may serve a mix."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    port: int = Field(ge=1, le=65_535)
+
+
+class GatewayProduct(Product):
+    """A product behind one rule of an HTTPRoute."""
+
+    backends: tuple[GatewayBackend, ...] = Field(min_length=2, max_length=16)
+    route: KubernetesName
+    #: Which of the route's rules splits the traffic, counted from 0.
+    rule: int = Field(default=0, ge=0, le=15)
+
+
+class GatewayRouterConfig(Strict):
+    """Kubernetes HTTPRoutes; see :mod:`tasks.rollout.routers.gateway_api`."""
+
+    kind: Literal["gateway-api"]
+    namespace: KubernetesName
+    products: Mapping[ProductName, GatewayProduct] = Field(min_length=1)
+    server: HttpUrl = "https://kubernetes.default.svc"
+    #: Read anew for every request: Kubernetes changes it every hour.
+    token_file: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+    ca_file: Path | None = Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")
+    #: Take the rules over from another field manager, e.g. from `kubectl apply` or Argo CD, which
+    #: must then leave ``spec.rules`` alone.
+    take_over: bool = False
+    #: Give each backend's requests the header ``X-Imagegate-Mix``. A filter of a backend is
+    #: "extended" in the Gateway API: not every implementation has it.
+    mix_header: bool = True
+    timeout_s: Timeout = 5.0
+    settle_s: Settle = 30.0
+
+
 class WebhookRouterConfig(Strict):
     """A service of one's own; see :mod:`tasks.rollout.routers.webhook` for what it must do."""
 
@@ -149,6 +186,10 @@ class WebhookRouterConfig(Strict):
 
 
 RouterConfig = Annotated[
-    FileRouterConfig | HaproxyRouterConfig | NginxRouterConfig | WebhookRouterConfig,
+    FileRouterConfig
+    | HaproxyRouterConfig
+    | NginxRouterConfig
+    | GatewayRouterConfig
+    | WebhookRouterConfig,
     Field(discriminator="kind"),
 ]
