@@ -37,6 +37,7 @@ _HANGS_ON: dict[str, tuple[Source, ...]] = {
     "workers": ("prefect",),
     "prefect": (),
     "router": ("router",),
+    "unwatched": ("watches",),
     "watchdog": (),
 }
 
@@ -263,5 +264,6 @@ def _how(beginning: str) -> str:
         "workers": "Nothing waits any more, or somebody takes runs again.",
         "prefect": "The server answers again.",
         "router": "The router shows production.",
+        "unwatched": "Somebody looks again, or a person stopped the watch.",
         "watchdog": "It works again.",
     }[beginning]

@@ -23,7 +23,7 @@ from tasks.rollout.config import open_router
 from tasks.runs import is_driven
 from tasks.settings import Settings
 from tasks.state import State
-from tasks.tables import heartbeats, incidents, production, resumes, runs, schedules
+from tasks.tables import heartbeats, incidents, production, resumes, runs, schedules, watches
 from tasks.watchdog.model import (
     AlertsFact,
     DriftFact,
@@ -35,6 +35,7 @@ from tasks.watchdog.model import (
     RunFact,
     ScheduleFact,
     Source,
+    WatchFact,
 )
 from tasks.watchdog.prefect_side import PrefectSide, Seen
 
@@ -107,6 +108,7 @@ def read_facts(
         alerts=tried("alerts", lambda: _alerts(state, settings, now, limits), None),
         pools=seen.pools,
         drifts=tried("router", lambda: _drifts(state, settings), ()),
+        watches=tried("watches", lambda: _watches(state), ()),
         resumes=tried("resumes", lambda: _resumes(state), {}),
         incidents=tried("incidents", lambda: _incidents(state), {}),
         prefect=reached,  # type: ignore[arg-type]
@@ -131,6 +133,18 @@ def moment(text: str) -> datetime:
 
 def _maybe(text: str | None) -> datetime | None:
     return None if text is None else moment(text)
+
+
+def _watches(state: State) -> tuple[WatchFact, ...]:
+    """Watches over what serves that should be looking."""
+    query = (
+        sa.select(watches.c.product, watches.c.updated_at)
+        .where(watches.c.status != "stopped")
+        .order_by(watches.c.product)
+    )
+    with state.begin() as connection:
+        rows = connection.execute(query).all()
+    return tuple(WatchFact(row.product, moment(row.updated_at)) for row in rows)
 
 
 def _runs(state: State, now: datetime, limits: Limits) -> tuple[RunFact, ...]:

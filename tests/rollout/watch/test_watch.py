@@ -432,6 +432,19 @@ def test_a_stopped_watch_looks_at_nothing(released: State, source: Source, clock
     assert minutes(released, source, clock, 1).watch.status == "watching"
 
 
+def test_the_watchdog_knows_who_should_be_looking(
+    released: State, source: Source, clock: Clock
+) -> None:
+    from tasks.watchdog.facts import _watches
+
+    minutes(released, source, clock, 3)
+    (fact,) = _watches(released)
+    assert fact.product == SHOP
+    assert abs(fact.looked_at - clock.now) < timedelta(milliseconds=1)
+    stop(released, SHOP, actor="ann", why="maintenance", now=clock.now)
+    assert _watches(released) == ()
+
+
 def test_closing_what_is_not_open_is_refused(released: State, clock: Clock) -> None:
     with pytest.raises(RefusedError, match="no open incident"):
         close(released, SHOP, POLICY, actor="ann", why="x", now=clock.now)
