@@ -75,6 +75,10 @@ def _built(config: RouterConfig, settings: Settings) -> Router:
         from tasks.rollout.routers.gateway_api import GatewayRouter
 
         return GatewayRouter(config)
+    if config.kind == "litellm":
+        from tasks.rollout.routers.litellm import LitellmRouter
+
+        return LitellmRouter(config, _secret(config.key_env, settings))
     if config.kind == "webhook":
         from tasks.rollout.routers.webhook import WebhookRouter
 

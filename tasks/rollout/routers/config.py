@@ -169,6 +169,26 @@ class GatewayRouterConfig(Strict):
     settle_s: Settle = 30.0
 
 
+class LitellmProduct(Product):
+    """A product that is one model group of LiteLLM; its backends are deployments, by their id.
+
+    A deployment says in ``model_info.imagegate_serves`` which mix's digest it serves.
+    """
+
+
+class LitellmRouterConfig(Strict):
+    """Deployments of a LiteLLM proxy; see :mod:`tasks.rollout.routers.litellm`."""
+
+    kind: Literal["litellm"]
+    url: HttpUrl
+    #: Environment variable that holds a key of a proxy admin, never the key.
+    key_env: EnvName
+    products: Mapping[ProductName, LitellmProduct] = Field(min_length=1)
+    ca_file: Path | None = None
+    timeout_s: Timeout = 10.0
+    settle_s: Settle = 30.0
+
+
 class WebhookRouterConfig(Strict):
     """A service of one's own; see :mod:`tasks.rollout.routers.webhook` for what it must do."""
 
@@ -190,6 +210,7 @@ RouterConfig = Annotated[
     | HaproxyRouterConfig
     | NginxRouterConfig
     | GatewayRouterConfig
+    | LitellmRouterConfig
     | WebhookRouterConfig,
     Field(discriminator="kind"),
 ]

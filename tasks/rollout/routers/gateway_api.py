@@ -199,8 +199,8 @@ class GatewayRouter:
         if entry is None:
             raise RolloutError(
                 f"{self._name(product)}: the annotation {ANNOTATION} is no routing but "
-                f"{value[:200]!r}: somebody else wrote it; `imagegate rollback` or the next look of "
-                "the watchdog puts it right"
+                f"{value[:200]!r}: somebody else wrote it; `imagegate rollback` or the next look "
+                "of the watchdog puts it right"
             )
         return entry
 
