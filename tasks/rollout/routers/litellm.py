@@ -173,9 +173,9 @@ class LitellmRouter:
         names = [backend.name for backend in product.backends]
         serves = {name: found[name].serves or "" for name in names}
         # A deployment that was given another mix since does not serve this one any more.
-        kept = (
-            before if before and all(serves[a.backend] == a.digest for a in before.arms) else None
-        )
+        arms = before.arms if before is not None else ()
+        stands = all(serves.get(arm.backend) in ("", arm.digest) for arm in arms)
+        kept = before if stands else None
         placed = {d: b for d, b in assign(digests, kept, names, serves).items() if b is not None}
         for digest in digests:
             if digest not in placed:
@@ -232,11 +232,12 @@ def _deployment(item: Any) -> Deployment | None:
         return None
     weight, blocked = params.get("weight"), info.get("blocked")
     serves, routing = info.get(SERVES), info.get(ROUTING)
-    whole = isinstance(weight, int | float) and not isinstance(weight, bool) and weight == weight
+    if not isinstance(weight, int) or isinstance(weight, bool):
+        weight = None
     return Deployment(
         id=str(info.get("id")),
         group=str(item.get("model_name")),
-        weight=int(weight) if whole and abs(weight) < 10**12 else None,
+        weight=weight,
         blocked=blocked if isinstance(blocked, bool) else None,
         serves=str(serves) if serves is not None else None,
         routing=str(routing) if routing is not None else None,
