@@ -33,7 +33,7 @@ def test_a_bad_mix_is_rolled_back_and_promotions_wait_for_a_person(shop: Shop) -
     seen = done.json["products"][0]
     assert seen["status"] == "alarm"
     assert seen["acted"]["what"] == "rolled_back"
-    assert "110 of 2,000 requests got no image" in seen["reason"]
+    assert "110 of the last " in seen["reason"]
     assert shop.serves == shop.winter.digest
 
     shown = shop("status", "--product", "shop")

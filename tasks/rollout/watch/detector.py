@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tasks.verdict.betting import (
+    FAIL_RATIOS,
     Bets,
     Floats,
     checked_counts,
@@ -89,6 +90,37 @@ def longest_delay(limit: float, rate: float, run_length: float) -> float:
         return float(np.where(step > 0, needed / np.maximum(step, 1e-300), np.inf).min())
 
 
+#: The bet whose cumulative sum says since when a rate is high: twice the limit.
+_TWICE = FAIL_RATIOS.index(2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """The images since the likeliest moment of a change: the last time that Page's sum was 0.
+
+    For people, who are told a rate and since when; the alarm does not go by it. Page, "Continuous
+    inspection schemes" (Biometrika 1954).
+    """
+
+    #: Logarithm of the evidence for twice the limit, from the images of the rise.
+    cusum: float = 0.0
+    images: float = 0.0
+    failures: float = 0.0
+    #: Start of the window in which it began, as it was given.
+    since: str = ""
+
+    def then(self, gain: float, images: float, failures: float, at: str) -> Rise:
+        """Return the rise with one more window in it, or none when the window undid it."""
+        if self.cusum + gain <= 0:
+            return Rise()
+        return Rise(
+            self.cusum + gain,
+            self.images + images,
+            self.failures + failures,
+            self.since or at,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Detector:
     """One watched rate: what it was told, and the evidence that it is above its limit now.
@@ -99,6 +131,7 @@ class Detector:
         log_m: log M of each bet; empty before the first image.
         images: Images so far.
         failures: Failures among them.
+        rise: The images since the rate is high, as far as it is.
     """
 
     limit: float
@@ -106,6 +139,7 @@ class Detector:
     log_m: tuple[float, ...] = ()
     images: float = 0.0
     failures: float = 0.0
+    rise: Rise = Rise()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.run_length) and self.run_length >= 1):
@@ -120,8 +154,13 @@ class Detector:
         """The bets that the rate is above the limit."""
         return fail_bets(self.limit)
 
-    def seen(self, images: float, failures: float) -> Detector:
+    def seen(self, images: float, failures: float, at: str = "") -> Detector:
         """Return the detector after one more window of counts.
+
+        Args:
+            images: Images of the window.
+            failures: Failures among them.
+            at: When the window began, for people.
 
         Raises:
             ValueError: Impossible counts.
@@ -129,12 +168,15 @@ class Detector:
         bets = self.bets
         before = np.asarray(self.log_m) if self.log_m else nothing_seen(bets)
         after = fold(bets, before, images, failures)
+        good, bad = log_factors(bets, [0.0, 1.0])[:, _TWICE]
+        gain = float((images - failures) * good + failures * bad)
         return Detector(
             self.limit,
             self.run_length,
             tuple(float(x) for x in after),
             self.images + images,
             self.failures + failures,
+            self.rise.then(gain, images, failures, at),
         )
 
     @property
@@ -162,6 +204,7 @@ class Detector:
             "log_m": [None if math.isinf(x) else x for x in self.log_m],
             "images": self.images,
             "failures": self.failures,
+            "rise": {name: getattr(self.rise, name) for name in Rise.__dataclass_fields__},
         }
 
     @classmethod
@@ -179,6 +222,7 @@ class Detector:
                 log_m,
                 float(value["images"]),
                 float(value["failures"]),
+                Rise(**value["rise"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"no stored detector: {error!r}") from None

@@ -102,7 +102,7 @@ def _folded(memory: Memory, look: Look, digest: str, policy: Policy) -> Memory:
     for name, detector in memory.detectors.items():
         pair = counts(name, arm, policy)
         if pair is not None:
-            detectors[name] = detector.seen(*pair)
+            detectors[name] = detector.seen(*pair, at=_shown(look.outcomes.since))
     until = look.outcomes.until
     after = replace(
         memory,

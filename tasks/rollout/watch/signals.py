@@ -83,31 +83,30 @@ def _pair(whole: int | None, part: int | None) -> tuple[float, float] | None:
 
 
 def sentence(signal: Signal, detector: Detector, policy: Policy) -> str:
-    """Return what a detector has found, for people."""
-    rate = detector.rate or 0.0
-    bad, seen = f"{detector.failures:,.0f}", f"{detector.images:,.0f}"
+    """Return what a detector has found, for people: the rate since it is high, and since when."""
+    rise = detector.rise if detector.rise.images else detector
+    rate = rise.failures / rise.images if rise.images else 0.0
+    bad, seen = f"{rise.failures:,.0f}", f"the last {rise.images:,.0f}"
+    since = f" since {detector.rise.since}" if detector.rise.since else ""
+    share = f"({100 * rate:.1f} %, limit {100 * detector.limit:g} %){since}"
     match signal:
         case "failures":
-            return f"{bad} of {seen} requests got no image ({_share(rate, detector)})"
+            return f"{bad} of {seen} requests got no image {share}"
         case "defects":
-            return f"{bad} of {seen} judged images have a defect ({_share(rate, detector)})"
+            return f"{bad} of {seen} judged images have a defect {share}"
         case "slow":
-            return f"{bad} of {seen} requests were too slow ({_share(rate, detector)})"
+            return f"{bad} of {seen} requests were too slow {share}"
         case "cost":
             worst = policy.watch.worst_image_usd or 0.0
             return (
                 f"1,000 images cost ${1000 * worst * rate:,.2f} over {seen} images, above "
-                f"${1000 * worst * detector.limit:,.2f}"
+                f"${1000 * worst * detector.limit:,.2f}{since}"
             )
         case "tickets":
             return (
                 f"{1000 * rate:.1f} tickets for 1,000 images over {seen} images, above "
-                f"{1000 * detector.limit:g}"
+                f"{1000 * detector.limit:g}{since}"
             )
-
-
-def _share(rate: float, detector: Detector) -> str:
-    return f"{100 * rate:.1f} % since the watch began, limit {100 * detector.limit:g} %"
 
 
 def alarms(detectors: Mapping[Signal, Detector], policy: Policy) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tasks.rollout.watch.detector import (
     Detector,
+    Rise,
     fold,
     log_evidence,
     longest_delay,
@@ -168,3 +169,17 @@ def test_the_limit_of_the_delay_is_what_walds_equation_says() -> None:
     assert longest_delay(0.02, 0.05, 50_000) == pytest.approx(848.7, abs=0.1)
     assert longest_delay(0.02, 0.02, 50_000) == math.inf
     assert longest_delay(0.02, 0.12, 50_000) < longest_delay(0.02, 0.05, 50_000)
+
+
+def test_what_people_are_told_is_the_rate_since_it_rose() -> None:
+    detector = Detector(LIMIT, RUN_LENGTH)
+    for minute in range(200):
+        detector = detector.seen(100, 1, at=f"good {minute}")
+    for minute in range(10):
+        detector = detector.seen(100, 5, at=f"bad {minute}")
+    assert detector.rise.since == "bad 0"
+    assert (detector.rise.images, detector.rise.failures) == (1000, 50)
+    # A good hour undoes it.
+    for minute in range(60):
+        detector = detector.seen(100, 1, at=f"good again {minute}")
+    assert detector.rise == Rise()

@@ -71,9 +71,7 @@ def clock(released: State) -> Clock:
 
 
 @pytest.fixture
-def released(
-    shop: State, router: FileRouter, winter: ResolvedMix, summer: ResolvedMix
-) -> State:
+def released(shop: State, router: FileRouter, winter: ResolvedMix, summer: ResolvedMix) -> State:
     """Summer serves since just now, winter before it."""
     promote(shop, router, SHOP, summer, actor="test", reason="gate", run_id=None)
     return shop
