@@ -206,7 +206,37 @@ class TicketsApiConfig(TicketsConfig):
     timeout_s: float = Field(default=20, gt=0, le=120)
 
 
+class ShadowConfig(SourceConfig):
+    """A sample of delivered pictures through the checks: :mod:`tasks.rollout.outcomes.shadow`."""
+
+    kind: Literal["shadow"]
+    #: Name of the source of kind ``logs`` whose rows name pictures, prompts and sizes.
+    requests: str = "logs"
+    #: Share of the requests that may be judged, and what the draw begins with.
+    share: float = Field(default=0.05, gt=0, le=1)
+    seed: int = 0
+    #: Budget of one look, and of 24 hours.
+    images: int = Field(default=20, ge=1, le=10_000)
+    images_per_day: int = Field(default=2_000, ge=1, le=1_000_000)
+    seconds: float = Field(default=30, gt=0, le=3_600)
+    workers: int = Field(default=1, ge=1, le=64)
+    #: Folder of the pictures that rows name by path.
+    folder: Path | None = None
+    #: Hosts of those that they name by address, https; one with a dot in front means all below it.
+    hosts: tuple[str, ...] = ()
+    #: Address of a server of ours with pictures, which may be private.
+    base_url: ServerUrl | None = None
+    #: Checks that do not count here.
+    without: tuple[str, ...] = ()
+
+
 SourceSection = Annotated[
-    LogsConfig | HaproxyConfig | PrometheusConfig | SqlConfig | TicketsCsvConfig | TicketsApiConfig,
+    LogsConfig
+    | HaproxyConfig
+    | PrometheusConfig
+    | SqlConfig
+    | TicketsCsvConfig
+    | TicketsApiConfig
+    | ShadowConfig,
     Field(discriminator="kind"),
 ]

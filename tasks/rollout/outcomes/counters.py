@@ -9,23 +9,16 @@ therefore add up exactly; what happened after the last sample of a window falls 
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
-from typing import Final
-
-from filelock import FileLock, Timeout
+from typing import Any, Final
 
 from tasks.rollout.outcomes.base import OutcomeError
+from tasks.rollout.outcomes.files import DayFiles
 
-#: How long samples are kept, and how long another process may hold the file.
-KEPT: Final = timedelta(days=14)
-_LOCK_S: Final = 10.0
+#: How far ahead of the clock the last sample may lie.
 _AHEAD: Final = timedelta(minutes=5)
 
 
@@ -108,60 +101,16 @@ def _owner(before: Sample, after: Sample, name: str) -> str | None:
     return old if new is None or old == new else new if old is None else None
 
 
-class SampleFiles:
-    """Samples of one product in a folder; several processes may add to them.
+class SampleFiles(DayFiles):
+    """Samples of one product; several processes may add to them."""
 
-    Args:
-        folder: The folder; made when the first sample comes.
-        name: What the files begin with.
-    """
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self._name = folder, name
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the lock under which a sample is taken and added, so that their order is true.
-
-        Raises:
-            OutcomeError: Another process holds it for too long, or the folder cannot be written.
-        """
-        lock = FileLock(self._folder / f"{self._name}.lock", timeout=_LOCK_S)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            raise OutcomeError(
-                f"{self._folder}: another process has been sampling for {_LOCK_S:.0f} s"
-            ) from None
-        except OSError as error:
-            raise OutcomeError(f"{self._folder}: cannot be written: {error}") from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def add(self, sample: Sample) -> None:
+    def keep(self, sample: Sample) -> None:
         """Add a sample; the caller holds the lock.
 
         Raises:
             OutcomeError: The disk does not take it.
         """
-        day = datetime.fromtimestamp(sample.at, UTC).date()
-        line = json.dumps(asdict(sample), separators=(",", ":")) + "\n"
-        path = self._path(day)
-        try:
-            fresh = not path.exists()
-            with path.open("a", encoding="utf-8") as file:
-                if file.tell() and not _ends_whole(path):
-                    line = "\n" + line  # A crash left half a line.
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            if fresh:
-                self._forget(day)
-        except OSError as error:
-            raise OutcomeError(f"{path}: cannot be written: {error}") from None
+        self.add(datetime.fromtimestamp(sample.at, UTC), asdict(sample))
 
     def load(self, since: datetime) -> list[Sample]:
         """Return the samples from before a moment on: those of its day, and of the day before.
@@ -169,12 +118,11 @@ class SampleFiles:
         Raises:
             OutcomeError: They cannot be read.
         """
-        first = since.astimezone(UTC).date() - timedelta(days=1)
-        found: list[Sample] = []
-        for day, path in self._days():
-            if day >= first:
-                found += _samples(path)
-        return found
+        return [
+            sample
+            for row in self.rows(since - timedelta(days=1))
+            if (sample := _sample(row)) is not None
+        ]
 
     def stamp(self, wanted: float, now: float, last: Sample | None) -> float:
         """Return the moment of a sample taken now: never before the last one.
@@ -185,50 +133,20 @@ class SampleFiles:
         if last is not None and last.at > now + _AHEAD.total_seconds():
             ahead = datetime.fromtimestamp(last.at, UTC).isoformat(timespec="seconds")
             raise OutcomeError(
-                f"{self._folder}: the last sample is of {ahead}, ahead of this machine's clock; "
+                f"{self.folder}: the last sample is of {ahead}, ahead of this machine's clock; "
                 "set the clock right, or remove the samples if they are wrong"
             )
         return wanted if last is None or wanted > last.at else last.at + 1e-6
 
-    def _path(self, day: date) -> Path:
-        return self._folder / f"{self._name}-{day.isoformat()}.jsonl"
 
-    def _days(self) -> Iterator[tuple[date, Path]]:
-        for path in sorted(self._folder.glob(f"{self._name}-*.jsonl")):
-            try:
-                yield date.fromisoformat(path.stem.removeprefix(f"{self._name}-")), path
-            except ValueError:
-                continue
-
-    def _forget(self, today: date) -> None:
-        for day, path in list(self._days()):
-            if day < today - KEPT:
-                path.unlink(missing_ok=True)
-
-
-def _ends_whole(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
-
-def _samples(path: Path) -> list[Sample]:
+def _sample(row: Mapping[str, Any]) -> Sample | None:
+    """Return the sample in a row, ``None`` for what is none."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise OutcomeError(f"{path}: cannot be read: {error}") from None
-    found = []
-    for line in lines:
-        try:
-            value = json.loads(line)
-            found.append(
-                Sample(
-                    float(value["at"]),
-                    {k: (int(v[0]), int(v[1])) for k, v in value["processes"].items()},
-                    value["owners"],
-                    value["values"],
-                )
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            continue  # Half a line that a crash left.
-    return found
+        return Sample(
+            float(row["at"]),
+            {place: (int(v[0]), int(v[1])) for place, v in row["processes"].items()},
+            dict(row["owners"]),
+            dict(row["values"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return None

@@ -108,7 +108,7 @@ class HaproxySource:
             wanted = end if (now - end).total_seconds() <= FRESH_S else now
             stamp = files.stamp(wanted.timestamp(), now.timestamp(), last)
             stamped = Sample(stamp, sample.processes, sample.owners, sample.values)
-            files.add(stamped)
+            files.keep(stamped)
         found = grown([*samples, stamped], since.timestamp(), end.timestamp())
         return self._outcomes(found, digests, since, end)
 

@@ -73,7 +73,7 @@ class LogSource:
         Raises:
             OutcomeError: No file, one that cannot be read, or too many rows that make no sense.
         """
-        end = self._complete(since, until)
+        end = self.complete(since, until)
         tally = Tally(digests, since, end, product, self._config.rows, self._config.measures)
         if self._config.concerns(product):
             for request in self._scan(since, end, tally.bad):
@@ -100,7 +100,7 @@ class LogSource:
         Raises:
             OutcomeError: As :meth:`read`.
         """
-        end = self._complete(since, until)
+        end = self.complete(since, until)
         tally = Tally((), since, end, product, self._config.rows)
         found: dict[object, Request] = {}
         if self._config.concerns(product):
@@ -129,7 +129,7 @@ class LogSource:
                     found[request.request_id or ""] = request.mix
         return found
 
-    def _complete(self, since: datetime, until: datetime) -> datetime:
+    def complete(self, since: datetime, until: datetime) -> datetime:
         """Return how far rows are complete: some are written a while after they happened."""
         return max(since, min(until, self._clock() - timedelta(seconds=self._config.lag_s)))
 

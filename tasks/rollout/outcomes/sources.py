@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -13,6 +13,7 @@ from tasks.rollout.outcomes.config import (
     HaproxyConfig,
     LogsConfig,
     PrometheusConfig,
+    ShadowConfig,
     SourceSection,
     SqlConfig,
     TicketsApiConfig,
@@ -20,6 +21,9 @@ from tasks.rollout.outcomes.config import (
     TicketsCsvConfig,
 )
 from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from tasks.rollout.outcomes.logs import LogSource
 
 
 def open_sources(
@@ -33,8 +37,14 @@ def open_sources(
         clock: Gives the moment.
 
     Raises:
-        ConfigError: A source needs what is not configured, or a secret that is not set.
+        ConfigError: A source needs what is not configured, or a secret that is not set; or two have
+            one name.
     """
+    names = [section.name or section.kind for section in config]
+    for name in names:
+        # Their files beside the state are told apart by it, and what they say as well.
+        if names.count(name) > 1:
+            raise ConfigError(f"the rollout file: a source of outcomes named {name!r} stands twice")
     logs = {
         section.name or "logs": section for section in config if isinstance(section, LogsConfig)
     }
@@ -57,7 +67,28 @@ def _open(
         return made(section, secret(settings, section.url_env, section.kind), clock)
     if isinstance(section, TicketsConfig):
         return _tickets(section, logs, settings, clock)
+    if isinstance(section, ShadowConfig):
+        from tasks.rollout.outcomes.shadow import ShadowSource
+
+        requests = _logs(section.requests, logs, clock)
+        return ShadowSource(section, requests, settings.home / "outcomes", clock=clock)
     return _haproxy(section, settings, clock)
+
+
+def _logs(name: str, logs: Mapping[str, LogsConfig], clock: Clock) -> LogSource:
+    """Return the log of requests that another source names.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    from tasks.rollout.outcomes.logs import LogSource
+
+    if name not in logs:
+        raise ConfigError(
+            f"the rollout file: 'requests' names {name!r}, and no source of kind 'logs' has that "
+            f"name {known(logs)}"
+        )
+    return LogSource(logs[name], clock)
 
 
 def _tickets(
@@ -67,17 +98,9 @@ def _tickets(
     clock: Clock,
 ) -> OutcomeSource:
     from tasks.rollout.outcomes.api import JsonApi
-    from tasks.rollout.outcomes.logs import LogSource
     from tasks.rollout.outcomes.tickets import CsvDesk, Desk, TicketSource, ZendeskDesk, basic
 
-    requests = None
-    if section.requests is not None:
-        if section.requests not in logs:
-            raise ConfigError(
-                f"the rollout file: tickets take requests from {section.requests!r}, and no source "
-                f"of kind 'logs' has that name {known(logs)}"
-            )
-        requests = LogSource(logs[section.requests], clock)
+    requests = None if section.requests is None else _logs(section.requests, logs, clock)
     desk: Desk
     if isinstance(section, TicketsApiConfig):
         token = secret(settings, section.token_env, section.kind)
@@ -141,8 +164,6 @@ def _haproxy(section: HaproxyConfig, settings: Settings, clock: Clock) -> Outcom
         section,
         [Runtime(instance.socket, router.timeout_s) for instance in router.instances],
         HaproxyRouter(router),
-        lambda product: SampleFiles(
-            settings.home / "outcomes", f"haproxy-{quote(product, safe='')}"
-        ),
+        lambda product: SampleFiles(settings.home / "outcomes", f"haproxy-{product}"),
         clock,
     )

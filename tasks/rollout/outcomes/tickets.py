@@ -14,23 +14,20 @@ from __future__ import annotations
 import base64
 import csv
 import glob
-import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import quote
 
-from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
 from tasks.rollout.outcomes.api import JsonApi
 from tasks.rollout.outcomes.base import ArmOutcomes, Clock, OutcomeError, Outcomes, now_utc
-from tasks.rollout.outcomes.config import TicketsApiConfig, TicketsConfig, TicketsCsvConfig
+from tasks.rollout.outcomes.config import TicketsApiConfig, TicketsCsvConfig
+from tasks.rollout.outcomes.files import append, file_name, lines, locked
 from tasks.rollout.outcomes.rows import BadRowError, mix_named, moment
 
 #: How long before a window a ticket may have been written and still be new.
@@ -38,7 +35,6 @@ LATE: Final = timedelta(days=1)
 #: Most pages of one look, and most characters of a field of a CSV file.
 MOST_PAGES: Final = 1_000
 _LONGEST: Final = 1 << 20
-_LOCK_S: Final = 10.0
 #: Help desks refuse to export the last minute, which is still being written.
 _UNSETTLED: Final = timedelta(seconds=120)
 
@@ -89,19 +85,20 @@ class TicketSource:
 
     def __init__(
         self,
-        config: TicketsConfig,
+        config: TicketsCsvConfig | TicketsApiConfig,
         desk: Desk,
         folder: Path,
         requests: Requests | None = None,
         clock: Clock = now_utc,
     ) -> None:
         self._config, self._desk, self._folder = config, desk, folder
+        self._kind = config.kind
         self._requests, self._clock = requests, clock
 
     @property
     def name(self) -> str:
         """What notes call the source."""
-        return self._config.name or "tickets"
+        return self._config.name or self._kind
 
     def read(
         self, product: str, digests: Sequence[str], since: datetime, until: datetime
@@ -118,7 +115,7 @@ class TicketSource:
             return Outcomes(since, end, dict.fromkeys(digests, ArmOutcomes()))
         if end == since:
             return Outcomes(since, end, none)
-        book = _Book(self._folder / f"tickets-{quote(f'{self.name}-{product}', safe='')}.jsonl")
+        book = _Book(self._folder / f"tickets-{file_name(f'{self.name}-{product}')}.jsonl")
         with book.open(since) as seen:
             unknown = 0
             # Help desks allow few requests a minute; looks are far more frequent than tickets.
@@ -311,8 +308,7 @@ class _Seen:
         """Remember tickets as seen now, and that the desk was asked now."""
         at = max(now.timestamp(), max((row[2] for row in self._rows), default=0.0))
         rows = [(ticket_id, mix, at) for ticket_id, mix in sorted(mixes.items())]
-        lines = [*rows, {"asked": now.timestamp()}]
-        _append(self._path, "".join(f"{json.dumps(line)}\n" for line in lines))
+        append(self._path, *rows, {"asked": now.timestamp()})
         self._rows += rows
         self.ids |= mixes.keys()
 
@@ -333,26 +329,14 @@ class _Book:
 
     @contextmanager
     def open(self, since: datetime) -> Iterator[_Seen]:
-        lock = FileLock(self._path.with_suffix(".lock"), timeout=_LOCK_S)
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except (OSError, Timeout) as error:
-            raise OutcomeError(f"{self._path}: cannot be locked: {error}") from None
-        try:
+        with locked(self._path.with_suffix(".lock")):
             yield self._load(since)
-        finally:
-            lock.release()
 
     def _load(self, since: datetime) -> _Seen:
         began, asked, rows = since, -math.inf, list[tuple[str, str, float]]()
-        try:
-            text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise OutcomeError(f"{self._path}: cannot be read: {error}") from None
-        for line in text.splitlines():
+        there = lines(self._path)
+        for value in there:
             try:
-                value = json.loads(line)
                 if isinstance(value, dict) and "began" in value:
                     began = datetime.fromtimestamp(float(value["began"]), UTC)
                 elif isinstance(value, dict):
@@ -360,22 +344,8 @@ class _Book:
                 else:
                     rows.append((str(value[0]), str(value[1]), float(value[2])))
             except (ValueError, KeyError, TypeError, IndexError):
-                continue  # Half a line that a crash left: its tickets are new once more.
-        if not text:
+                continue
+        if not there:
             # What was written before the first look belongs to no window.
-            _append(self._path, f"{json.dumps({'began': since.timestamp()})}\n")
+            append(self._path, {"began": since.timestamp()})
         return _Seen(self._path, began, asked, rows)
-
-
-def _append(path: Path, text: str) -> None:
-    """Add lines, durably; half a line of a crash before stays a line of its own."""
-    try:
-        with path.open("a+b") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                text = text if file.read(1) == b"\n" else f"\n{text}"
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OutcomeError(f"{path}: cannot be written: {error}") from None
