@@ -14,6 +14,7 @@ from tasks.mix.freeze import stamp
 from tasks.mix.production import kept_mix, require_production
 from tasks.rollout.change import roll_back
 from tasks.rollout.decision import RolloutResult
+from tasks.rollout.faults import fault
 from tasks.rollout.routers.base import Router
 from tasks.rollout.watch.memory import Alarm
 from tasks.rollout.watch.store import (
@@ -66,6 +67,7 @@ def act(
         return _leave_to_people(state, watch, alarm, now)
     with state.begin() as connection:
         freeze_promotions(connection, product, alarm.target, alarm.reason, now)
+    fault("promotions frozen")
     try:
         result = roll_back(
             state,
@@ -118,6 +120,8 @@ def _rolled_back(
             brief=f"{product} was rolled back to {result.mix_name}: {alarm.reason}",
             now=now,
         )
+        fault("incident written")
+    fault("incident kept")
     return Acted("rolled_back", sentence, result)
 
 

@@ -21,6 +21,7 @@ from tasks.mix.production import (
 )
 from tasks.plan import Remote, RunFolder
 from tasks.policy import Policy
+from tasks.rollout.faults import fault
 from tasks.rollout.outcomes.base import InputSource, OutcomeError, OutcomeSource, read_all
 from tasks.rollout.watch.inputs import sample_of
 from tasks.rollout.watch.judge import Judged, Look, judge, with_limits
@@ -97,8 +98,10 @@ def look(
             updated_at=stamp(now),
         )
         write_watch(connection, after, before)
+        fault("look written")
         _tell_sight(connection, before, after, judged, now)
         _tell_inputs(connection, after, judged, now)
+    fault("look kept")
     return Looked(after, judged, notes)
 
 
