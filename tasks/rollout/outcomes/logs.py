@@ -21,7 +21,8 @@ from typing import Any, BinaryIO, Final
 from tasks.records import digest_bytes
 from tasks.rollout.outcomes.base import Clock, OutcomeError, Outcomes, now_utc
 from tasks.rollout.outcomes.config import LogsConfig
-from tasks.rollout.outcomes.rows import SKEW, BadRowError, Request, RowReader, Tally
+from tasks.rollout.outcomes.rows import SKEW, BadRowError, Request, RowReader
+from tasks.rollout.outcomes.tally import Tally
 
 #: Bytes between two marks in a file, and bytes by which a file is known again.
 MARK_EVERY: Final = 1 << 20

@@ -28,7 +28,8 @@ from tasks.errors import ConfigError, known
 from tasks.inputs.sql import make_read_only
 from tasks.rollout.outcomes.base import ArmOutcomes, Clock, OutcomeError, Outcomes, now_utc
 from tasks.rollout.outcomes.config import SqlConfig
-from tasks.rollout.outcomes.rows import NAMES, BadRowError, RowReader, Tally, mix_named, moment
+from tasks.rollout.outcomes.rows import NAMES, BadRowError, RowReader, mix_named, moment
+from tasks.rollout.outcomes.tally import Tally
 
 #: Rows that are fetched at a time.
 _BATCH: Final = 4_096
