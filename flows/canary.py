@@ -110,7 +110,7 @@ def flow_run_name() -> str:
 def on_cancellation(flow: Flow[..., Any], flow_run: FlowRun, state: FlowState[Any]) -> None:
     """Abort the canary of a cancelled flow run: its candidate loses its share."""
     settings = load_settings()
-    with closing(State(settings.state_url.get_secret_value())) as database:
+    with closing(State(settings.state_url.get_secret_value(), home=settings.home)) as database:
         canary = store.of_flow(database, str(flow_run.id))
         if canary is None or not canary.live:
             return
@@ -138,7 +138,10 @@ def canary(request: CanaryRequest) -> FlowState[dict[str, Any]]:
         return told(settings, request)
     logger = get_run_logger()
     watcher = LoggedWatcher(current_watcher(), logger)
-    with watcher.signals(), closing(State(settings.state_url.get_secret_value())) as state:
+    with (
+        watcher.signals(),
+        closing(State(settings.state_url.get_secret_value(), home=settings.home)) as state,
+    ):
         around = deeds.surroundings(state, settings)
         walking = begin_or_go_on(around, settings, request, _flow_run_id())
         watcher.step("begin", deeds.sentence(walking))

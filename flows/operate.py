@@ -277,7 +277,9 @@ def _ended(row: dict[str, Any]) -> str:
     """Return how a run ended, or that a person has to decide about it."""
     if row["status"] == "waiting":
         return "waits for a person"
-    return str(row["verdict"] or row["status"])
+    ended = str(row["verdict"] or row["status"])
+    share = row["changes"][0]["weight"] if ended == "canary" else None
+    return ended if share is None else f"canary {100 * share:g} %"
 
 
 def render_history(rows: list[dict[str, Any]]) -> str:
