@@ -127,7 +127,8 @@ class HaproxyRouter:
                 f"the routing of {desired.product!r} is not changed everywhere: "
                 + "; ".join(failures)
             )
-        self._follows(product, wanted, before)
+        # All to one mix: the map is read back anyway, and a rollback must not hang on an answer.
+        self._follows(product, wanted, before, must_answer=wanted.candidate is not None)
 
     def probe(self) -> None:
         """Pass when the routing could be changed now, and requests follow it.
@@ -153,7 +154,7 @@ class HaproxyRouter:
             value = self._held(self.config.instances[0], name).memory
             entry = parse_entry(value) if value is not None else None
             if entry is not None:
-                self._follows(product, entry, None)
+                self._follows(product, entry, None, must_answer=True)
             elif product.probe_url is not None:
                 self._prober.serves(product.probe_url)
 
@@ -252,7 +253,9 @@ class HaproxyRouter:
         if held.memory != value:
             self._runtime(instance).set_map(instance.map_file, product, value)
 
-    def _follows(self, product: Product, entry: Entry, before: Entry | None) -> None:
+    def _follows(
+        self, product: Product, entry: Entry, before: Entry | None, *, must_answer: bool
+    ) -> None:
         """Pass when real requests get the mixes that the entry says, if there is where to ask.
 
         Raises:
@@ -262,7 +265,7 @@ class HaproxyRouter:
             return
         cuts = [entry.cut, before.cut if before is not None else 0]
         wanted = {key: entry.digest_at(point_of(key)) for key in trial_keys(cuts)}
-        self._prober.follow(product.probe_url, wanted)
+        self._prober.follow(product.probe_url, wanted, must_answer=must_answer)
 
     def _check_configuration(self) -> None:
         command = self.config.check_command

@@ -98,7 +98,8 @@ class NginxRouter:
         self._until_shown(desired.product, wanted)
         if product.probe_url is not None:
             cuts = [wanted.cut, before.cut if before is not None else 0]
-            self._follows(product.probe_url, wanted, cuts)
+            # As with HAProxy: a rollback must not hang on an answer of the application.
+            self._follows(product.probe_url, wanted, cuts, must_answer=wanted.candidate is not None)
 
     def probe(self) -> None:
         """Pass when the files could be changed, nginx would start with them, and serves.
@@ -125,7 +126,7 @@ class NginxRouter:
                 if running is None:
                     self._prober.serves(product.probe_url)
                 else:
-                    self._follows(product.probe_url, running, [running.cut])
+                    self._follows(product.probe_url, running, [running.cut], must_answer=True)
 
     def _product(self, name: str) -> NginxProduct:
         try:
@@ -229,9 +230,10 @@ class NginxRouter:
             f"{product!r}",
         )
 
-    def _follows(self, url: str, entry: Entry, cuts: Sequence[int]) -> None:
+    def _follows(self, url: str, entry: Entry, cuts: Sequence[int], *, must_answer: bool) -> None:
         keys = trial_keys(cuts, point_of)
-        self._prober.follow(url, {key: entry.digest_at(point_of(key)) for key in keys})
+        wanted = {key: entry.digest_at(point_of(key)) for key in keys}
+        self._prober.follow(url, wanted, must_answer=must_answer)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

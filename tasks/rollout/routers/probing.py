@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from tasks.errors import RolloutError
 from tasks.rollout.routers.http import trust
 from tasks.settings import without_login
 
+_LOG = logging.getLogger(__name__)
 #: In a request: the mix to serve. In an answer: the mix that served.
 MIX_HEADER = "X-Imagegate-Mix"
 #: A request that the network lost is sent once more: it says nothing about the routing.
@@ -36,18 +38,28 @@ class Prober:
         """
         self._get(url, "imagegate-probe")
 
-    def follow(self, url: str, wanted_mixes: Mapping[str, str]) -> None:
+    def follow(
+        self, url: str, wanted_mixes: Mapping[str, str], *, must_answer: bool = True
+    ) -> None:
         """Pass when requests get the mixes that they should.
 
         Args:
             url: Where to send them.
             wanted_mixes: Digest of the mix by the request's key.
+            must_answer: ``False`` when no answer at all is no objection: an application that is
+                down says nothing about the routing, and must not make a rollback look undone.
 
         Raises:
             RolloutError: One gets another, none at all, or no answer.
         """
         for key, wanted in wanted_mixes.items():
-            got = self._get(url, key)
+            try:
+                got = self._get(url, key)
+            except RolloutError as error:
+                if must_answer:
+                    raise
+                _LOG.warning("the routing is not proven by a request: %s", error)
+                return
             if got is None:
                 raise RolloutError(
                     f"{without_login(url)} answers without the header {MIX_HEADER}, so nothing "

@@ -291,6 +291,25 @@ def test_the_latest_epoch_of_file_and_memory_fences(
     assert shown.shows(whole(winter, 7))
 
 
+def test_a_rollback_does_not_hang_on_an_application_that_is_down(
+    api: RuntimeApi, winter: ResolvedMix, summer: ResolvedMix
+) -> None:
+    product = {
+        "backends": [{"name": name} for name in BACKENDS],
+        "probe_url": "http://127.0.0.1:9/",  # Nobody listens there.
+    }
+    router = opened(api, products={"shop": product})
+    router.apply(whole(winter, 1))
+    with pytest.raises(RolloutError, match="no answer"):
+        router.apply(Desired("shop", 2, (Share(winter, 0.5), Share(summer, 0.5))))
+    router.apply(whole(winter, 3))
+    shown = router.read("shop")
+    assert shown is not None
+    assert shown.shows(whole(winter, 3))
+    with pytest.raises(RolloutError, match="no answer"):
+        router.probe()
+
+
 def test_more_than_one_command_is_never_sent(api: RuntimeApi) -> None:
     runtime = Runtime(api.address)
     for command in ("show info; disable frontend shop", "show info\nshow stat", "set x <<\n"):
