@@ -8,8 +8,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.context import RunContext
+from tasks.mix.production import require_production
 from tasks.plan import RunPlan
 from tasks.rollout.calendar import assert_may_change
+from tasks.rollout.canary.store import Canary, newest_of
 from tasks.rollout.change import RolloutResult, reconcile
 from tasks.rollout.change import promote as promote_now
 from tasks.rollout.change import roll_back as roll_back_now
@@ -25,6 +27,11 @@ def settle_production(context: RunContext, product: str) -> RolloutResult:
     Raises:
         RolloutError: The router does not show it.
     """
+    return settle_now(context, product)
+
+
+def settle_now(context: RunContext, product: str) -> RolloutResult:
+    """Do what :func:`settle_production` says, inside another task."""
     return reconcile(
         context.state,
         open_router(context.settings),
@@ -62,15 +69,50 @@ def promote(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
     )
 
 
+@task(name="start_canary", task_run_name="start_canary", cache_policy=NO_CACHE)
+@stage
+def start_canary(context: RunContext, plan: RunPlan) -> Canary:
+    """Book a canary of the candidate; a run that comes again finds the one that it started.
+
+    Raises:
+        FrozenError: Somebody froze production meanwhile, or the calendar does.
+        RefusedError: A canary of the product is under way, or production moved meanwhile.
+        TakenOverError: Another process drives the run by now.
+    """
+    from tasks.rollout.canary.begin import begin_canary
+
+    before = newest_of(context.state, plan.product)
+    if before is not None and before.plan.run_id == plan.run_id:
+        return before
+    context.check_driver()
+    return begin_canary(
+        context.state,
+        plan.candidate,
+        plan.policy.canary,
+        plan.policy.digest,
+        actor=f"run {plan.run_id}",
+        now=datetime.now(UTC),
+        run_id=plan.run_id,
+        by_gate=True,
+        calendar=load_rollout(context.settings).calendar,
+    )
+
+
 @task(name="roll_back", task_run_name="roll_back", cache_policy=NO_CACHE)
 @stage
 def roll_back(context: RunContext, plan: RunPlan, reason: str) -> RolloutResult:
     """Put production on the baseline, or show that it is there, verified at the router.
 
+    A canary of another candidate is none of this run's business and goes on.
+
     Raises:
         FencedError: Somebody put a third mix into production meanwhile; it stays.
         RolloutError: The router does not show it.
     """
+    serves = require_production(context.state, plan.product)
+    walks = serves.candidate_digest
+    if serves.mix_digest == plan.baseline.digest and walks not in (None, plan.candidate.digest):
+        return settle_now(context, plan.product)
     return roll_back_now(
         context.state,
         open_router(context.settings),

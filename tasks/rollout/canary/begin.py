@@ -32,6 +32,7 @@ def begin_canary(
     now: datetime,
     run_id: str | None = None,
     without_gate: str | None = None,
+    by_gate: bool = False,
     calendar: Sequence[FreezeWindow] = (),
 ) -> Canary:
     """Book a canary and tell people; the first look gives the candidate its first share.
@@ -45,6 +46,7 @@ def begin_canary(
         now: The present moment, for the freeze.
         run_id: The gate run that promoted the candidate; the newest such run by default.
         without_gate: Why the candidate may meet users though no gate promoted it.
+        by_gate: The run itself starts it, before its verdict is booked.
         calendar: When production must not change.
 
     Raises:
@@ -54,6 +56,8 @@ def begin_canary(
     """
     product = candidate.mix.product
     calendar_allows(calendar, product, now)
+    if by_gate and run_id is None:
+        raise ValueError("a gate that starts a canary names its run")
     with state.begin() as connection:
         current = require_production(connection, product, lock=True)
         if current.mix_digest == candidate.digest:
@@ -61,7 +65,7 @@ def begin_canary(
                 f"mix {candidate.mix.name!r} is the production of {product!r} already; there is "
                 "nothing to walk"
             )
-        if without_gate is None:
+        if without_gate is None and not by_gate:
             run_id = run_id or _promoting_run(connection, product, candidate.digest)
             _promoted(connection, product, candidate, run_id)
         assert_may_change(connection, product, now=now, run_id=run_id)
