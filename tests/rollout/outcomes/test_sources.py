@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,10 @@ import pytest
 import yaml
 
 from tasks.errors import ConfigError
-from tasks.rollout.config import load_rollout
+from tasks.rollout.config import RolloutConfig, load_rollout
 from tasks.rollout.outcomes.base import InputSource
 from tasks.rollout.outcomes.sources import open_sources
-from tasks.settings import Settings, load_settings
+from tasks.settings import DEPLOYMENTS, Settings, load_settings
 
 EVERY_KIND: list[dict[str, Any]] = [
     {"kind": "haproxy"},
@@ -122,3 +123,11 @@ def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
     found = settings(tmp_path, [EVERY_KIND[1], EVERY_KIND[1]])
     with pytest.raises(ConfigError, match="'requests' stands twice"):
         open_sources(load_rollout(found).outcomes, found)
+
+
+def test_the_examples_in_the_rollout_file_can_be_used_as_they_stand() -> None:
+    text = (DEPLOYMENTS / "rollout.example.yaml").read_text(encoding="utf-8")
+    section = text[text.index("\noutcomes:") :].partition("\n# Instead")[0]
+    whole = yaml.safe_load(re.sub(r"(?m)^  # ", "  ", section))
+    kinds = [one.kind for one in RolloutConfig.model_validate(whole).outcomes]
+    assert kinds == ["haproxy", "logs", "prometheus", "sql", "tickets_api", "shadow"]
