@@ -26,7 +26,7 @@ _GROUPS: Final = (
 )
 
 #: The longest window of one look; a longer one is read in parts, look by look.
-LONGEST: Final = timedelta(hours=24)
+LONGEST: Final = timedelta(hours=6)
 #: How far a source may be behind the others before they go on without it.
 BEHIND: Final = timedelta(minutes=15)
 
@@ -232,7 +232,7 @@ def read_all(
 ) -> Outcomes:
     """Read all sources for one common window and combine them.
 
-    The window ends where the data of every source is complete, and after a day at the latest. A
+    The window ends where the data of every source is complete, and after six hours at the latest. A
     source that fails, or is a quarter of an hour behind the others, leaves its fields unmeasured
     and a sentence in ``errors``, so that a broken help desk hides no failure that the logs show.
 

@@ -66,6 +66,7 @@ class HaproxySource:
         owners: Knows which backend serves which mix.
         files: Makes the store of samples of a product.
         clock: Gives the moment.
+        backends: Backends by product, all of them when not given; others are not kept.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class HaproxySource:
         owners: Owners,
         files: SampleFilesOf,
         clock: Clock = now_utc,
+        backends: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
+        self._backends = backends
         self._config, self._instances, self._owners = config, instances, owners
         self._files, self._clock = files, clock
 
@@ -118,6 +121,7 @@ class HaproxySource:
             raise OutcomeError(
                 f"HAProxy has no routing of {product!r} yet, so nobody knows whose its counters are"
             )
+        wanted = self._backends.get(product) if self._backends is not None else None
         processes, values = {}, {}
         for instance in self._instances:
             info = _info(instance.ask("show info"))
@@ -125,9 +129,11 @@ class HaproxySource:
                 _whole(info.get("Pid"), instance.address),
                 _whole(info.get("Uptime_sec"), instance.address),
             )
-            # All backends: a mix that has traffic for the first time began from what is seen now.
+            # Those without a mix too: one that gets traffic later began from what is seen now.
             values[instance.address] = {
-                name: _counters(row, instance.address) for name, row in instance.backends().items()
+                name: _counters(row, instance.address)
+                for name, row in instance.backends().items()
+                if wanted is None or name in wanted
             }
         return Sample(now.timestamp(), processes, owners, values)
 

@@ -22,7 +22,7 @@ from tasks.records import digest_bytes
 from tasks.rollout.outcomes.base import Clock, OutcomeError, Outcomes, now_utc
 from tasks.rollout.outcomes.config import LogsConfig
 from tasks.rollout.outcomes.rows import SKEW, BadRowError, Request, RowReader
-from tasks.rollout.outcomes.tally import Tally
+from tasks.rollout.outcomes.tally import MOST_IDS, Tally
 
 #: Bytes between two marks in a file, and bytes by which a file is known again.
 MARK_EVERY: Final = 1 << 20
@@ -90,30 +90,32 @@ class LogSource:
             OutcomeError: As :meth:`read`.
         """
         seen: dict[tuple[str, str], int] = {}
-        for request in self.requests(product, since, until):
+        counted: set[str] = set()
+        for request in self.each(product, since, until):
+            if request.request_id is not None:
+                if request.request_id in counted:
+                    continue
+                counted.add(request.request_id)
+                if len(counted) > MOST_IDS:
+                    counted.clear()
             key = (request.text("subtask"), request.text("locale"))
             seen[key] = seen.get(key, 0) + 1
         return seen
 
-    def requests(self, product: str, since: datetime, until: datetime) -> list[Request]:
-        """Return the requests of the window, each request id once with its last row.
+    def each(self, product: str, since: datetime, until: datetime) -> Iterator[Request]:
+        """Yield the requests of the window as they stand in the files, repeats too.
 
         Raises:
-            OutcomeError: As :meth:`read`.
+            OutcomeError: As :meth:`read`; of rows that make no sense, at the end.
         """
         end = self.complete(since, until)
         tally = Tally((), since, end, product, self._config.rows)
-        found: dict[object, Request] = {}
         if self._config.concerns(product):
             for request in self._scan(since, end, tally.bad):
                 if tally.wants(request):
                     tally.add(request)
-                    key = request.request_id or len(found)
-                    before = found.get(key)
-                    if before is None or request.at >= before.at:
-                        found[key] = request
+                    yield request
         tally.outcomes(self.name)  # Raises when too many rows make no sense.
-        return sorted(found.values(), key=lambda request: request.at)
 
     def mixes_of(
         self, product: str, request_ids: frozenset[str], since: datetime

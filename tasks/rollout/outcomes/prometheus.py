@@ -80,7 +80,7 @@ class PrometheusSource:
     def read(
         self, product: str, digests: Sequence[str], since: datetime, until: datetime
     ) -> Outcomes:
-        """Return what the counters grew by in the window, or in its first day.
+        """Return what the counters grew by in the window, or in its first six hours.
 
         Raises:
             OutcomeError: Prometheus does not answer, answers in part, knows no such metric, or

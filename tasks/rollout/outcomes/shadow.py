@@ -105,17 +105,15 @@ class ShadowSource:
         self, product: str, digests: Sequence[str], since: datetime, until: datetime
     ) -> list[tuple[str, Request]]:
         """Return the requests whose pictures are to be judged, the arms by turns."""
-        by_mix: dict[str, list[tuple[float, Request]]] = {digest: [] for digest in digests}
-        for request in self._logs.requests(product, since, until):
+        config = self._config
+        drawn = {digest: _Lowest(config.share, config.images) for digest in digests}
+        for request in self._logs.each(product, since, until):
             mix = mix_named(request.mix, digests)
-            if mix is None or request.failed or not request.text("image"):
-                continue
-            point = draw(self._config.seed, _key(request))
-            if point < self._config.share:
-                by_mix[mix].append((point, request))
+            if mix is not None and request.text("image"):
+                drawn[mix].add(_key(request), draw(config.seed, _key(request)), request)
         arms = {
-            mix: [request for _, request in sorted(found, key=lambda pair: pair[0])]
-            for mix, found in by_mix.items()
+            mix: [request for request in lowest.requests() if not request.failed]
+            for mix, lowest in drawn.items()
         }
         # By turns: the budget goes to the candidate as well as to the many of production.
         longest = max(map(len, arms.values()), default=0)
@@ -213,6 +211,35 @@ class ShadowSource:
                     f"{counted['unmeasured']} of {tried} pictures of {mix[:19]} cannot be judged, "
                     f"most often: {most}"
                 )
+
+
+class _Lowest:
+    """The requests with the lowest draws below a share; of repeats the last row.
+
+    Args:
+        share: Draws from here on are none.
+        wanted: How many are wanted in the end; some more are held, for those that failed.
+    """
+
+    def __init__(self, share: float, wanted: int) -> None:
+        self._limit, self._held = share, 2 * wanted + 1_000
+        self._found: dict[str, tuple[float, Request]] = {}
+
+    def add(self, key: str, point: float, request: Request) -> None:
+        """Take a request if its draw is low enough."""
+        if point >= self._limit:
+            return
+        before = self._found.get(key)
+        if before is None or request.at >= before[1].at:
+            self._found[key] = (point, request)
+        if len(self._found) >= 2 * self._held:
+            lowest = sorted(self._found.items(), key=lambda item: item[1][0])
+            self._limit = lowest[self._held][1][0]
+            self._found = dict(lowest[: self._held])
+
+    def requests(self) -> list[Request]:
+        """Return them, the lowest draw first."""
+        return [r for _, r in sorted(self._found.values(), key=lambda pair: pair[0])]
 
 
 def draw(seed: int, key: str) -> float:

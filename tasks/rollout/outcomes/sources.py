@@ -166,4 +166,8 @@ def _haproxy(section: HaproxyConfig, settings: Settings, clock: Clock) -> Outcom
         HaproxyRouter(router),
         lambda product: SampleFiles(settings.home / "outcomes", f"haproxy-{product}"),
         clock,
+        {
+            name: frozenset(backend.name for backend in product.backends)
+            for name, product in router.products.items()
+        },
     )

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 
 from tasks.rollout.outcomes.base import ArmOutcomes, OutcomeError, Outcomes
 from tasks.rollout.outcomes.rows import BadRowError, Request, RowRules, mix_named
 
+#: Request ids that are remembered, a third of a gigabyte.
+MOST_IDS: Final = 1_000_000
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -30,6 +33,8 @@ class _Arm:
 
 class Tally:
     """Counts requests by mix; a request id counts once, with what its last row says.
+
+    That holds for repeats within half of :data:`MOST_IDS` requests.
 
     Args:
         digests: Mixes that are counted, each apart.
@@ -75,6 +80,10 @@ class Tally:
                 self._count(before, -1)
             # Without the raw row: a window may hold millions.
             self._seen[request.request_id] = replace(request, row=_NOTHING)
+            if len(self._seen) > MOST_IDS:
+                # Repeats come soon after; the older half is forgotten before memory is full.
+                for old in list(islice(self._seen, MOST_IDS // 2)):
+                    del self._seen[old]
         self._count(request, 1)
 
     def bad(self, error: BadRowError) -> None:

@@ -142,8 +142,8 @@ def test_sources_that_agree_on_no_window_are_told() -> None:
 
 
 def test_a_source_far_behind_holds_nobody_up() -> None:
-    stuck = Fixed("replica", ArmOutcomes(tickets=1), T0 - timedelta(hours=5))
-    since, until = T0 - timedelta(hours=6), T1
+    stuck = Fixed("replica", ArmOutcomes(tickets=1), T0 - timedelta(hours=3))
+    since, until = T0 - timedelta(hours=4), T1
     whole = read_all([stuck, Fixed("logs", ArmOutcomes(10, 9))], "shop", [A], since, until)
     assert whole.until == T1
     assert whole.arms[A] == ArmOutcomes(10, 9)
@@ -152,12 +152,12 @@ def test_a_source_far_behind_holds_nobody_up() -> None:
 
 
 def test_the_only_one_that_counts_images_is_waited_for() -> None:
-    logs = Fixed("logs", ArmOutcomes(10, 9), T0 - timedelta(hours=5))
+    logs = Fixed("logs", ArmOutcomes(10, 9), T0 - timedelta(hours=3))
     desk = Fixed("desk", ArmOutcomes(tickets=1))
-    whole = read_all([desk, logs], "shop", [A], T0 - timedelta(hours=6), T1)
-    assert (whole.until, whole.errors) == (T0 - timedelta(hours=5), ())
+    whole = read_all([desk, logs], "shop", [A], T0 - timedelta(hours=4), T1)
+    assert (whole.until, whole.errors) == (T0 - timedelta(hours=3), ())
 
 
 def test_a_long_window_is_read_in_parts() -> None:
     whole = read_all([Fixed("logs", ArmOutcomes(1))], "shop", [A], T0 - timedelta(days=3), T1)
-    assert whole.until == T0 - timedelta(days=2)
+    assert whole.until == T0 - timedelta(days=3) + timedelta(hours=6)

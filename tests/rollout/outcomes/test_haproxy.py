@@ -255,6 +255,22 @@ def test_old_samples_are_forgotten(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("*.jsonl")] == ["haproxy-shop-2020-03-20.jsonl"]
 
 
+def test_backends_of_other_products_are_not_kept(tmp_path: Path) -> None:
+    proxy = Proxy()
+    proxy.counters["stats"] = {}
+    source = HaproxySource(
+        parse_strict(HaproxyConfig, {"kind": "haproxy"}, "test"),
+        [proxy],
+        proxy,
+        lambda product: SampleFiles(tmp_path, product),
+        lambda: T0,
+        {"shop": frozenset({"blue", "green"})},
+    )
+    source.read("shop", [A], T0, T0)
+    (sample,) = SampleFiles(tmp_path, "shop").load(T0)
+    assert set(sample.values["one"]) == {"blue", "green"}
+
+
 def test_without_a_routing_nobody_knows_whose_the_counters_are(tmp_path: Path) -> None:
     looks = Looks(tmp_path)
     looks.proxies[0].owners = {}

@@ -390,3 +390,15 @@ def test_rules_name_only_what_exists() -> None:
 
     with pytest.raises(ConfigError, match="no field 'colour'"):
         source(Path("x"), rows={"names": {"colour": "c"}})
+
+
+def test_repeats_are_known_within_half_of_what_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.rollout.outcomes import tally
+
+    monkeypatch.setattr(tally, "MOST_IDS", 100)
+    rows = [row(n / 100, request_id=f"r{n - n % 2}") for n in range(1_000)]
+    (tmp_path / "a.jsonl").write_text(lines(rows))
+    found = source(tmp_path / "*.jsonl").read("shop", [A], at(0), at(99))
+    assert found.arms[A].images == 500

@@ -159,10 +159,10 @@ def test_a_recording_that_stopped_is_not_silence() -> None:
 
 
 def test_a_long_window_is_read_in_parts() -> None:
-    late = [{"metric": {"mix_digest": A}, "values": [[T0.timestamp() + 24 * 3600 - 1, "9"]]}]
+    late = [{"metric": {"mix_digest": A}, "values": [[T0.timestamp() + 6 * 3600 - 1, "9"]]}]
     found = source(answers(late, []))
     found._clock = lambda: T0 + timedelta(days=3)
-    assert read(found, 2 * 86_400).until == T0 + timedelta(hours=24)
+    assert read(found, 2 * 86_400).until == T0 + timedelta(hours=6)
 
 
 def test_inputs_need_their_counter() -> None:

@@ -22,7 +22,7 @@ from tasks.rollout.outcomes.config import LogsConfig, ShadowConfig
 from tasks.rollout.outcomes.logs import LogSource
 from tasks.rollout.outcomes.pictures import NoPictureError, fetch, local
 from tasks.rollout.outcomes.rows import Request
-from tasks.rollout.outcomes.shadow import ShadowSource, draw, expected_of, verdict
+from tasks.rollout.outcomes.shadow import ShadowSource, _Lowest, draw, expected_of, verdict
 from tests.checks.drawing import encoded, poster
 
 T0 = datetime(2020, 2, 29, 12, tzinfo=UTC)
@@ -360,3 +360,21 @@ def test_real_pictures_through_the_real_checks(tmp_path: Path, server: str) -> N
     found = bench.read(judge=lambda items, seconds: judge_in_pool(items, seconds, 1))
     assert found.arms[A] == ArmOutcomes(judged=2, defects=0)
     assert found.arms[B] == ArmOutcomes(judged=3, defects=2)
+
+
+@given(st.lists(st.integers(0, 10**6), unique=True, max_size=400), st.integers(1, 20))
+def test_the_lowest_draws_are_found_however_many_there_are(draws: list[int], wanted: int) -> None:
+    lowest = _Lowest(0.9, wanted)
+    lowest._held = wanted
+    points = [value / 10**6 for value in draws]
+    for number, point in enumerate(points):
+        lowest.add(str(number), point, request(point=point))
+    found = [one.row["point"] for one in lowest.requests()][:wanted]
+    assert found == sorted(point for point in points if point < 0.9)[:wanted]
+
+
+def test_a_request_that_failed_at_last_is_not_judged(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.serve(1, A, "pass")
+    bench.serve(1, A, "pass", ok=False, time=at(2).isoformat())
+    assert bench.read().arms[A].judged == 0
