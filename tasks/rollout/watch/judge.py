@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -21,6 +22,9 @@ _DAYS = 3
 _LEAST = 50
 #: Traffic below this share of the quietest same hour has fallen.
 _FALLEN = 0.10
+#: Silence that at the quietest usual pace would have had fewer images than this is no surprise:
+#: none of 5 expected has a chance of 0.7 %.
+_SURPRISE = 5.0
 #: A clock this far behind what was counted is told.
 _CLOCK_SLACK = timedelta(minutes=5)
 
@@ -124,6 +128,8 @@ def _blind(memory: Memory, look: Look, policy: Policy, now: datetime) -> tuple[s
     patience = timedelta(minutes=policy.watch.blind_minutes)
     if now - memory.seen_at >= patience:
         why, stopped = _silence(look, now - patience)
+        if stopped and _expected(memory, memory.seen_at, now) < _SURPRISE:
+            return "", False
         return f"no image of this mix was counted since {_shown(memory.seen_at)}{why}", stopped
     fallen = _fallen(memory, look)
     return (fallen, True) if fallen else ("", False)
@@ -146,14 +152,40 @@ def _silence(look: Look, late: datetime) -> tuple[str, bool]:
     return ": the traffic has stopped, or does not reach the log", True
 
 
+def _usual(memory: Memory, hour: datetime, before: datetime) -> list[int]:
+    """Return the images of the same hour on the days before, as far as they are known.
+
+    Args:
+        memory: What is remembered.
+        hour: A moment in the hour.
+        before: Hours from this moment on do not count: silence must not become usual.
+    """
+    oldest, newest = min(memory.hours, default=""), hour_name(before)
+    names = [hour_name(hour - timedelta(days=day)) for day in range(1, 8)]
+    return [memory.hours.get(name, 0) for name in names if oldest and oldest < name < newest]
+
+
+def _expected(memory: Memory, since: datetime, now: datetime) -> float:
+    """Return the images that the quietest usual pace brings in a time; infinite when not known."""
+    total, at = 0.0, since
+    while at < now:
+        end = min(now, at.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1))
+        usual = _usual(memory, at, since)
+        if len(usual) < _DAYS:
+            return math.inf
+        total += min(usual) * (end - at).total_seconds() / 3600
+        if total >= _SURPRISE:
+            return total
+        at = end
+    return total
+
+
 def _fallen(memory: Memory, look: Look) -> str:
     """Return that the last whole hour had hardly any of its usual traffic, or nothing."""
     if look.outcomes is None or not memory.hours:
         return ""
     hour = look.outcomes.until - timedelta(hours=1)
-    oldest = min(memory.hours)
-    names = [hour_name(hour - timedelta(days=day)) for day in range(1, 8)]
-    usual = [memory.hours.get(name, 0) for name in names if name > oldest]
+    usual = _usual(memory, hour, hour)
     if len(usual) < _DAYS or min(usual) < _LEAST:
         return ""
     count = memory.hours.get(hour_name(hour), 0)

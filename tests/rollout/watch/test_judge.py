@@ -173,6 +173,36 @@ def test_traffic_that_falls_to_a_trickle_is_told() -> None:
     assert judge(memory, a_look(NOW, gap, images=3000), MIX, POLICY, gap).status == "watching"
 
 
+def test_a_shop_that_is_always_quiet_at_night_is_not_called_blind_every_night() -> None:
+    """Two images an hour by night, 60 by day: half an hour of silence is usual, a day is not."""
+    start = NOW - timedelta(days=5)
+    hours: dict[str, int] = {}
+    for hour in range(5 * 24):
+        at = start + timedelta(hours=hour)
+        images = 60 if 8 <= at.hour < 20 else 2
+        hours = with_traffic(hours, at, at + timedelta(hours=1), images)
+    night = NOW + timedelta(hours=10)
+    memory = replace(begin(POLICY, start), hours=hours, seen_at=night)
+    for minutes, status in ((40, "watching"), (120, "watching"), (170, "blind")):
+        late = night + timedelta(minutes=minutes)
+        assert judge(memory, a_look(night, late), MIX, POLICY, late).status == status, minutes
+    day = NOW
+    memory = replace(memory, seen_at=day)
+    late = day + timedelta(minutes=31)
+    assert judge(memory, a_look(day, late), MIX, POLICY, late).status == "blind"
+    # Silence does not become usual, however long it lasts.
+    silent = replace(memory, seen_at=NOW)
+    for hour in range(1, 12 * 24, 5):
+        since, late = silent.seen_at, NOW + timedelta(hours=hour)
+        judged = judge(silent, a_look(since, late), MIX, POLICY, late)
+        assert judged.status == "blind", hour
+        silent = judged.memory
+    # A source that fails is blindness at any pace.
+    memory = replace(memory, seen_at=night)
+    late = night + timedelta(minutes=31)
+    assert judge(memory, Look(None, "down"), MIX, POLICY, late).status == "blind"
+
+
 def test_images_are_spread_over_the_hours_of_their_window_and_none_is_lost() -> None:
     hours = with_traffic({}, NOW + timedelta(minutes=40), NOW + timedelta(minutes=140), 101)
     assert hours == {"2026-11-25T12": 20, "2026-11-25T13": 61, "2026-11-25T14": 20}
