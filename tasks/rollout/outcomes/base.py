@@ -17,12 +17,13 @@ from tasks.errors import GateError
 #: Passes over the sources until all agree on one window.
 _PASSES: Final = 4
 #: Fields of an arm that one source gives together.
+#: The first of each says how much there was.
 _GROUPS: Final = (
     ("images", "failures"),
-    ("slow", "timed"),
-    ("cost_microusd", "costed"),
-    ("tickets",),
+    ("timed", "slow"),
+    ("costed", "cost_microusd"),
     ("judged", "defects"),
+    ("tickets",),
 )
 
 #: The longest window of one look; a longer one is read in parts, look by look.
@@ -192,7 +193,10 @@ def combine(outcomes: Sequence[Outcomes]) -> Outcomes:
     digests = list(dict.fromkeys(digest for o in outcomes for digest in o.arms))
     counts: dict[str, dict[str, int | None]] = {digest: {} for digest in digests}
     for group in _GROUPS:
-        source = next((o for o in outcomes if _measures(o, group[0])), None)
+        # One that had something goes before one that measures it and had nothing.
+        source = next((o for o in outcomes if _has(o, group[0])), None) or next(
+            (o for o in outcomes if _measures(o, group[0])), None
+        )
         for digest in digests if source is not None else ():
             arm = source.arms.get(digest, ArmOutcomes()) if source is not None else ArmOutcomes()
             counts[digest].update({name: getattr(arm, name) for name in group})
@@ -207,6 +211,11 @@ def combine(outcomes: Sequence[Outcomes]) -> Outcomes:
         errors=tuple(dict.fromkeys(error for o in outcomes for error in o.errors)),
         others=max(o.others for o in outcomes),
     )
+
+
+def _has(outcomes: Outcomes, name: str) -> bool:
+    """Tell whether a source counted anything; no ticket is as good a count as one."""
+    return name != "tickets" and any(getattr(arm, name) for arm in outcomes.arms.values())
 
 
 def _measures(outcomes: Outcomes, name: str) -> bool:

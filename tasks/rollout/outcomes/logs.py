@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from tasks.records import digest_bytes
-from tasks.rollout.outcomes.base import Clock, OutcomeError, Outcomes, now_utc
+from tasks.rollout.outcomes.base import Clock, OutcomeError, Outcomes, nothing, now_utc
 from tasks.rollout.outcomes.config import LogsConfig
 from tasks.rollout.outcomes.rows import SKEW, BadRowError, Request, RowReader
 from tasks.rollout.outcomes.tally import MOST_IDS, Tally
@@ -75,10 +75,11 @@ class LogSource:
             OutcomeError: No file, one that cannot be read, or too many rows that make no sense.
         """
         end = self.complete(since, until)
+        if not self._config.concerns(product):
+            return nothing(digests, since, end)
         tally = Tally(digests, since, end, product, self._config.rows, self._config.measures)
-        if self._config.concerns(product):
-            for request in self._scan(since, end, tally.bad):
-                tally.add(request)
+        for request in self._scan(since, end, tally.bad):
+            tally.add(request)
         return tally.outcomes(self.name)
 
     def inputs_seen(

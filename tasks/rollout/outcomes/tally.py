@@ -164,21 +164,22 @@ class Tally:
         return max(self._problems, key=lambda problem: self._problems[problem], default="?")
 
     def _public(self, arm: _Arm) -> ArmOutcomes:
+        arms = self._arms.values()
         images = "images" in self._measures
-        timed = "latency" in self._measures and self._rules.slow_above_ms is not None
-        # A window without a single price is not measured rather than free.
-        costed = "cost" in self._measures and (arm.costed > 0 or self._any_cost())
+        # Images of which not one has a latency or a price: not measured, rather than quick or free.
+        timed = (
+            "latency" in self._measures
+            and self._rules.slow_above_ms is not None
+            and (any(a.timed for a in arms) or all(a.images == a.failures for a in arms))
+        )
+        costed = "cost" in self._measures and (
+            any(a.costed for a in arms) or not any(a.images for a in arms)
+        )
         return ArmOutcomes(
             images=arm.images if images else 0,
             failures=arm.failures if images else 0,
-            slow=arm.slow if timed and self._any_time() else None,
-            timed=arm.timed if timed and self._any_time() else None,
+            slow=arm.slow if timed else None,
+            timed=arm.timed if timed else None,
             cost_microusd=arm.cost if costed else None,
             costed=arm.costed if costed else None,
         )
-
-    def _any_cost(self) -> bool:
-        return any(arm.costed for arm in self._arms.values())
-
-    def _any_time(self) -> bool:
-        return any(arm.timed for arm in self._arms.values())

@@ -161,3 +161,10 @@ def test_the_only_one_that_counts_images_is_waited_for() -> None:
 def test_a_long_window_is_read_in_parts() -> None:
     whole = read_all([Fixed("logs", ArmOutcomes(1))], "shop", [A], T0 - timedelta(days=3), T1)
     assert whole.until == T0 - timedelta(days=3) + timedelta(hours=6)
+
+
+def test_a_source_that_had_something_goes_before_one_that_had_nothing() -> None:
+    quiet = window({A: ArmOutcomes(slow=0, timed=0, cost_microusd=0, costed=0, tickets=0)})
+    busy = window({A: ArmOutcomes(9, 1, 2, 8, 50, 4, costed=9)})
+    assert combine([quiet, busy]).arms[A] == ArmOutcomes(9, 1, 2, 8, 50, 0, costed=9)
+    assert combine([quiet, nothing([A], T0, T1)]).arms[A].timed == 0

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import yaml
 
 from tasks.errors import ConfigError
 from tasks.rollout.config import RolloutConfig, load_rollout
-from tasks.rollout.outcomes.base import InputSource
+from tasks.rollout.outcomes.base import ArmOutcomes, InputSource, read_all
 from tasks.rollout.outcomes.sources import open_sources
 from tasks.settings import DEPLOYMENTS, Settings, load_settings
 
@@ -131,3 +133,71 @@ def test_the_examples_in_the_rollout_file_can_be_used_as_they_stand() -> None:
     whole = yaml.safe_load(re.sub(r"(?m)^  # ", "  ", section))
     kinds = [one.kind for one in RolloutConfig.model_validate(whole).outcomes]
     assert kinds == ["haproxy", "logs", "prometheus", "sql", "tickets_api", "shadow"]
+
+
+def test_logs_beacons_tickets_and_pictures_make_one_picture(tmp_path: Path) -> None:
+    start = datetime(2020, 2, 29, 12, tzinfo=UTC)
+    mix, other = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "bad.png").write_bytes(b"no picture")
+    rows = [
+        {
+            "time": (start + timedelta(seconds=n)).isoformat(),
+            "mix_digest": other if n % 4 == 0 else mix,
+            "ok": n % 8 > 0,
+            "latency_ms": 900,
+            "cost_microusd": 19_000,
+            "request_id": f"r{n}",
+            "image": "bad.png" if n == 4 else None,
+        }
+        for n in range(40)
+    ]
+    beacons = [
+        {"time": row["time"], "mix_digest": row["mix_digest"], "latency_ms": 5_000} for row in rows
+    ]
+    for name, content in (("requests", rows), ("beacons", beacons)):
+        text = "".join(json.dumps(row) + "\n" for row in content)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    (tmp_path / "tickets.csv").write_text("id,created_at,tags,request\n")
+    outcomes: list[dict[str, Any]] = [
+        {
+            "kind": "logs",
+            "name": "beacons",
+            "files": str(tmp_path / "beacons.jsonl"),
+            "measures": ["latency"],
+            "lag_s": 5,
+            "rows": {"slow_above_ms": 4_000},
+        },
+        {
+            "kind": "logs",
+            "name": "requests",
+            "files": str(tmp_path / "requests.jsonl"),
+            "rows": {"slow_above_ms": 4_000},
+        },
+        {
+            "kind": "tickets_csv",
+            "files": str(tmp_path / "tickets.csv"),
+            "requests": "requests",
+            "request_column": "request",
+            "every_s": 0,
+        },
+        {"kind": "shadow", "share": 1, "folder": str(tmp_path / "out"), "requests": "requests"},
+    ]
+    now = start + timedelta(seconds=50)
+    found = settings(tmp_path, outcomes)
+    sources = open_sources(load_rollout(found).outcomes, found, lambda: now)
+    first = read_all(sources, "shop", [mix, other], start, now)
+    assert first.until == now - timedelta(seconds=30)
+    assert first.errors == ()
+    assert first.arms[mix] == ArmOutcomes(15, 0, 15, 15, 285_000, 0, 0, 0, 15)
+    assert first.arms[other] == ArmOutcomes(5, 3, 5, 5, 95_000, 0, 1, 1, 5)
+    with (tmp_path / "tickets.csv").open("a") as file:
+        file.write(f"1,{now.isoformat()},,r12\n")
+    now += timedelta(seconds=40)
+    second = read_all(sources, "shop", [mix, other], first.until, now)
+    now += timedelta(seconds=60)
+    third = read_all(sources, "shop", [mix, other], second.until, now)
+    assert second.arms[mix].images + second.arms[other].images == 20
+    assert (third.arms[mix].images, third.arms[mix].timed) == (0, 0)
+    tickets = [(o.arms[mix].tickets, o.arms[other].tickets) for o in (second, third)]
+    assert tickets == [(0, 0), (0, 1)]
