@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from tasks.errors import EvidenceError, FencedError, RolloutError, known
 from tasks.plan import write_atomic
+from tasks.rollout.faults import fault
 from tasks.rollout.routers.base import Desired, RouterState
 from tasks.rollout.routers.config import HaproxyInstance, HaproxyRouterConfig, Product
 from tasks.rollout.routers.entry import (
@@ -104,6 +105,7 @@ class HaproxyRouter:
         """
         product = self._product(desired.product)
         with self._locked():
+            fault("map locked")
             held, failures = self._reachable(desired.product)
             if not held:
                 raise RolloutError("; ".join(failures))
@@ -242,6 +244,7 @@ class HaproxyRouter:
         instance, value = held.instance, wanted.value
         if held.file != value:
             text = render_map_file(self._file_values(instance) | {product: value}, instance.path)
+            fault("map's file about to be replaced")
             try:
                 # A link stays one: its target is what HAProxy reads.
                 write_atomic(instance.path.resolve(), text)
@@ -250,8 +253,10 @@ class HaproxyRouter:
                     f"{instance.path}: HAProxy's map cannot be written, it is as before: "
                     f"{error.__cause__ or error}"
                 ) from error
+            fault("map's file replaced")
         if held.memory != value:
             self._runtime(instance).set_map(instance.map_file, product, value)
+            fault("map changed in memory")
 
     def _follows(
         self, product: Product, entry: Entry, before: Entry | None, *, must_answer: bool

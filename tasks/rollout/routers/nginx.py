@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from tasks.errors import EvidenceError, FencedError, RolloutError, known
 from tasks.plan import write_atomic
+from tasks.rollout.faults import fault
 from tasks.rollout.routers.base import Desired, RouterState
 from tasks.rollout.routers.config import NginxProduct, NginxRouterConfig, variable_name
 from tasks.rollout.routers.entry import POINTS, Entry, entry_for, parse_entry, trial_keys
@@ -164,6 +165,7 @@ class NginxRouter:
     def _change(self, product: str, wanted: Entry) -> None:
         path, before = self._path(product), self._text(product)
         self._write(path, render(product, wanted))
+        fault("nginx's file replaced")
         try:
             shown = self._run(self.config.test_command)
             self._assert_upstreams(shown, [arm.backend for arm in wanted.arms])
@@ -175,7 +177,9 @@ class NginxRouter:
         except RolloutError:
             self._write(path, before) if before else path.unlink()
             raise
+        fault("nginx's configuration checked")
         self._run(self.config.reload_command)
+        fault("nginx told to reload")
 
     @staticmethod
     def _write(path: Path, text: str) -> None:
