@@ -22,7 +22,7 @@ from tasks.mix.production import (
 from tasks.plan import Remote, RunFolder
 from tasks.policy import Policy
 from tasks.rollout.faults import fault
-from tasks.rollout.outcomes.base import InputSource, OutcomeError, OutcomeSource, read_all
+from tasks.rollout.outcomes.base import LONGEST, InputSource, OutcomeError, OutcomeSource, read_all
 from tasks.rollout.watch.inputs import sample_of
 from tasks.rollout.watch.judge import Judged, Look, judge, with_limits
 from tasks.rollout.watch.memory import Alarm, Memory, Sample, begin, begin_next
@@ -81,8 +81,7 @@ def look(
     if before is not None and before.status == "stopped":
         return Looked(before, Judged(before.memory, "watching", before.reason))
     watch = _current(before, serving, policy, now, samples)
-    seen, until, notes = _read(sources, product, watch, now)
-    judged = judge(watch.memory, seen, serving.mix_digest, policy, now)
+    judged, until, notes = _seen(sources, watch, policy, now)
     with state.begin() as connection:
         memory = judged.memory
         if judged.status == "alarm":
@@ -137,20 +136,38 @@ def _current(
     )
 
 
-def _read(
-    sources: Sequence[OutcomeSource], product: str, watch: Watch, now: datetime
-) -> tuple[Look, datetime, tuple[str, ...]]:
-    """Return what came since the last look, how far it reaches, and what was odd about it."""
-    since = watch.counted_until
+def _seen(
+    sources: Sequence[OutcomeSource], watch: Watch, policy: Policy, now: datetime
+) -> tuple[Judged, datetime, tuple[str, ...]]:
+    """Return what came since the last look means, how far it reaches, and what was odd about it.
+
+    After a pause it is read part by part, until it reaches the present or an alarm.
+    """
+    since, memory = watch.counted_until, watch.memory
     notes: tuple[str, ...] = ()
     if now - since > LOOK_BACK:
         # Older outcomes say nothing about now, and days of logs would take long to read.
         since = now - LOOK_BACK
         notes = (f"outcomes before {since:%Y-%m-%d %H:%M} UTC were not looked at",)
+    while True:
+        seen, until, odd = _read(sources, watch.product, watch.mix_digest, since, now)
+        notes = (*notes, *(note for note in odd if note not in notes))
+        catching_up = since + LONGEST < now and until > since
+        judged = judge(memory, seen, watch.mix_digest, policy, until if catching_up else now)
+        if not catching_up or judged.status == "alarm":
+            return judged, until, notes
+        since, memory = until, judged.memory
+
+
+def _read(
+    sources: Sequence[OutcomeSource], product: str, digest: str, since: datetime, now: datetime
+) -> tuple[Look, datetime, tuple[str, ...]]:
+    """Return what came since a moment, how far it reaches, and what was odd about it."""
+    notes: tuple[str, ...] = ()
     if now <= since:
         return Look(None, "nothing is newer than what was counted"), since, notes
     try:
-        outcomes = read_all(sources, product, [watch.mix_digest], since, now)
+        outcomes = read_all(sources, product, [digest], since, now)
     except OutcomeError as error:
         return Look(None, str(error)), since, notes
     inputs: Counter[tuple[str, str]] | None = None

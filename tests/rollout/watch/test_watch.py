@@ -372,6 +372,29 @@ def test_a_source_that_is_down_loses_no_window(
     assert looked.watch.memory.images == pytest.approx(46 * 40, abs=5)
 
 
+def test_after_a_pause_everything_is_read_and_nobody_is_called_blind(
+    released: State, source: Source, clock: Clock
+) -> None:
+    minutes(released, source, clock, 5)
+    source.lag = timedelta(seconds=30)
+    looked = look(released, SHOP, POLICY, [source], clock.after(hours=20))
+    assert looked.watch.status == "watching"
+    assert looked.watch.memory.images == pytest.approx(40 * (20 * 60 + 5), abs=60)
+    assert max(end - start for start, end in source.windows) <= timedelta(hours=6)
+    # After days, the last one is read.
+    looked = look(released, SHOP, POLICY, [source], clock.after(days=5))
+    assert looked.watch.status == "watching"
+    assert any("were not looked at" in note for note in looked.notes)
+
+
+def test_an_alarm_in_the_past_of_a_pause_is_found(
+    released: State, source: Source, clock: Clock, summer: ResolvedMix
+) -> None:
+    minutes(released, source, clock, 5)
+    source.rates = {summer.digest: 0.05}
+    assert look(released, SHOP, POLICY, [source], clock.after(hours=20)).watch.status == "alarm"
+
+
 def test_no_source_at_all_is_blindness(released: State, clock: Clock) -> None:
     looked = look(released, SHOP, POLICY, [], clock.after(minutes=31))
     assert looked.watch.status == "blind"
