@@ -98,6 +98,9 @@ class Haproxy:
             ("127.0.0.1:9001", f"127.0.0.1:{blue}"),
             ("127.0.0.1:9002", f"127.0.0.1:{green}"),
             ("inter 2s fall 3 rise 2", "inter 100ms fall 1 rise 1"),
+            # On a busy machine a slow answer is no failed one.
+            ("timeout connect 5s", "timeout connect 60s"),
+            ("timeout check 2s", "timeout check 60s"),
         ):
             assert old in text, old
             text = text.replace(old, new)
