@@ -104,14 +104,17 @@ def write_watch(connection: Connection, watch: Watch, before: Watch | None) -> N
         "since": watch.since,
         "updated_at": watch.updated_at,
     }
-    now = read_watch(connection, watch.product, lock=True)
-    if now != before:
-        raise FencedError(
-            f"another process looked at {watch.product!r} at the same time; its look stands and "
-            "this one is dropped. One watch a product is enough"
-        )
+    fenced = FencedError(
+        f"another process looked at {watch.product!r} at the same time; its look stands and "
+        "this one is dropped. One watch a product is enough"
+    )
+    if read_watch(connection, watch.product, lock=True) != before:
+        raise fenced
     if before is None:
-        connection.execute(sa.insert(watches).values(product=watch.product, **values))
+        try:
+            connection.execute(sa.insert(watches).values(product=watch.product, **values))
+        except sa.exc.IntegrityError:  # a row that is not there yet cannot be locked
+            raise fenced from None
     else:
         connection.execute(
             sa.update(watches).where(watches.c.product == watch.product).values(**values)
