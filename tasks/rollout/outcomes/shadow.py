@@ -307,7 +307,10 @@ def verdict(report: ImageReport, without: frozenset[str] = frozenset()) -> Judge
 
 
 def judge_in_pool(
-    items: Mapping[str, tuple[Path, Expected]], seconds: float, workers: int
+    items: Mapping[str, tuple[Path, Expected]],
+    seconds: float,
+    workers: int,
+    timeout_s: float = 30.0,
 ) -> dict[str, ImageReport]:
     """Run the checks in worker processes and return the reports that came in time.
 
@@ -317,12 +320,13 @@ def judge_in_pool(
         items: Path and what the picture should be, by key, in the order of their turns.
         seconds: Budget; pictures under way when it ends are still waited for.
         workers: Worker processes.
+        timeout_s: Seconds for one picture, after which it has no verdict.
     """
     from tasks.checks.pool import CheckPool
 
     ends = time.monotonic() + seconds
     reports: dict[str, ImageReport] = {}
-    with CheckPool(workers=workers) as pool:
+    with CheckPool(workers=workers, timeout_s=timeout_s) as pool:
         waiting = iter(items.items())
         under_way: dict[Future[ImageReport], str] = {}
         while True:

@@ -357,7 +357,7 @@ def test_real_pictures_through_the_real_checks(tmp_path: Path, server: str) -> N
     bench.serve(9, B, "not a picture", prompt="A hill", width=512, height=512)
     from tasks.rollout.outcomes.shadow import judge_in_pool
 
-    found = bench.read(judge=lambda items, seconds: judge_in_pool(items, seconds, 1))
+    found = bench.read(judge=lambda items, seconds: judge_in_pool(items, seconds, 1, 200))
     assert found.arms[A] == ArmOutcomes(judged=2, defects=0)
     assert found.arms[B] == ArmOutcomes(judged=3, defects=2)
 
