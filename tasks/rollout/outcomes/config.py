@@ -40,6 +40,8 @@ class LogsConfig(SourceConfig):
     files: Path
     #: Seconds after which no row comes late any more.
     lag_s: float = Field(default=30, ge=0, le=86_400)
+    #: Seconds by which a row may stand after a later one in its file.
+    disorder_s: float = Field(default=900, ge=0, le=86_400)
     #: What is counted here. ``[latency]`` alone suits timings sent by clients: no ending needed.
     measures: tuple[Measure, ...] = Field(default=("images", "latency", "cost"), min_length=1)
     rows: RowRules = RowRules()

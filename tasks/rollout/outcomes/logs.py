@@ -27,6 +27,8 @@ from tasks.rollout.outcomes.tally import MOST_IDS, Tally
 #: Bytes between two marks in a file, and bytes by which a file is known again.
 MARK_EVERY: Final = 1 << 20
 _HEAD: Final = 4_096
+#: Bytes of a file from which the window's start is sought by halves, not read up to.
+SEEK_FROM: Final = 32 << 20
 #: Longest row, and most files that a pattern may name.
 LONGEST_ROW: Final = 1 << 20
 MOST_FILES: Final = 10_000
@@ -176,12 +178,13 @@ class LogSource:
         else:
             with path.open("rb") as file:
                 marks = self._known(file)
+                self._seek(file, marks, since)
                 file.seek(marks.start(since))
                 yield from self._lines(file, marks, bad)
 
     def _files(self) -> list[Path]:
         pattern = str(self._config.files)
-        found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 - absolute patterns
+        found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
         files = [path for path in found if path.is_file()]
         if not files:
             raise OutcomeError(
@@ -204,6 +207,43 @@ class LogSource:
         fresh = _Marks(digest_bytes(head), len(head))
         self._marks[identity] = fresh
         return fresh
+
+    def _seek(self, file: BinaryIO, marks: _Marks, since: datetime) -> None:
+        """Add a mark shortly before the window to a large file whose rows nobody has read yet.
+
+        Rows are nearly in order of time: none comes more than ``disorder_s`` after a later one.
+        """
+        disorder = timedelta(seconds=self._config.disorder_s)
+        low, high = marks.start(since), os.fstat(file.fileno()).st_size
+        if high - low < SEEK_FROM:
+            return
+        found: datetime | None = None
+        while high - low > MARK_EVERY:
+            middle = (low + high) // 2
+            file.seek(middle)
+            file.readline(LONGEST_ROW)  # The rest of a row.
+            place = file.tell()
+            at = self._moment_at(file)
+            if at is None or at + disorder >= since or place >= high:
+                high = middle
+            else:
+                low, found = place, at
+        if found is not None:
+            # All rows before this place lie before its moment, but for the disorder.
+            marks.marks.append((low, found + disorder))
+
+    def _moment_at(self, file: BinaryIO) -> datetime | None:
+        """Return the moment of the next row that has one, ``None`` when few rows show none."""
+        for _ in range(100):
+            line = file.readline(LONGEST_ROW)
+            if not line:
+                return None
+            try:
+                return self._reader.read(_object(line)).at
+            except BadRowError as error:
+                if error.at is not None:
+                    return error.at
+        return None
 
     def _lines(
         self,

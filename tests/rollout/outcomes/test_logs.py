@@ -227,6 +227,43 @@ def test_marks_lose_no_row_whatever_the_order(
                 assert found == sum(since <= t < until for t in times)
 
 
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=300),
+    st.integers(0, 500),
+    st.integers(0, 500),
+    st.integers(1, 5),
+)
+def test_a_window_is_found_in_a_large_file(
+    tmp_path_factory: pytest.TempPathFactory, noise: list[int], one: int, other: int, bad: int
+) -> None:
+    """Rows are out of order by up to 40 s, and some make no sense."""
+    folder = tmp_path_factory.mktemp("log")
+    times = [2 * n + late for n, late in enumerate(noise)]
+    rows = [lines([row(t)]) + ("rubbish\n" if n % 50 == bad else "") for n, t in enumerate(times)]
+    (folder / "a.jsonl").write_text("".join(rows))
+    since, until = sorted((one, other))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs_module, "MARK_EVERY", 300)
+        patch.setattr(logs_module, "SEEK_FROM", 600)
+        logs = source(folder / "*.jsonl", disorder_s=40, rows={"unreadable_share": 0.99})
+        found = logs.read("shop", [A], at(since), at(until)).arms[A].images
+    assert found == sum(since <= t < until for t in times)
+
+
+def test_a_large_file_is_not_read_from_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs_module, "MARK_EVERY", 2_000)
+    monkeypatch.setattr(logs_module, "SEEK_FROM", 10_000)
+    (tmp_path / "a.jsonl").write_text(lines(row(n) for n in range(5_000)))
+    read: list[bytes] = []
+    whole = logs_module._object
+    monkeypatch.setattr(logs_module, "_object", lambda line: read.append(line) or whole(line))
+    found = source(tmp_path / "*.jsonl", disorder_s=60).read("shop", [A], at(4_000), at(5_000))
+    assert found.arms[A].images == 1_000
+    assert len(read) < 1_200
+
+
 def test_a_file_written_anew_is_read_from_its_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
