@@ -109,13 +109,13 @@ def _current(
 ) -> Watch:
     """Return the watch of what serves now: the one before, or a new one for a new mix."""
     if before is not None and before.mix_digest == serving.mix_digest:
-        if before.policy_digest == policy.digest:
-            return before
-        return replace(
-            before,
-            policy_digest=policy.digest,
-            memory=with_limits(before.memory, policy),
-        )
+        memory = before.memory
+        if memory.sample is None and not memory.images:
+            # Begun anew, perhaps because the gate's plan was not to be had before.
+            memory = replace(memory, sample=samples(serving.mix_digest))
+        if before.policy_digest != policy.digest:
+            memory = with_limits(memory, policy)
+        return replace(before, policy_digest=policy.digest, memory=memory)
     since = max(datetime.fromisoformat(serving.changed_at), now - LOOK_BACK)
     since = min(since, now)
     memory = (
