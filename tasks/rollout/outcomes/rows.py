@@ -42,6 +42,8 @@ MOST_LATENCY_MS: Final = 86_400_000
 MOST_COST: Final = 1_000_000_000
 #: Characters of a digest that name it as well as all 64 do.
 SHORTEST_DIGEST: Final = 12
+#: Sets of keys that are remembered.
+_MOST_PLANS: Final = 1_000
 _NO_FAILURE = frozenset({"", "ok", "none", "null", "success"})
 _YES, _NO = frozenset({"true", "1", "yes", "ok"}), frozenset({"false", "0", "no"})
 #: How far ahead of ours another machine's clock may run.
@@ -124,19 +126,32 @@ class RowReader:
             name: (rules.names[name],) if name in rules.names else names
             for name, names in NAMES.items()
         }
+        self._plans: dict[tuple[str, ...], list[tuple[str, list[str]]]] = {}
 
     def named(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a raw row by our names; what is not there is left out."""
+        keys = tuple(raw)
+        plan = self._plans.get(keys)
+        if plan is None:
+            plan = self._planned(raw)
+            if len(self._plans) < _MOST_PLANS:
+                self._plans[keys] = plan
         found = {}
-        for name, candidates in self._names.items():
+        for name, candidates in plan:
             for candidate in candidates:
-                value = raw.get(candidate)
-                if value is None and "." in candidate:
-                    value = stepped(raw, candidate)
+                value = raw[candidate] if candidate in raw else stepped(raw, candidate)
                 if value is not None and not (isinstance(value, float) and math.isnan(value)):
                     found[name] = value
                     break
         return found
+
+    def _planned(self, raw: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+        """Return which fields rows with these keys may have; a log's rows have the same keys."""
+        return [
+            (name, there)
+            for name, candidates in self._names.items()
+            if (there := [c for c in candidates if c in raw or c.partition(".")[0] in raw])
+        ]
 
     def columns(self, there: Sequence[str]) -> list[str]:
         """Return the columns of a table that are read, the moment first; nested ones whole."""

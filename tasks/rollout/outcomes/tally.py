@@ -7,7 +7,7 @@ them make the whole look unusable.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
@@ -79,7 +79,16 @@ class Tally:
                     return
                 self._count(before, -1)
             # Without the raw row: a window may hold millions.
-            self._seen[request.request_id] = replace(request, row=_NOTHING)
+            self._seen[request.request_id] = Request(
+                request.at,
+                request.mix,
+                None,
+                None,
+                request.failed,
+                request.latency_ms,
+                request.cost_microusd,
+                _NOTHING,
+            )
             if len(self._seen) > MOST_IDS:
                 # Repeats come soon after; the older half is forgotten before memory is full.
                 for old in list(islice(self._seen, MOST_IDS // 2)):
