@@ -30,6 +30,9 @@ _GROUPS: Final = (
 LONGEST: Final = timedelta(hours=6)
 #: How far a source may be behind the others before they go on without it.
 BEHIND: Final = timedelta(minutes=15)
+#: Images from which a difference between sources is told, and how large it must be.
+_MANY: Final = 200
+_APART: Final = 1.5
 
 Clock = Callable[[], datetime]
 
@@ -273,12 +276,31 @@ def read_all(
         earliest = min(outcomes.until for _, outcomes in this.read)
         if all(outcomes.until == earliest for _, outcomes in this.read):
             whole = combine([outcomes for _, outcomes in this.read])
-            return replace(whole, errors=(*whole.errors, *behind, *this.errors))
+            return replace(
+                whole,
+                notes=(*whole.notes, *_disagreements(this)),
+                errors=(*whole.errors, *behind, *this.errors),
+            )
         end = earliest
     raise OutcomeError(
         f"the sources of live outcomes of {product!r} agree on no window after {_PASSES} passes: "
         + ", ".join(sorted(source.name for source in kept))
     )
+
+
+def _disagreements(this: _Pass) -> list[str]:
+    """Return where two sources count the same images far apart: one of them loses some."""
+    notes = []
+    for digest in this.read[0][1].arms:
+        counts = [
+            (outcomes.arms[digest].images, source.name)
+            for source, outcomes in this.read
+            if digest in outcomes.arms and outcomes.arms[digest].images
+        ]
+        if counts and max(counts)[0] >= _MANY and max(counts)[0] > _APART * min(counts)[0]:
+            told = ", ".join(f"{name} {count:,}" for count, name in counts)
+            notes.append(f"the sources disagree on how many images {digest[:19]} served: {told}")
+    return notes
 
 
 def _late(this: _Pass) -> list[tuple[OutcomeSource, Outcomes]]:

@@ -168,3 +168,15 @@ def test_a_source_that_had_something_goes_before_one_that_had_nothing() -> None:
     busy = window({A: ArmOutcomes(9, 1, 2, 8, 50, 4, costed=9)})
     assert combine([quiet, busy]).arms[A] == ArmOutcomes(9, 1, 2, 8, 50, 0, costed=9)
     assert combine([quiet, nothing([A], T0, T1)]).arms[A].timed == 0
+
+
+def test_sources_that_disagree_are_told() -> None:
+    proxy, logs = Fixed("proxy", ArmOutcomes(1_000, 1)), Fixed("requests", ArmOutcomes(400, 0))
+    whole = read_all([proxy, logs], "shop", [A], T0, T1)
+    assert whole.arms[A] == ArmOutcomes(1_000, 1)
+    assert whole.notes == (
+        "the sources disagree on how many images sha256:aaaaaaaaaaaa served: proxy 1,000, "
+        "requests 400",
+    )
+    near = Fixed("requests", ArmOutcomes(900, 0))
+    assert read_all([proxy, near], "shop", [A], T0, T1).notes == ()
