@@ -159,3 +159,21 @@ def test_a_window_ends_when_it_says(naive: datetime) -> None:
     assert not in_force(calendar, "shop", opens)
     if opens > now:
         assert in_force(calendar, "shop", opens - timedelta(microseconds=1))
+
+
+def test_the_examples_of_the_rollout_file_can_be_used_as_they_stand() -> None:
+    import yaml
+
+    from tasks.rollout.config import RolloutConfig
+    from tasks.settings import DEPLOYMENTS
+
+    text = (DEPLOYMENTS / "rollout.example.yaml").read_text(encoding="utf-8")
+    blocks = [
+        block for block in text.split("\n\n") if block.startswith(("# calendar:", "# shadows:"))
+    ]
+    whole = "\n".join(line[2:] for block in blocks for line in block.splitlines())
+    config = parse_strict(RolloutConfig, yaml.safe_load(whole), "example")
+    assert [w.name for w in config.calendar] == ["Christmas", "weekends", "season's end"]
+    assert config.shadows == {"shop": "shop-drill"}
+    assert in_force(config.calendar, "shop", at("2026-12-24T12:00"))
+    assert not in_force(config.calendar, "shop", at("2026-12-15T12:00"))
