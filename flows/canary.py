@@ -37,7 +37,7 @@ from flows.watcher import LoggedWatcher, current_watcher
 from tasks.alerts.worker import OutboxWorker
 from tasks.rollout.canary import store
 from tasks.rollout.canary.look import Surroundings, look
-from tasks.rollout.canary.store import Canary
+from tasks.rollout.canary.store import Canary, Control
 from tasks.rollout.canary.walk import walk
 from tasks.settings import Settings, load_settings
 from tasks.state import State
@@ -135,7 +135,7 @@ def canary(request: CanaryRequest) -> FlowState[dict[str, Any]]:
     """Return a completed state named after how the canary ended, with its figures as data."""
     settings = load_settings()
     if request.action != "walk":
-        return told(settings, request)
+        return told(settings, request, request.action)
     logger = get_run_logger()
     watcher = LoggedWatcher(current_watcher(), logger)
     with (
@@ -148,28 +148,28 @@ def canary(request: CanaryRequest) -> FlowState[dict[str, Any]]:
         with OutboxWorker(state, settings) as outbox:
             while walking.live and not watcher.stop.is_set():
                 name = f"step {100 * walking.weight:g} %"
-                walking = walk_step.with_options(task_run_name=name)(
-                    around, walking, watcher.stop, outbox.wake
-                )
-                watcher.step(name, deeds.sentence(walking))
-                suspended = _suspended()
-                if walking.live and suspended is not None:
+                step = walk_step.with_options(task_run_name=name)
+                try:
+                    walking = step(around, walking, watcher.stop, outbox.wake)
+                    if walking.live and (suspended := _suspended()) is not None:
+                        raise Pause(state=suspended)
+                except Pause:
+                    # Prefect raises it, too, where a task ends after somebody suspended the run.
                     _pause(around, walking)
-                    raise Pause(state=suspended)
+                    raise
+                watcher.step(name, deeds.sentence(walking))
         deeds.deliver(state, settings)
         show(walking)
     name = ENDS.get(walking.status, "HOLD")
     return Completed(name=name, message=deeds.sentence(walking), data=deeds.as_json(walking))
 
 
-def told(settings: Settings, request: CanaryRequest) -> FlowState[dict[str, Any]]:
+def told(settings: Settings, request: CanaryRequest, control: Control) -> FlowState[dict[str, Any]]:
     """Tell the canary that is under way something."""
-    if request.action == "walk":
-        raise AssertionError(request)
     found, how = deeds.ask(
-        settings, request.product, request.action, by=request.owner, reason=request.reason
+        settings, request.product, control, by=request.owner, reason=request.reason
     )
-    get_run_logger().info("%s: %s", request.action, how)
+    get_run_logger().info("%s: %s", control, how)
     message = f"{how}; {deeds.sentence(found)}"
     return Completed(name="Asked", message=message, data=deeds.as_json(found))
 
@@ -243,7 +243,8 @@ def show(canary: Canary) -> None:
 
 def _pause(around: Surroundings, walking: Canary) -> None:
     """Pause the canary of a flow run that a person suspended; the watch judges it on."""
-    if walking.status != "paused":
+    walking = store.read(around.state, walking.id)
+    if walking.live and walking.status != "paused":
         store.ask(
             around.state, walking.id, "pause", by=SUSPENDED, reason="suspended in Prefect's UI"
         )
