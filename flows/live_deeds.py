@@ -44,6 +44,13 @@ def render_watch(shown: dict[str, Any]) -> str:
             f"  {name:<9} {rate} of {found['images']:,.0f}, limit "
             f"{100 * found['limit']:g} %{evidence} (alarm at 0)"
         )
+    whole = watch["all_failures"]
+    if whole["judged"]:
+        lines.append(
+            f"  with {whole['defects']:,.0f} defects in {whole['judged']:,.0f} judged images: "
+            f"{100 * whole['rate']:.2f} %, limit {100 * whole['limit']:g} %, evidence "
+            f"{whole['log_evidence']:.1f} (alarm at 0)"
+        )
     lines.append(
         "  inputs: compared with gate run " + watch["gate_run"]
         if watch["gate_run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -105,10 +106,18 @@ def watch_json(watch: Watch) -> dict[str, Any]:
                 "rate": found.rate,
                 "limit": found.limit,
                 # 0 or more is an alarm; far below is good.
-                "log_evidence": None if found.evidence == float("-inf") else found.evidence,
+                "log_evidence": _finite(found.evidence),
                 "images_between_false_alarms": found.run_length,
             }
             for name, found in memory.detectors.items()
+        },
+        "all_failures": {
+            "judged": memory.whole.seen.judged,
+            "defects": memory.whole.seen.defects,
+            "rate": memory.whole.seen.rate,
+            "limit": memory.whole.limit,
+            "log_evidence": _finite(memory.whole.evidence),
+            "images_between_false_alarms": memory.whole.run_length,
         },
         "gate_run": None if memory.sample is None else memory.sample.run_id,
         "incident": None
@@ -120,6 +129,11 @@ def watch_json(watch: Watch) -> dict[str, Any]:
             "rolled_back_to": memory.alarm.target if memory.alarm.done else None,
         },
     }
+
+
+def _finite(evidence: float) -> float | None:
+    """Return the evidence, or ``None`` before the first image: JSON has no infinity."""
+    return None if math.isinf(evidence) else evidence
 
 
 def policy_of(path: str) -> Policy:

@@ -12,8 +12,8 @@ class WatchRule(BaseModel):
 
     #: Images between two false alarms, on average at least, while everything is at its limit.
     false_alarm_images: int = Field(default=50_000, ge=1_000, le=1_000_000_000)
-    #: Share of requests without an image, and of judged images with a defect, that is still good;
-    #: by default the limit of the gate.
+    #: Failure rate that is still good: requests without an image, alone and together with images
+    #: that have a defect; by default the limit of the gate.
     failure_limit: float | None = Field(default=None, gt=0, lt=0.95)
     #: Share of requests above the limit of latency that is still good; the source of outcomes
     #: knows that limit.

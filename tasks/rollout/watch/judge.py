@@ -12,7 +12,7 @@ from tasks.policy import Policy
 from tasks.rollout.outcomes.base import ArmOutcomes, Outcomes
 from tasks.rollout.watch.inputs import fold_inputs, unseen_words
 from tasks.rollout.watch.memory import Memory, hour_name, with_traffic
-from tasks.rollout.watch.signals import alarms, counts, fresh, fresh_unseen
+from tasks.rollout.watch.signals import alarms, counts, fresh, fresh_unseen, fresh_whole
 
 Status = Literal["watching", "alarm", "blind"]
 
@@ -75,7 +75,7 @@ def judge(memory: Memory, look: Look, digest: str, policy: Policy, now: datetime
     """
     after = _folded(memory, look, digest, policy)
     warning = unseen_words(after, policy)
-    found = alarms(after.detectors, policy)
+    found = alarms(after.detectors, after.whole, policy)
     if found:
         return Judged(after, "alarm", "; ".join(found), warning=warning)
     reason, stopped = _blind(after, look, policy, now)
@@ -92,9 +92,18 @@ def with_limits(memory: Memory, policy: Policy) -> Memory:
         else new
         for name, new in wanted.items()
     }
-    unseen, old = fresh_unseen(policy), memory.unseen
-    same = (old.limit, old.run_length) == (unseen.limit, unseen.run_length)
-    return replace(memory, detectors=kept, unseen=old if same else unseen)
+    unseen, whole = fresh_unseen(policy), fresh_whole(policy)
+    same_unseen = (memory.unseen.limit, memory.unseen.run_length) == (
+        unseen.limit,
+        unseen.run_length,
+    )
+    same_whole = (memory.whole.limit, memory.whole.run_length) == (whole.limit, whole.run_length)
+    return replace(
+        memory,
+        detectors=kept,
+        whole=memory.whole if same_whole else whole,
+        unseen=memory.unseen if same_unseen else unseen,
+    )
 
 
 def _folded(memory: Memory, look: Look, digest: str, policy: Policy) -> Memory:
@@ -102,15 +111,17 @@ def _folded(memory: Memory, look: Look, digest: str, policy: Policy) -> Memory:
     if look.outcomes is None:
         return memory
     arm = look.outcomes.arms.get(digest, ArmOutcomes())
+    at = _shown(look.outcomes.since)
     detectors = dict(memory.detectors)
     for name, detector in memory.detectors.items():
         pair = counts(name, arm, policy)
         if pair is not None:
-            detectors[name] = detector.seen(*pair, at=_shown(look.outcomes.since))
+            detectors[name] = detector.seen(*pair, at=at)
     until = look.outcomes.until
     after = replace(
         memory,
         detectors=detectors,
+        whole=memory.whole.then(arm.images, arm.failures, arm.judged or 0, arm.defects or 0, at=at),
         seen_at=max(until, memory.seen_at) if arm.images else memory.seen_at,
         hours=with_traffic(memory.hours, look.outcomes.since, until, arm.images),
     )

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from tasks.errors import StateError
 from tasks.policy import Policy
 from tasks.rollout.watch.detector import Detector
-from tasks.rollout.watch.signals import Signal, fresh, fresh_unseen
+from tasks.rollout.watch.signals import Signal, fresh, fresh_unseen, fresh_whole
+from tasks.rollout.watch.whole import WholeDetector
 
 #: Hours of traffic that are remembered.
 HOURS_KEPT = 8 * 24
@@ -62,6 +63,7 @@ class Memory:
 
     Attributes:
         detectors: One a signal.
+        whole: Of requests without an image and images with a defect together.
         unseen: Of inputs that the gate had no case of.
         began: When the watch of this mix began.
         seen_at: The last moment up to which images were counted; ``began`` before the first.
@@ -73,6 +75,7 @@ class Memory:
     """
 
     detectors: Mapping[Signal, Detector]
+    whole: WholeDetector
     unseen: Detector
     began: datetime
     seen_at: datetime
@@ -91,6 +94,7 @@ class Memory:
         """Return the memory as text; :func:`memory_from` reads it."""
         value = {
             "detectors": {name: found.to_dict() for name, found in self.detectors.items()},
+            "whole": self.whole.to_dict(),
             "unseen": self.unseen.to_dict(),
             "began": self.began.isoformat(),
             "seen_at": self.seen_at.isoformat(),
@@ -118,6 +122,7 @@ def memory_from(text: str, product: str) -> Memory:
         sample, alarm = value["sample"], value["alarm"]
         return Memory(
             detectors={name: Detector.from_dict(v) for name, v in value["detectors"].items()},
+            whole=WholeDetector.from_dict(value["whole"]),
             unseen=Detector.from_dict(value["unseen"]),
             began=datetime.fromisoformat(value["began"]),
             seen_at=datetime.fromisoformat(value["seen_at"]),
@@ -138,7 +143,7 @@ def memory_from(text: str, product: str) -> Memory:
 
 def begin(policy: Policy, now: datetime) -> Memory:
     """Return the memory of a watch that begins."""
-    return Memory(fresh(policy), fresh_unseen(policy), began=now, seen_at=now)
+    return Memory(fresh(policy), fresh_whole(policy), fresh_unseen(policy), began=now, seen_at=now)
 
 
 def begin_next(before: Memory, mix_digest: str, policy: Policy, now: datetime) -> Memory:

@@ -12,17 +12,19 @@ from typing import Literal
 from tasks.policy import Policy
 from tasks.rollout.outcomes.base import ArmOutcomes
 from tasks.rollout.watch.detector import Detector
+from tasks.rollout.watch.whole import WholeDetector
 
-Signal = Literal["failures", "defects", "slow", "cost", "tickets"]
+Signal = Literal["failures", "slow", "cost", "tickets"]
 
 #: Shares of the promise: half on failures, as in the gate.
 SHARES: dict[Signal, float] = {
     "failures": 0.5,
-    "defects": 0.2,
     "slow": 0.1,
     "cost": 0.1,
     "tickets": 0.1,
 }
+#: Share of requests without an image and images with a defect together.
+WHOLE_SHARE = 0.2
 
 
 def limits(policy: Policy) -> dict[Signal, float]:
@@ -31,7 +33,6 @@ def limits(policy: Policy) -> dict[Signal, float]:
     failures = policy.failure.limit if rule.failure_limit is None else rule.failure_limit
     found: dict[Signal, float] = {
         "failures": failures,
-        "defects": failures,
         "slow": rule.slow_limit,
     }
     if rule.cost_per_1k_usd is not None and rule.worst_image_usd is not None:
@@ -47,6 +48,12 @@ def fresh(policy: Policy) -> dict[Signal, Detector]:
     return {
         name: Detector(limit, promised / SHARES[name]) for name, limit in limits(policy).items()
     }
+
+
+def fresh_whole(policy: Policy) -> WholeDetector:
+    """Return the detector of the whole failure rate, which has the limit of failures."""
+    promised = policy.watch.false_alarm_images
+    return WholeDetector(limits(policy)["failures"], promised / WHOLE_SHARE)
 
 
 def fresh_unseen(policy: Policy) -> Detector:
@@ -65,10 +72,8 @@ def counts(signal: Signal, arm: ArmOutcomes, policy: Policy) -> tuple[float, flo
     match signal:
         case "failures":
             return (arm.images, arm.failures)
-        case "defects":
-            return _pair(arm.judged, arm.defects)
         case "slow":
-            return _pair(arm.timed, arm.slow)
+            return None if arm.timed is None or arm.slow is None else (arm.timed, arm.slow)
         case "cost":
             worst = policy.watch.worst_image_usd
             if arm.costed is None or arm.cost_microusd is None or worst is None:
@@ -76,10 +81,6 @@ def counts(signal: Signal, arm: ArmOutcomes, policy: Policy) -> tuple[float, flo
             return (arm.costed, min(arm.costed, arm.cost_microusd / 1e6 / worst))
         case "tickets":
             return None if arm.tickets is None else (arm.images, min(arm.images, arm.tickets))
-
-
-def _pair(whole: int | None, part: int | None) -> tuple[float, float] | None:
-    return None if whole is None or part is None else (whole, part)
 
 
 def sentence(signal: Signal, detector: Detector, policy: Policy) -> str:
@@ -92,8 +93,6 @@ def sentence(signal: Signal, detector: Detector, policy: Policy) -> str:
     match signal:
         case "failures":
             return f"{bad} of {seen} requests got no image {share}"
-        case "defects":
-            return f"{bad} of {seen} judged images have a defect {share}"
         case "slow":
             return f"{bad} of {seen} requests were too slow {share}"
         case "cost":
@@ -109,8 +108,26 @@ def sentence(signal: Signal, detector: Detector, policy: Policy) -> str:
             )
 
 
-def alarms(detectors: Mapping[Signal, Detector], policy: Policy) -> tuple[str, ...]:
+def whole_sentence(found: WholeDetector) -> str:
+    """Return what the detector of the whole failure rate has found, for people."""
+    rise = found.rise if found.since else found.seen
+    since = f" since {found.since}" if found.since else ""
+    return (
+        f"{rise.failures:,.0f} of the last {rise.requests:,.0f} requests got no image and "
+        f"{rise.defects:,.0f} of {rise.judged:,.0f} judged images have a defect, together "
+        f"{100 * (rise.rate or 0):.1f} % (limit {100 * found.limit:g} %){since}"
+    )
+
+
+def alarms(
+    detectors: Mapping[Signal, Detector], whole: WholeDetector, policy: Policy
+) -> tuple[str, ...]:
     """Return a sentence for each signal that is above its limit, the strongest evidence first."""
-    over = [(name, found) for name, found in detectors.items() if found.alarm]
-    over.sort(key=lambda pair: -pair[1].evidence)
-    return tuple(sentence(name, found, policy) for name, found in over)
+    over = [
+        (found.evidence, sentence(name, found, policy))
+        for name, found in detectors.items()
+        if found.alarm
+    ]
+    if whole.alarm:
+        over.append((whole.evidence, whole_sentence(whole)))
+    return tuple(text for _, text in sorted(over, key=lambda pair: -pair[0]))

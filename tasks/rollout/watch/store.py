@@ -200,7 +200,7 @@ def close(
         )
         if watch.status == "alarm":
             fresh = begin(policy, now)
-            memory = replace(memory, detectors=fresh.detectors)
+            memory = replace(memory, detectors=fresh.detectors, whole=fresh.whole)
         after = replace(
             watch,
             memory=memory,
