@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tasks.errors import RefusedError, StateError
 from tasks.policy import Policy, parse_strict
 from tasks.rollout.outcomes.base import ArmOutcomes, Outcomes
+from tasks.rollout.watch.detector import longest_delay
 from tasks.rollout.watch.inputs import new_in
 from tasks.rollout.watch.judge import Judged, Look, judge, with_limits
 from tasks.rollout.watch.memory import (
@@ -23,6 +26,7 @@ from tasks.rollout.watch.memory import (
     memory_from,
     with_traffic,
 )
+from tasks.rollout.watch.signals import SHARES
 from tasks.rollout.watch.window import Served, judge_return
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
@@ -323,3 +327,74 @@ def test_the_next_mix_remembers_how_the_one_before_ended() -> None:
     assert after.past[-1].how == "replaced"
     assert after.past[-1].images == 200
     assert after.images == 0
+
+
+# ── whole weeks ──────────────────────────────────────────────────────────────────────────────────
+
+
+def a_week(
+    rng: np.random.Generator, rate: float, step: timedelta, pace: float, until: datetime
+) -> tuple[Memory, int, int, set[str]]:
+    """All signals within their limits, quiet nights; return memory, images, alarms, statuses."""
+    memory, at = begin(FULL, NOW), NOW
+    images = alarms = 0
+    statuses = set()
+    part = rng.uniform()
+    while at < until:
+        end = at + step
+        busy = 0.15 + 0.85 * max(0.0, math.sin(math.pi * (at.hour - 5) / 18))
+        n = int(rng.poisson(pace * busy * step.total_seconds() / 60))
+        f = int(rng.binomial(n, rate * part))
+        judged = (n - f) // 20
+        arm = ArmOutcomes(
+            images=n,
+            failures=f,
+            judged=judged,
+            defects=int(rng.binomial(judged, rate * (1 - part))),
+            timed=n,
+            slow=int(rng.binomial(n, 0.04)),
+            costed=n,
+            cost_microusd=n * 35_000,
+            tickets=min(n, int(rng.poisson(n * 0.0015))),
+        )
+        judged_now = judge(memory, Look(Outcomes(at, end, {MIX: arm})), MIX, FULL, end)
+        memory, at, images = judged_now.memory, end, images + n
+        statuses.add(judged_now.status)
+        if judged_now.status == "alarm":
+            alarms, memory = alarms + 1, begin(FULL, end)
+    return memory, images, alarms, statuses
+
+
+def test_good_weeks_stay_within_the_promise_and_are_never_called_blind() -> None:
+    rng = np.random.default_rng(21)
+    images = alarms = 0
+    for rate in (0.008, 0.015, 0.019):
+        _, n, count, statuses = a_week(
+            rng, rate, timedelta(minutes=20), 30, NOW + timedelta(days=7)
+        )
+        images, alarms = images + n, alarms + count
+        assert "blind" not in statuses
+    assert images > 300_000
+    assert alarms <= images / FULL.watch.false_alarm_images
+
+
+def test_after_a_good_day_two_to_five_percent_is_found_within_the_delay() -> None:
+    rng = np.random.default_rng(22)
+    delays = []
+    for _ in range(12):
+        memory, _, alarms, _ = a_week(
+            rng, 0.018, timedelta(minutes=20), 30, NOW + timedelta(days=1)
+        )
+        assert alarms == 0
+        at, seen, window = NOW + timedelta(days=1), 0, 25
+        while True:
+            until = at + timedelta(minutes=1)
+            bad = int(rng.binomial(window, 0.05))
+            judged = judge(memory, a_look(at, until, images=window, failures=bad), MIX, FULL, until)
+            memory, at, seen = judged.memory, until, seen + window
+            if judged.status == "alarm":
+                break
+            assert seen < 10_000
+        delays.append(seen)
+    promised = FULL.watch.false_alarm_images / SHARES["failures"]
+    assert np.mean(delays) <= longest_delay(0.02, 0.05, promised) + 25
