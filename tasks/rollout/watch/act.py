@@ -60,9 +60,9 @@ def act(
     """
     started = time.monotonic() if trigger is None else trigger
     watch = read_watch(state, product)
-    if watch is None or watch.memory.alarm is None or watch.memory.alarm.done:
+    alarm = None if watch is None or watch.status == "stopped" else watch.memory.alarm
+    if watch is None or alarm is None or alarm.done:
         return None
-    alarm = watch.memory.alarm
     if alarm.target is None:
         return _leave_to_people(state, watch, alarm, now)
     with state.begin() as connection:

@@ -208,6 +208,16 @@ def test_a_router_that_is_down_is_told_and_tried_again(
     assert serving(released, router) == (winter.digest, winter.digest)
 
 
+def test_a_stopped_watch_rolls_nothing_back(
+    released: State, router: FileRouter, source: Source, clock: Clock, summer: ResolvedMix
+) -> None:
+    source.rates = {summer.digest: 0.12}
+    minutes(released, source, clock, 60)
+    stop(released, SHOP, actor="ann", why="I am at it", now=clock.now)
+    assert act(released, router, SHOP, clock.now) is None
+    assert serving(released, router) == (summer.digest, summer.digest)
+
+
 def test_killed_after_the_rollback_the_next_look_finishes(
     released: State,
     router: FileRouter,
