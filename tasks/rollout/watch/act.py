@@ -81,7 +81,8 @@ def act(
             trigger=started,
         )
     except FencedError as error:
-        if require_production(state, product).mix_digest == alarm.mix_digest:
+        # Wanted already or not yet: the router has not shown it, so it is tried again.
+        if require_production(state, product).mix_digest in (alarm.mix_digest, alarm.target):
             return _failed(state, product, alarm, str(error), now)
         # Somebody moved production off the bad mix meanwhile: that stands.
         return _moved(state, watch, alarm, str(error), now)

@@ -208,6 +208,34 @@ def test_a_router_that_is_down_is_told_and_tried_again(
     assert serving(released, router) == (winter.digest, winter.digest)
 
 
+def test_a_router_that_fences_the_rollback_off_is_tried_again(
+    released: State,
+    router: FileRouter,
+    source: Source,
+    clock: Clock,
+    winter: ResolvedMix,
+    summer: ResolvedMix,
+) -> None:
+    class Fenced(Down):
+        def apply(self, desired: Desired) -> None:
+            if self.down:
+                raise FencedError("a later epoch is there")
+            self.router.apply(desired)
+
+    fenced = Fenced(router)
+    source.rates = {summer.digest: 0.12}
+    minutes(released, source, clock, 60)
+    for _ in range(2):
+        failed = act(released, fenced, SHOP, clock.now)
+        assert failed is not None
+        assert failed.what == "failed"
+    fenced.down = False
+    done = act(released, fenced, SHOP, clock.now)
+    assert done is not None
+    assert done.what == "rolled_back"
+    assert serving(released, router) == (winter.digest, winter.digest)
+
+
 def test_a_stopped_watch_rolls_nothing_back(
     released: State, router: FileRouter, source: Source, clock: Clock, summer: ResolvedMix
 ) -> None:
