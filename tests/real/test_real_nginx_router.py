@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tasks.rollout.routers.config import NginxRouterConfig
 from tasks.rollout.routers.entry import POINTS
 from tasks.rollout.routers.http import trust
 from tasks.rollout.routers.nginx import NginxRouter, point_of
+from tasks.rollout.routers.nginx_workers import taking_connections, workers_beside
 from tests.conftest import ROOT, clean_environment
 from tests.fakes import mixes
 from tests.real.cluster import Process, find_program, free_port, until
@@ -197,6 +199,23 @@ def test_no_request_fails_at_a_switch(nginx: Nginx, router: NginxRouter) -> None
             thread.join()
     assert failed == []
     assert counts["green"] > 0
+
+
+def test_old_workers_are_watched_until_they_take_no_more(nginx: Nginx, router: NginxRouter) -> None:
+    router.apply(whole(WINTER, 1))
+    url = f"http://127.0.0.1:{nginx.status_port}/imagegate/shop"
+
+    def worker() -> int:
+        return int(httpx.get(url, trust_env=False, verify=trust()).text.rpartition(" ")[2])
+
+    old = workers_beside(worker())
+    assert len(old) == 2
+    assert taking_connections(old)
+    router.apply(whole(SUMMER, 2))
+    assert not taking_connections(old)
+    new = workers_beside(worker()) - old
+    assert taking_connections(new)
+    assert workers_beside(None) == workers_beside(os.getpid()) == frozenset()
 
 
 def test_what_nginx_would_not_take_is_taken_back(nginx: Nginx, router: NginxRouter) -> None:

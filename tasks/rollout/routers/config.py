@@ -100,7 +100,7 @@ class HaproxyRouterConfig(Strict):
 class NginxProduct(Product):
     """A product behind nginx; its backends are ``upstream`` blocks."""
 
-    #: Answers with ``$imagegate_<product>_state``, see ``deployments/nginx-canary.conf``.
+    #: Answers with ``$imagegate_<product>_state $pid``, see ``deployments/nginx-canary.conf``.
     status_url: HttpUrl
 
 

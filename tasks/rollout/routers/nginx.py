@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -27,6 +28,7 @@ from tasks.rollout.routers.base import Desired, RouterState
 from tasks.rollout.routers.config import NginxProduct, NginxRouterConfig, variable_name
 from tasks.rollout.routers.entry import POINTS, Entry, entry_for, parse_entry, trial_keys
 from tasks.rollout.routers.http import Link
+from tasks.rollout.routers.nginx_workers import taking_connections, workers_beside
 from tasks.rollout.routers.placing import place
 from tasks.rollout.routers.probing import Prober
 from tasks.rollout.routers.waiting import until
@@ -35,8 +37,9 @@ _LOCK_S = 10.0
 _COMMAND_S = 60.0
 #: Points in a hundredth of a percent, the finest share of ``split_clients``.
 _GRAIN = POINTS // 10_000
-#: So many answers in a row must be new: old workers may take a connection until they are told.
-_IN_A_ROW = 5
+#: Where old workers cannot be watched, so many answers in a row must be new, a moment apart: nginx
+#: lets a tenth of a second pass before it tells them.
+_IN_A_ROW, _APART_S = 12, 0.05
 _STATE_MARK = "# routing: "
 
 
@@ -60,7 +63,7 @@ class NginxRouter:
         Raises:
             RolloutError: nginx or the file cannot be read.
         """
-        running = self._running(product)
+        running, _ = self._running(product)
         text = self._text(product)
         kept = _entry_in(text)
         entries = [entry for entry in (running, kept) if entry is not None]
@@ -88,15 +91,17 @@ class NginxRouter:
         """
         product = self._product(desired.product)
         with self._locked():
-            running, text = self._running(desired.product), self._text(desired.product)
+            running, worker = self._running(desired.product)
+            text = self._text(desired.product)
             kept = _entry_in(text)
             entries = [entry for entry in (kept, running) if entry is not None]
             _not_too_late(desired, entries)
             before = running or kept
             wanted = _wanted(desired, place(desired, product, before, self._prober))
             if running != wanted or text != render(desired.product, wanted):
+                old = workers_beside(worker)
                 self._change(desired.product, wanted)
-        self._until_shown(desired.product, wanted)
+                self._until_taken_over(desired.product, wanted, old)
         if product.probe_url is not None:
             cuts = [wanted.cut, before.cut if before is not None else 0]
             # As with HAProxy: a rollback must not hang on an answer of the application.
@@ -121,7 +126,7 @@ class NginxRouter:
             shown = self._run(self.config.test_command)
             for name, product in self.config.products.items():
                 self._assert_upstreams(shown, [backend.name for backend in product.backends])
-                running = self._running(name)
+                running, _ = self._running(name)
                 if product.probe_url is None:
                     continue
                 if running is None:
@@ -149,18 +154,28 @@ class NginxRouter:
         except (OSError, UnicodeDecodeError) as error:
             raise RolloutError(f"{self._path(product)}: cannot be read: {error}") from None
 
-    def _running(self, product: str) -> Entry | None:
-        """Return what the workers run; ``None`` while they have no routing of the product."""
+    def _running(self, product: str) -> tuple[Entry | None, int | None]:
+        """Return what a worker runs, ``None`` while it has no routing of the product, and its pid.
+
+        Raises:
+            RolloutError: No answer, or one that is no routing.
+        """
         answer = self._link.send("GET", self._product(product).status_url)
-        if answer.status == 404 or (answer.ok and not answer.body.strip()):
-            return None
-        entry = parse_entry(answer.body.decode("utf-8", "replace").strip()) if answer.ok else None
+        if answer.status == 404:
+            return None, None
+        value, _, last = answer.body.decode("utf-8", "replace").rstrip().rpartition(" ")
+        if not (last.isascii() and last.isdigit() and len(last) < 10):
+            value, last = f"{value} {last}", ""
+        worker = int(last) if last else None
+        if answer.ok and not value.strip():
+            return None, worker
+        entry = parse_entry(value.strip()) if answer.ok else None
         if entry is None:
             raise RolloutError(
                 f"{answer.where} answers HTTP {answer.status} with what is no routing: "
                 f"{answer.shown}; see deployments/nginx-canary.conf"
             )
-        return entry
+        return entry, worker
 
     def _change(self, product: str, wanted: Entry) -> None:
         path, before = self._path(product), self._text(product)
@@ -223,9 +238,19 @@ class NginxRouter:
                     "it would fail"
                 )
 
-    def _until_shown(self, product: str, wanted: Entry) -> None:
+    def _until_taken_over(self, product: str, wanted: Entry, old: frozenset[int]) -> None:
+        """Wait until no request can be routed as before any more."""
+        pause = threading.Event()
+
         def shown() -> bool:
-            return all(self._running(product) == wanted for _ in range(_IN_A_ROW))
+            if self._running(product)[0] != wanted or taking_connections(old):
+                return False
+            if old:
+                return True
+            looks = (
+                self._running(product)[0] for _ in range(_IN_A_ROW) if not pause.wait(_APART_S)
+            )
+            return all(running == wanted for running in looks)
 
         until(
             shown,
