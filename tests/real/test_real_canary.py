@@ -216,8 +216,10 @@ def walked(site: Site, on_step: Callable[[Canary], None]) -> dict[int, tuple[int
         if before.progress.applied:
             counted = site.counters()
             after = site.canary
-            # The counters belong to the step only when it lasted while they were read.
-            if (after.live, after.step, after.progress.applied) == (True, before.step, True):
+            # The counters belong to the step only when it lasted while they were read. Before its
+            # end is booked, a canary may be over at the router: then a mix has no backend.
+            lasted = (after.live, after.step, after.progress.applied) == (True, before.step, True)
+            if lasted and after.progress.order is None and min(counted) >= 0:
                 if after.step != seen:
                     seen = after.step
                     on_step(after)

@@ -159,7 +159,11 @@ class Served:
         return until(what, held, seconds)
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        answer = httpx.request(method, self.url + path, json=body, timeout=60, trust_env=False)
+        """Ask until the server is not busy: 503 says that SQLite was locked for a moment."""
+        for _ in range(30):
+            answer = httpx.request(method, self.url + path, json=body, timeout=60, trust_env=False)
+            if answer.status_code != 503:
+                break
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
