@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from tasks.alerts.delivery import deliver_all
 from tasks.alerts.incidents import raise_alarm, resolve_alarm
 from tasks.errors import ConfigError, FencedError, ImagegateError, RefusedError, known
 from tasks.mix.production import kept_mix, products
+from tasks.mix.selection import find_file
 from tasks.policy import Policy, load_policy
 from tasks.rollout.config import RolloutConfig, load_rollout, open_router
 from tasks.rollout.outcomes.base import OutcomeSource
@@ -142,7 +142,8 @@ def policy_of(path: str) -> Policy:
     Raises:
         ConfigError: The file is missing or wrong.
     """
-    return load_policy(Path(path))
+    # As a gate finds it: a served flow has another current folder.
+    return load_policy(find_file(path))
 
 
 def watched_products(state: State, wanted: Collection[str]) -> tuple[str, ...]:
