@@ -1,9 +1,12 @@
 """The deployments of imagegate, made from code and ``schedules.yaml``.
 
     release-gate/<product>        judges a candidate: scheduled, and on demand from the form
+    canary/<product>              lets a candidate walk into production: on demand from the form
     production-watch/imagegate    dead runs, missed schedules, undelivered alerts
     budget-alarm/imagegate        spend against the limits
     freeze-reminder/imagegate     freezes that end soon
+    live-watch/imagegate          what serves: failures, latency, cost, tickets, new inputs
+    rollback-drill/imagegate      the rehearsal of rollbacks
 
 Registering them again changes what changed and nothing else: same ids, same schedules.
 """
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from deployments.schedule_file import ANCHOR, ProductSchedule, ScheduleFile, Timing
-from flows.form import gate_form, request_form
+from flows.form import canary_form, gate_form, request_form
 from tasks.errors import ConfigError, GateError
 from tasks.settings import PROJECT_ROOT
 
@@ -39,6 +42,8 @@ WATCHES = {
     "production-watch": ("flows.watch", "production_watch"),
     "budget-alarm": ("flows.budget_alarm", "budget_alarm"),
     "freeze-reminder": ("flows.freeze_reminder", "freeze_reminder"),
+    "live-watch": ("flows.live_watch", "live_watch"),
+    "rollback-drill": ("flows.rollback_drill", "rollback_drill"),
 }
 
 GATE_TEXT = """\
@@ -64,6 +69,22 @@ kept from an earlier gate; never more than the budget. Before: `imagegate run --
 
 Scheduled: {schedule}.
 """
+CANARY_TEXT = """\
+Lets a candidate of **{product}** walk into production: each step of the policy's section `canary`
+gives it a share of the traffic, and live outcomes decide whether it goes on, holds, or is rolled
+back.
+
+| action | what it does |
+| --- | --- |
+| `walk` | starts the canary of the product, or goes on with the one that is under way |
+| `pause`, `resume` | stays on the step and judges on; goes on |
+| `skip` | passes the step without its proof, unless it is proven to be bad |
+| `abort` | takes the candidate's share away at once |
+
+Suspending the flow run of a walk pauses its canary, resuming it goes on. Cancelling it aborts the
+canary: production is back on the baseline. A process that dies loses nothing: the watch takes
+looks, and another `walk` goes on with the same step.
+"""
 WATCH_TEXTS = {
     "production-watch": "Looks for gates that died or stand still, scheduled runs that did not "
     "start, alerts that were not delivered and approvals that ran out; tells on-call, and delivers "
@@ -71,6 +92,12 @@ WATCH_TEXTS = {
     "budget-alarm": "Compares the spend of the day, the week and the month with the limits of "
     "`budgets.yaml` and tells people before a limit is reached. Spends nothing.",
     "freeze-reminder": "Reminds the owners of freezes that end soon. Spends nothing.",
+    "live-watch": "Watches what serves, by the sources of outcomes of the rollout file. A mix that "
+    "is proven to be above the policy's limits is rolled back, verified at the router and told; "
+    "promotions are frozen until a person closes the incident. Traffic that stops is an alarm "
+    "too. Spends nothing.",
+    "rollback-drill": "Rehearses a rollback of each product on production's router with no effect "
+    "on users, times it, and tells people when it would not go. Spends nothing.",
 }
 COLLISIONS = {
     "wait": "waits in state `AwaitingConcurrencySlot` until the first has ended",
@@ -115,7 +142,8 @@ def build_deployments(file: ScheduleFile, *, version: str) -> list[RunnerDeploym
         version: What the deployments are versions of.
     """
     gates = [_gate(product, schedule, file, version) for product, schedule in file.products.items()]
-    return [*gates, *(_watch(name, file, version) for name in WATCHES)]
+    canaries = [_canary(name, plan, version) for name, plan in file.products.items()]
+    return [*gates, *canaries, *(_watch(name, file, version) for name in WATCHES)]
 
 
 def _gate(
@@ -151,6 +179,24 @@ def _gate(
         ],
     )
     _set_form(planned, gate_form(_form_of(planned), product, given))
+    return planned
+
+
+def _canary(product: str, schedule: ProductSchedule, version: str) -> RunnerDeployment:
+    from flows.canary import canary
+
+    given = schedule.parameters
+    planned = _deployment(
+        canary,
+        product,
+        tags=[TAG, product, "canary"],
+        description=CANARY_TEXT.format(product=product),
+        version=version,
+        # No limit on runs at one time: a pause must reach a walk that is under way, and a second
+        # walk of a product is refused by the canary itself.
+        parameters={"request": {"product": product, "catalog": given.catalog}},
+    )
+    _set_form(planned, canary_form(_form_of(planned), product, given.given()))
     return planned
 
 

@@ -108,8 +108,10 @@ class ScheduleFile(Strict):
     production_watch: Timing = Timing(cron="* * * * *")
     budget_alarm: Timing = Timing(cron="*/5 * * * *")
     freeze_reminder: Timing = Timing(cron="0 9 * * *")
+    live_watch: Timing = Timing(cron="* * * * *")
+    rollback_drill: Timing = Timing(cron="0 10 1 * *")
 
-    @field_validator("production_watch", "budget_alarm", "freeze_reminder")
+    @field_validator("production_watch", "budget_alarm", "freeze_reminder", "live_watch")
     @classmethod
     def _often_enough(cls, timing: Timing, info: ValidationInfo) -> Timing:
         """A watch that looks once a week is none."""

@@ -40,10 +40,12 @@ def _mount() -> None:
         cli_alerts,
         cli_approval,
         cli_budget,
+        cli_canary,
         cli_check,
         cli_db,
         cli_deploy,
         cli_evidence,
+        cli_live,
         cli_metrics,
         cli_models,
         cli_operate,
@@ -94,6 +96,7 @@ def _mount() -> None:
     add(gate, "report", cli_operate.report)
 
     add(production, "status", cli_operate.status)
+    app.add_typer(cli_canary.canary, name="canary", rich_help_panel=production)
     add(
         production,
         "rollback",
@@ -103,6 +106,8 @@ def _mount() -> None:
     )
     add(production, "freeze", cli_operate.freeze, "freeze --reason 'holiday season' --days 21")
     add(production, "thaw", cli_operate.thaw)
+    app.add_typer(cli_live.watch, name="watch", rich_help_panel=production)
+    add(production, "drill", cli_live.drill, "drill", "drill --shadow storefront-drill")
     add(
         production,
         "budget",

@@ -66,15 +66,24 @@ def rollback(
     owner: Owner = None,
     as_json: Json = False,
 ) -> None:
-    """Put production back on the mix before, or on an earlier one; verified by the router."""
+    """Put production back on the mix before, or on an earlier one; verified by the router.
+
+    Ends a canary first: while one is on, production serves everything again and goes no further
+    back. Given again within ten minutes it verifies the rollback once more; name the mix with --to
+    to go further back then. With the state database down it goes by the last good mixes that this
+    machine verified, and says so.
+    """
     from flows import operate
 
     done = operate.rollback(load_settings(), product, to, owner or whoami(), reason)
+    if done["warning"]:
+        err.print(f"warning: {done['warning']}", markup=False, soft_wrap=True)
     if as_json:
         emit(done)
     else:
         say(
-            f"{product} serves {done['mix_name']} ({done['mix_digest'][:19]}…), "
+            f"{product} serves {done['mix_name']} ({done['mix_digest'][:19]}…)"
+            f"{'' if done['changed'] else ' already, nothing had to change'}, "
             f"verified at the router in {done['seconds']:.2f} s"
         )
 

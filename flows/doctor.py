@@ -54,6 +54,7 @@ def examine(settings: Settings) -> dict[str, Any]:
         _look("packages", _packages),
         _look("disk", lambda: _disk(settings)),
         _look("state database", lambda: _state(settings)),
+        _look("router", lambda: _router(settings)),
         _look("catalog and mixes", lambda: _deployments(settings)),
         _look("image server", _fonts),
         _readers(),
@@ -117,6 +118,14 @@ def _state(settings: Settings) -> tuple[bool, str]:
     finally:
         state.close()
     return True, f"{state.shown}: {len(names)} products, {len(waiting)} messages wait"
+
+
+def _router(settings: Settings) -> tuple[bool, str]:
+    from tasks.rollout.config import load_rollout, open_router
+
+    kind = load_rollout(settings).router.kind
+    open_router(settings).probe()
+    return True, f"{kind}: production could be changed now"
 
 
 def _deployments(_settings: Settings) -> tuple[bool, str]:

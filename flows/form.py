@@ -113,6 +113,31 @@ def gate_form(
     )
 
 
+def canary_form(
+    schema: Mapping[str, Any], product: str, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the schema of a canary's parameters as its form and its server check use it.
+
+    Args:
+        schema: Prefect's OpenAPI schema of the flow's parameters.
+        product: The one product that it is for; only its mixes are offered.
+        given: What the product's gate starts with; a file named there is a choice as well.
+    """
+    files = gate_choices(product)
+    offered = {"product": (product,)}
+    for field in ("candidate", "policy", "catalog"):
+        extra = (given or {}).get(field)
+        more = () if extra is None or extra in files[field] else (extra,)
+        offered[field] = (*files[field], *more)
+    return request_form(
+        schema,
+        title=f"Canary of {product}",
+        description="Lets a candidate walk into production, or tells the one under way something.",
+        choices=offered,
+        required=("owner",),
+    )
+
+
 def request_form(
     schema: Mapping[str, Any],
     *,

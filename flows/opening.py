@@ -53,7 +53,7 @@ def open_run(
         TakenOverError: Another process drives the run by now.
     """
     settings = load_settings()
-    state = State(settings.state_url.get_secret_value())
+    state = State(settings.state_url.get_secret_value(), home=settings.home)
     try:
         before = request.resume
         if before is None and flow_run_id is not None:

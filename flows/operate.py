@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tasks.errors import ConfigError, known
+from tasks.errors import ConfigError, RolloutError, StateError, known
 from tasks.settings import Settings
 from tasks.state import State
+
+if TYPE_CHECKING:
+    from tasks.rollout.decision import RolloutResult
+    from tasks.rollout.routers.base import Router, RouterState
+
+#: A rollback without a name is not repeated within this time: two people who are called at the
+#: same time, or one whose command was cut off, go one mix back together, not two.
+ONCE_IN = timedelta(minutes=10)
 
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[State]:
     """Yield the state database."""
-    state = State(settings.state_url.get_secret_value())
+    state = State(settings.state_url.get_secret_value(), home=settings.home)
     try:
         yield state
     finally:
@@ -53,19 +62,21 @@ def thaw(settings: Settings, product: str, actor: str) -> int:
 
 def status(settings: Settings, product: str) -> dict[str, Any]:
     """Return what serves, whether the router shows it, the freezes and the newest run."""
+    from flows.rehearsal import rollout_status, windows_now
     from tasks.evidence.history import history as read_history
     from tasks.mix.freeze import active_freezes
     from tasks.mix.production import kept_mix, read_production
-    from tasks.rollout.routers.file import FileRouter
+    from tasks.rollout.config import open_router
 
     with opened(settings) as state:
         pointer = read_production(state, product)
         if pointer is None:
             return {"product": product, "production": None, "freezes": [], "last_run": None}
-        shown = FileRouter(settings.routing_file).read(product)
+        shown, router_error = _asked(open_router(settings), product)
         runs = [row for row in read_history(state, product, 20) if row.run_id is not None]
         held = active_freezes(state, product, datetime.now(UTC))
         name = kept_mix(state, pointer.mix_digest).mix.name
+        rollout = rollout_status(state, product, datetime.now(UTC))
     return {
         "product": product,
         "production": {
@@ -73,9 +84,10 @@ def status(settings: Settings, product: str) -> dict[str, Any]:
             "mix_digest": pointer.mix_digest,
             "epoch": pointer.epoch,
             "since": pointer.changed_at,
+            "weights": pointer.weights,
             "router_shows_it": shown is not None
-            and shown.mix_digest == pointer.mix_digest
-            and shown.epoch >= pointer.epoch,
+            and pointer.shown_by(shown.mix_digest, shown.epoch, shown.weights),
+            "router_error": router_error,
         },
         "freezes": [
             {
@@ -87,18 +99,32 @@ def status(settings: Settings, product: str) -> dict[str, Any]:
             }
             for f in held
         ],
+        "windows": windows_now(settings, product),
         "last_run": runs[0].to_dict() if runs else None,
+        **rollout,
     }
+
+
+def _asked(router: Router, product: str) -> tuple[RouterState | None, str]:
+    """Return what the router shows, and why it could not be asked (empty when it could)."""
+    try:
+        return router.read(product), ""
+    except RolloutError as error:
+        return None, str(error)
 
 
 def render_status(shown: dict[str, Any]) -> str:
     """Return the status in lines."""
+    from flows.rehearsal import rollout_lines
+
     production = shown["production"]
     if production is None:
         return f"{shown['product']}: nothing was released here yet; start with `imagegate run`"
     router = (
         "the router shows it"
         if production["router_shows_it"]
+        else f"the router cannot be asked: {production['router_error']}"
+        if production["router_error"]
         else "the router does NOT show it; `imagegate rollback` or a new run applies it"
     )
     lines = [
@@ -106,12 +132,19 @@ def render_status(shown: dict[str, Any]) -> str:
         f"({production['mix_digest'][:19]}…) since {production['since']}; {router}"
     ]
     lines += [
+        f"canary: {100 * weight:g} % of the traffic goes to {digest[:19]}…"
+        for digest, weight in production["weights"].items()
+        if digest != production["mix_digest"]
+    ]
+    lines += [
         f"frozen until {held['until_at']} by {held['owner']}: {held['reason']}"
         + (f" (run {held['run_id']}; the next run takes it over)" if held["run_id"] else "")
         for held in shown["freezes"]
     ]
-    if not shown["freezes"]:
+    lines += [f"freeze window {held}" for held in shown["windows"]]
+    if not shown["freezes"] and not shown["windows"]:
         lines.append("not frozen")
+    lines += rollout_lines(shown, datetime.now(UTC))
     last = shown["last_run"]
     if last is not None:
         lines.append(f"last run {last['run_id']}: {_ended(last)}")
@@ -130,21 +163,63 @@ def rollback(
 ) -> dict[str, Any]:
     """Put an earlier mix back, verified at the router, and queue a message about it.
 
+    With the state database down, production goes back by what this machine verified last, and
+    ``warning`` says so.
+
     A button in an old message says by ``expected_epoch`` or ``expected_mixes`` what production
     may be on for its press to hold; a person at the keyboard needs neither.
     """
+    from tasks.rollout.config import open_router
+    from tasks.rollout.readback import shown_by
+
+    started = time.monotonic()
+    router = open_router(settings)
+    before = shown_by(router, product)
+    try:
+        done = _rolled_back(
+            settings,
+            router,
+            product,
+            to,
+            actor,
+            reason,
+            expected_epoch=expected_epoch,
+            expected_mixes=expected_mixes,
+            started=started,
+        )
+    except StateError as error:
+        # What a button's press rests on cannot be asked now; and a router that was changed has
+        # the rollback already: going by the file would go one mix too far.
+        fenced = expected_epoch is not None or bool(expected_mixes)
+        if fenced or shown_by(router, product) != before:
+            raise
+        done = _pushed(settings, router, product, to, actor, reason, error, started)
+    return done.model_dump(mode="json") | {"mix_digest": done.to_digest}
+
+
+def _rolled_back(
+    settings: Settings,
+    router: Router,
+    product: str,
+    to: str | None,
+    actor: str,
+    reason: str,
+    *,
+    expected_epoch: int | None,
+    expected_mixes: Collection[str],
+    started: float,
+) -> RolloutResult:
+    """Roll back by the state database, with the message about it."""
     from flows.approval_words import tell_closed
-    from tasks.alerts.blocks import change_message
-    from tasks.alerts.outbox import enqueue
+    from tasks.alerts.change_words import tell_rollback
     from tasks.mix.production import find_mix
     from tasks.rollout.change import roll_back
-    from tasks.rollout.routers.file import FileRouter
 
     with opened(settings) as state:
         digest = None if to is None else find_mix(state, to).digest
         done = roll_back(
             state,
-            FileRouter(settings.routing_file),
+            router,
             product,
             digest,
             actor=actor,
@@ -152,29 +227,42 @@ def rollback(
             expected_epoch=expected_epoch,
             expected_mixes=expected_mixes,
             now=datetime.now(UTC),
-        )
-        message = change_message(
-            title="Rollback",
-            product=product,
-            mix_name=done.mix_name,
-            actor=actor,
-            reason=reason,
-            epoch=done.epoch,
-            seconds=done.seconds,
-        )
-        enqueue(
-            state,
-            f"rollback:{product}:{done.epoch}",
-            None,
-            message.payload(),
-            thread=f"change:{product}:{done.epoch}",
-            product=product,
-            severity="warning",
-            topic="change.rollback",
+            once_in=ONCE_IN,
+            trigger=started,
+            tell=tell_rollback,
         )
         # What waited for a person's approval of a promotion was closed with it.
         tell_closed(state, settings, product)
-    return done.model_dump(mode="json") | {"mix_digest": done.to_digest}
+    return done
+
+
+def _pushed(
+    settings: Settings,
+    router: Router,
+    product: str,
+    to: str | None,
+    actor: str,
+    reason: str,
+    why: StateError,
+    started: float,
+) -> RolloutResult:
+    """Roll back by the file of the last good mixes, because the database is not to be had.
+
+    Raises:
+        RolloutError: That does not go either; says what is wrong with both.
+    """
+    from tasks.errors import RefusedError
+    from tasks.rollout.last_good import push_last_good
+    from tasks.state import last_good_folder
+
+    folder = last_good_folder(settings.home)
+    try:
+        done = push_last_good(
+            router, folder, product, actor, reason, to=to, once_in=ONCE_IN, trigger=started
+        )
+    except (RefusedError, RolloutError) as error:
+        raise RolloutError(f"{why}\nWithout the state database: {error}") from error
+    return done.model_copy(update={"warning": f"{why}. {done.warning}"})
 
 
 def history(settings: Settings, product: str | None, limit: int) -> list[dict[str, Any]]:
@@ -189,7 +277,9 @@ def _ended(row: dict[str, Any]) -> str:
     """Return how a run ended, or that a person has to decide about it."""
     if row["status"] == "waiting":
         return "waits for a person"
-    return str(row["verdict"] or row["status"])
+    ended = str(row["verdict"] or row["status"])
+    share = row["changes"][0]["weight"] if ended == "canary" else None
+    return ended if share is None else f"canary {100 * share:g} %"
 
 
 def render_history(rows: list[dict[str, Any]]) -> str:

@@ -27,7 +27,7 @@ from flows.opening import open_run, plan_of, serving
 from flows.prefect_env import end_server_with_us
 from flows.refusal import refusals_as_states
 from flows.request import GateRequest, GateResult
-from flows.results import build_result, production_sentence, rate_sentence
+from flows.results import build_result, canary_sentence, production_sentence, rate_sentence
 from flows.watcher import LoggedWatcher, current_watcher
 from tasks.alerts.task import announce, notify
 from tasks.alerts.worker import OutboxWorker
@@ -35,7 +35,7 @@ from tasks.approval.rules import outcome, waits
 from tasks.check_rules import Extras
 from tasks.checks.rehearsal import rehearse
 from tasks.context import RunContext
-from tasks.errors import EvidenceError, FencedError, FrozenError
+from tasks.errors import EvidenceError, FencedError, RefusedError
 from tasks.evidence.task import publish_evidence, record_evidence, share_evidence
 from tasks.expectations.task import validate_expectations
 from tasks.harness.task import recover_spend, spent_usd
@@ -45,7 +45,7 @@ from tasks.mix.task import freeze_mix, preflight
 from tasks.plan import RunPlan
 from tasks.providers.task import served_versions
 from tasks.records import ExpectationResult, Verdict
-from tasks.rollout.task import promote, roll_back, settle_production
+from tasks.rollout.task import promote, roll_back, settle_production, start_canary
 from tasks.runs import end_run
 from tasks.telemetry import note
 from tasks.verdict.task import decide, valid_at_any_look
@@ -179,7 +179,8 @@ def act(
     """Do what the verdict says; return what came of it and what was done, in sentences.
 
     A promotion waits for the evidence to be kept where all workers find it, and becomes a HOLD
-    when it cannot be, or when people froze or changed production meanwhile. A rollback waits for
+    when it cannot be, or when people froze or changed production meanwhile. Where the policy says
+    so it begins a canary, which walks on when the run is over. A rollback waits for
     nothing.
     """
     why = verdict.reasons[0]
@@ -191,9 +192,12 @@ def act(
     if verdict.verdict == "PROMOTE":
         try:
             share_evidence(context)
+            if plan.policy.canary.after_gate:
+                begun = start_canary(context, plan, return_state=True)
+                return verdict, (canary_sentence(begun.result()),)
             promoted = promote(context, plan, why, return_state=True)
             return verdict, (production_sentence(promoted.result()),)
-        except (EvidenceError, FrozenError, FencedError) as error:
+        except (EvidenceError, RefusedError, FencedError) as error:
             why = f"The figures allow a promotion, but {error}"
             verdict = verdict.model_copy(
                 update={"verdict": "HOLD", "reasons": (why, *verdict.reasons)}

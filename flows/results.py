@@ -9,6 +9,7 @@ from flows.request import GateResult
 from tasks.approval.rules import Approval
 from tasks.plan import RunPlan
 from tasks.records import Metrics, Verdict
+from tasks.rollout.canary.store import Canary
 from tasks.rollout.change import RolloutResult
 
 
@@ -82,6 +83,18 @@ def rate_sentence(metrics: Metrics) -> str:
 
     before, after = metrics.baseline.failure_rate, metrics.candidate.failure_rate
     return f"failures {percent(before.estimate)} before, {percent(after.estimate)} after"
+
+
+def canary_sentence(begun: Canary) -> str:
+    """Return that a candidate walks into production, and who drives it."""
+    plan = begun.plan
+    first = 100 * plan.rule.steps[0].weight
+    return (
+        f"Production of {plan.product} stays {plan.baseline_name}; canary {begun.id} of "
+        f"{plan.candidate_name} begins with {first:g} % of the traffic. Drive it with `imagegate "
+        f"canary run --product {plan.product}` or the deployment canary/{plan.product}; the watch "
+        "looks after it meanwhile."
+    )
 
 
 def production_sentence(done: RolloutResult) -> str:

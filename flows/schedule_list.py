@@ -27,6 +27,8 @@ def timings(file: ScheduleFile) -> dict[str, Timing | None]:
         "production-watch/imagegate": file.production_watch,
         "budget-alarm/imagegate": file.budget_alarm,
         "freeze-reminder/imagegate": file.freeze_reminder,
+        "live-watch/imagegate": file.live_watch,
+        "rollback-drill/imagegate": file.rollback_drill,
     }
 
 

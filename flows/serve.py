@@ -125,6 +125,8 @@ def _prepare_environment(settings: Settings, url: str) -> None:
         "IMAGEGATE_BUDGETS_FILE": str(settings.budgets_file),
         "IMAGEGATE_SCHEDULES_FILE": str(settings.schedules_file),
     }
+    if settings.rollout_file is not None:
+        environ["IMAGEGATE_ROLLOUT_FILE"] = str(settings.rollout_file)
 
 
 def _register(

@@ -104,10 +104,16 @@ def deliver(
 
 
 def carry_out(state: State, settings: Settings) -> Sequence[str]:
-    """Let go on what a person decided about, or what ran out; return what was done."""
-    from flows.approval_resume import resume_decided
+    """Let go on what a person decided about, what ran out, and canaries that nobody drives.
 
-    return [carried.sentence for carried in resume_decided(state, settings)]
+    Returns:
+        What was done, in sentences.
+    """
+    from flows.approval_resume import resume_decided
+    from flows.canary_deeds import look_after
+
+    carried = [carried.sentence for carried in resume_decided(state, settings)]
+    return [*carried, *look_after(state, settings)]
 
 
 @flow(

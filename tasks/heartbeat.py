@@ -21,6 +21,7 @@ class Heartbeat:
         driver: Token of this process.
         on_lost: Called once, from the heartbeat's thread, when another process drives the run.
         every_s: Seconds between two signs.
+        sign: Gives the sign, ``False`` when another process drives; for what is no run.
     """
 
     def __init__(
@@ -30,9 +31,11 @@ class Heartbeat:
         driver: str,
         on_lost: Callable[[], None],
         every_s: float = HEARTBEAT_S,
+        *,
+        sign: Callable[[State, str, str], bool] | None = None,
     ) -> None:
         self._state, self._run_id, self._driver = state, run_id, driver
-        self._on_lost, self._every_s = on_lost, every_s
+        self._on_lost, self._every_s, self._sign = on_lost, every_s, sign
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="imagegate-heartbeat", daemon=True)
 
@@ -49,7 +52,7 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._end.wait(self._every_s):
             try:
-                mine = beat(self._state, self._run_id, self._driver)
+                mine = (self._sign or beat)(self._state, self._run_id, self._driver)
             except Exception:  # noqa: BLE001, S112 - a beat that breaks must not end the beating
                 continue
             if not mine:

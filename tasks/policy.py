@@ -22,9 +22,11 @@ from pydantic import (
     model_validator,
 )
 
+from tasks.canary_rules import CanaryRule
 from tasks.check_rules import CheckRules
 from tasks.errors import ConfigError, known
 from tasks.records import ORIGINS, SUBTASKS, Origin, digest_json
+from tasks.watch_rules import WatchRule
 
 OnBreach = Literal["rollback", "hold", "warn"]
 
@@ -234,6 +236,10 @@ class Policy(Strict):
     approval: ApprovalRule = ApprovalRule()
     #: Provenance and plug-ins.
     checks: CheckRules = CheckRules()
+    #: The walk of a candidate into production.
+    canary: CanaryRule = CanaryRule()
+    #: The watch over what serves.
+    watch: WatchRule = WatchRule()
     #: For the cost forecast.
     expected_images_per_month: int = Field(default=1_000_000, ge=1)
 
@@ -246,6 +252,10 @@ class Policy(Strict):
             shown.pop("approval", None)
         if self.checks == CheckRules():
             shown.pop("checks", None)
+        if self.canary == CanaryRule():
+            shown.pop("canary", None)
+        if self.watch == WatchRule():
+            shown.pop("watch", None)
         if self.paired == PairedRule():
             shown.pop("paired", None)
         for section, field in _LATER_FIELDS:

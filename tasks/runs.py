@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from tasks.errors import ConfigError, TakenOverError, known
 from tasks.records import VerdictName, utc_now
 from tasks.state import State
-from tasks.tables import approvals, runs, schedules
+from tasks.tables import approvals, runs, schedules, transitions
 
 RunStatus = Literal["running", "waiting", "finished", "failed", "stopped"]
 
@@ -85,9 +85,16 @@ def begin_run(
                     baseline_digest=baseline_digest,
                     started_at=utc_now(),
                     requester=requester,
+                    journal_id=_last_line(connection, product),
                     **values,
                 )
             )
+
+
+def _last_line(connection: Connection, product: str) -> int:
+    """Return the last line of the journal of production, 0 when there is none."""
+    last = sa.select(sa.func.max(transitions.c.id)).where(transitions.c.product == product)
+    return connection.execute(last).scalar() or 0
 
 
 def beat(state: State, run_id: str, driver: str) -> bool:

@@ -63,6 +63,8 @@ class Settings(BaseModel):
     github_actions: bool = False
     #: Where the file router writes which mix serves; applications watch this file.
     routing_file: Path
+    #: Router, live outcomes and calendar of the rollout; unset: the file router alone.
+    rollout_file: Path | None = None
     #: Values of the environment variables that the catalog names as keys, by name.
     environment: Mapping[str, SecretStr] = {}
 
@@ -118,6 +120,9 @@ def load_settings(environ: Mapping[str, str] | None = None, home: Path | None = 
         ),
         github_actions=env.get("GITHUB_ACTIONS") == "true",
         routing_file=Path(env.get("IMAGEGATE_ROUTING_FILE") or root / "routing.json").resolve(),
+        rollout_file=(
+            _file(env, "IMAGEGATE_ROLLOUT_FILE", "") if env.get("IMAGEGATE_ROLLOUT_FILE") else None
+        ),
         environment={k: SecretStr(v) for k, v in env.items() if v},
     )
 
@@ -156,3 +161,23 @@ def without_login(address: str) -> str:
 def prefect_api_url() -> str | None:
     """Return the address of Prefect's server from the environment, ``None`` without one."""
     return os.environ.get("PREFECT_API_URL") or None
+
+
+def armed_fault() -> tuple[str, str] | None:
+    """Return what a test wants at the fault points of a rollout, ``None`` outside of tests.
+
+    Returns:
+        ``("kill", N)`` to die at the N-th point passed, ``("trace", FILE)`` to list them.
+
+    Raises:
+        ConfigError: ``IMAGEGATE_TEST_FAULT`` is something else.
+    """
+    given = os.environ.get("IMAGEGATE_TEST_FAULT")
+    if not given:
+        return None
+    kind, _, value = given.partition(":")
+    if (kind == "kill" and value.isascii() and value.isdigit()) or (kind == "trace" and value):
+        return kind, value
+    raise ConfigError(
+        f"IMAGEGATE_TEST_FAULT={given!r}: expected kill:N or trace:FILE; unset it outside of tests"
+    )

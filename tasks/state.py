@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -27,14 +28,19 @@ class State(Database):
     Args:
         url: SQLAlchemy URL.
         upgrade: Bring an older database of any kind up to date.
+        home: imagegate's folder on this machine; the folder of a SQLite file by default.
 
     Raises:
         StateError: The database cannot be opened, is corrupt or has other tables than this
             version of imagegate.
     """
 
-    def __init__(self, url: str, *, upgrade: bool = False) -> None:
+    def __init__(self, url: str, *, upgrade: bool = False, home: Path | None = None) -> None:
         super().__init__(url)
+        if home is None and self.file is not None:
+            home = self.file.parent
+        #: Folder of what a rollback without the database goes by; ``None`` when there is no home.
+        self.last_good: Path | None = None if home is None else last_good_folder(home)
         make_folder(self)
         try:
             self._prepare(upgrade or self.sqlite)
@@ -70,6 +76,11 @@ class State(Database):
                 )
             else:
                 migrations.upgrade(connection, self.file, found)
+
+
+def last_good_folder(home: Path) -> Path:
+    """Return the folder of what a rollback without the database goes by."""
+    return home / "last-good"
 
 
 def state_version(connection: Connection) -> int | None:

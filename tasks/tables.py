@@ -11,7 +11,7 @@ import sqlalchemy as sa
 metadata = sa.MetaData()
 
 #: Version of the tables, and the number of the newest step in ``tasks/migrations/versions``.
-STATE_VERSION = 3
+STATE_VERSION = 4
 
 meta = sa.Table(
     "meta",
@@ -40,6 +40,10 @@ production = sa.Table(
     #: Epoch that the router was last read back to show; behind ``epoch`` during a change.
     sa.Column("applied_epoch", sa.Integer, nullable=False),
     sa.Column("changed_at", sa.String(32), nullable=False),
+    #: The candidate of a canary and its share of the traffic, above 0 and below 1; both or none.
+    #: With ``mix_digest`` they are the routing that the router should have.
+    sa.Column("candidate_digest", sa.String(80)),
+    sa.Column("candidate_weight", sa.Float),
 )
 
 #: Append-only journal of every change of production.
@@ -49,13 +53,18 @@ transitions = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("product", sa.String(120), nullable=False, index=True),
     sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("kind", sa.String(20), nullable=False),  # adopt, promote, rollback, verified
+    # adopt, promote, rollback, canary, reconcile, verified
+    sa.Column("kind", sa.String(20), nullable=False),
     sa.Column("from_digest", sa.String(80)),
     sa.Column("to_digest", sa.String(80), nullable=False),
     sa.Column("actor", sa.String(200), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("run_id", sa.String(80)),
     sa.Column("at", sa.String(32), nullable=False),
+    #: Share of the traffic that a canary gets with this line, ``None`` when none is on.
+    sa.Column("weight", sa.Float),
+    #: The canary that the line belongs to.
+    sa.Column("canary_id", sa.String(80)),
 )
 
 freezes = sa.Table(
@@ -98,6 +107,9 @@ runs = sa.Table(
     sa.Column("driver", sa.String(40)),
     #: When the driver last said that it lives, UTC ISO-8601.
     sa.Column("heartbeat_at", sa.String(32)),
+    #: Last line of the journal of production when the run began, 0 for none: what came after it,
+    #: whatever the clocks said. ``None`` for runs of before.
+    sa.Column("journal_id", sa.Integer),
 )
 
 #: One row a run that came to a verdict: testing the same mix again until it passes must not make
@@ -335,5 +347,73 @@ resumes = sa.Table(
     sa.Column("key", sa.String(200), primary_key=True),
     #: A resume is claimed by raising this from the value seen, so two watchdogs do not both act.
     sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("at", sa.String(32), nullable=False),
+)
+
+#: One row a walk of a candidate through the steps of a product's traffic.
+canaries = sa.Table(
+    "canaries",
+    metadata,
+    sa.Column("canary_id", sa.String(80), primary_key=True),
+    sa.Column("product", sa.String(120), nullable=False, index=True),
+    sa.Column("candidate_digest", sa.String(80), nullable=False),
+    sa.Column("baseline_digest", sa.String(80), nullable=False),
+    #: The gate run that allowed it, ``None`` when a person started it.
+    sa.Column("run_id", sa.String(80)),
+    # running, paused, holding, promoted, rolled_back, aborted, failed
+    sa.Column("status", sa.String(20), nullable=False),
+    #: Index of the step that it is on, and since when the router shows it.
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("step_started_at", sa.String(32)),
+    #: The steps and rules as JSON, fixed at the start; what was counted so far, as JSON.
+    sa.Column("plan", sa.Text, nullable=False),
+    sa.Column("progress", sa.Text, nullable=False),
+    #: What a person asked for and the driver has not done yet: pause, resume, skip, abort.
+    sa.Column("control", sa.String(20)),
+    sa.Column("control_by", sa.String(200)),
+    sa.Column("control_reason", sa.Text),
+    sa.Column("actor", sa.String(200), nullable=False),
+    sa.Column("started_at", sa.String(32), nullable=False),
+    sa.Column("ended_at", sa.String(32)),
+    #: Why it ended, holds or waits, as a sentence.
+    sa.Column("reason", sa.Text),
+    #: A token of the process that drives it; one that lost it stops by itself.
+    sa.Column("driver", sa.String(40)),
+    sa.Column("heartbeat_at", sa.String(32)),
+    sa.Column("flow_run_id", sa.String(40)),
+)
+
+#: One row a product that is watched after its release.
+watches = sa.Table(
+    "watches",
+    metadata,
+    sa.Column("product", sa.String(120), primary_key=True),
+    #: The mix that is watched, and the rules that it is watched by.
+    sa.Column("mix_digest", sa.String(80), nullable=False),
+    sa.Column("policy_digest", sa.String(80), nullable=False),
+    #: The detectors' state as JSON; no outcome before ``counted_until`` is counted again.
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("counted_until", sa.String(32)),
+    # watching, alarm, blind, stopped
+    sa.Column("status", sa.String(20), nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("since", sa.String(32), nullable=False),
+    sa.Column("updated_at", sa.String(32), nullable=False),
+)
+
+#: Rehearsals of a rollback.
+drills = sa.Table(
+    "drills",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("product", sa.String(120), nullable=False, index=True),
+    sa.Column("router", sa.String(40), nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False),  # dry, shadow
+    sa.Column("ok", sa.Boolean, nullable=False),
+    #: Seconds from the trigger to the verified rollback.
+    sa.Column("seconds", sa.Float, nullable=False),
+    #: What was done and how long it took, as JSON.
+    sa.Column("steps", sa.Text, nullable=False),
+    sa.Column("actor", sa.String(200), nullable=False),
     sa.Column("at", sa.String(32), nullable=False),
 )

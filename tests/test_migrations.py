@@ -22,9 +22,12 @@ from alembic.script import ScriptDirectory
 from tasks import migrations
 from tasks.errors import StateError
 from tasks.migrations.look import drift, look
+from tasks.mix.production import journal_of, read_production
 from tasks.state import State
 from tasks.tables import (
     STATE_VERSION,
+    canaries,
+    drills,
     heartbeats,
     meta,
     metadata,
@@ -32,6 +35,7 @@ from tasks.tables import (
     production,
     retests,
     runs,
+    watches,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -173,6 +177,44 @@ def test_a_file_of_version_2_gets_the_ledger_of_retests_and_keeps_its_rows(
     state.close()
     (copy,) = copies(path)
     assert re.fullmatch(r"state\.db\.v2-\d{8}T\d{12}Z\.bak", copy.name)
+    State(f"sqlite:///{path}").close()
+    assert copies(path) == [copy], "a second opening has nothing to do"
+
+
+def test_a_file_of_version_3_gets_the_tables_of_the_rollout_and_keeps_its_rows(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state.db"
+    at_version(path, "0003")
+    with sqlite3.connect(path) as plain:
+        plain.execute("INSERT INTO production VALUES ('shop', 'sha256:1', 3, 3, 't')")
+        plain.execute(
+            "INSERT INTO transitions (product, epoch, kind, from_digest, to_digest, actor, reason, "
+            "run_id, at) VALUES ('shop', 3, 'promote', 'sha256:0', 'sha256:1', 'ann', 'r', 'r1', "
+            "'2026-11-01T00:00:00.000Z')"
+        )
+        plain.execute(
+            "INSERT INTO runs (run_id, product, status, candidate_digest, baseline_digest, "
+            "started_at, host, pid) VALUES "
+            "('r1', 'shop', 'finished', 'sha256:1', 'sha256:0', 't', 'here', 7)"
+        )
+    plain.close()
+    assert look(f"sqlite:///{path}").state == "older"
+    state = State(f"sqlite:///{path}")
+    with state.begin() as connection:
+        assert migrations.differences(connection) == []
+        # Production of before has no canary: it wants the mix alone.
+        found = read_production(connection, "shop")
+        assert found is not None
+        assert (found.weights, found.settled) == ({"sha256:1": 1.0}, True)
+        (line,) = journal_of(connection, "shop")
+        assert (line.kind, line.weight, line.canary_id) == ("promote", None, None)
+        assert connection.execute(sa.select(runs.c.journal_id)).scalar_one() is None
+        for table in (canaries, watches, drills):
+            assert connection.execute(sa.select(table)).all() == []
+    state.close()
+    (copy,) = copies(path)
+    assert re.fullmatch(r"state\.db\.v3-\d{8}T\d{12}Z\.bak", copy.name)
     State(f"sqlite:///{path}").close()
     assert copies(path) == [copy], "a second opening has nothing to do"
 

@@ -111,6 +111,8 @@ def felt(summary: GateSummary) -> str:
             now += _people(before.estimate)
         if summary.confirms:
             return f"nothing changes for users, they go on with {serves}{now}"
+        if serves != summary.candidate_name:
+            return f"users go on with {serves}; {summary.candidate_name} begins as a canary{now}"
         return f"all users get {serves} now{now}"
     safe = f"production is unaffected, they get {serves}"
     if summary.rolled_back:
@@ -127,6 +129,8 @@ def brief(summary: GateSummary) -> str:
     if summary.verdict == "PROMOTE":
         users = f"{product} users {'go on with' if summary.confirms else 'get'} {candidate}"
         users += "" if summary.confirms else " now"
+        if summary.serves not in ("", summary.candidate_name):
+            users = f"{product}: {candidate} begins as a canary"
     elif summary.rolled_back:
         users = f"{product} users are back on {_short(summary.baseline_name)}"
     rate = summary.failure

@@ -26,6 +26,8 @@ class Change:
     to_mix: str
     actor: str
     reason: str
+    #: Share of the traffic that a canary got, ``None`` when none was on.
+    weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ def _change(row: sa.Row[Any], names: dict[str, str]) -> Change:
         to_mix=_name(row.to_digest, names) or "",
         actor=row.actor,
         reason=row.reason,
+        weight=row.weight,
     )
 
 

@@ -63,7 +63,7 @@ def _read(url: sa.URL, query: str, shown: str) -> Iterator[RawRow | BadRow]:
     engine = _engine(url, shown)
     try:
         with engine.connect() as connection:
-            _make_read_only(connection)
+            make_read_only(connection)
             # exec_driver_sql: the query is the user's own, with its colons and percent signs.
             result = connection.execution_options(
                 stream_results=True, yield_per=BATCH, no_parameters=True
@@ -105,7 +105,7 @@ def _engine(url: sa.URL, shown: str) -> sa.Engine:
         ) from None
 
 
-def _make_read_only(connection: sa.Connection) -> None:
+def make_read_only(connection: sa.Connection) -> None:
     """Let the database itself refuse writes, e.g. ``WITH … AS (DELETE …)``."""
     statements: dict[str, str] = {
         "sqlite": "PRAGMA query_only = ON",

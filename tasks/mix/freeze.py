@@ -19,7 +19,7 @@ from tasks.errors import ConfigError, FrozenError, RefusedError
 from tasks.mix.production import require_production
 from tasks.runs import is_driven
 from tasks.state import State, within
-from tasks.tables import approvals, freezes, runs
+from tasks.tables import approvals, canaries, freezes, runs
 
 #: A freeze longer than this is a mistake, not a plan.
 MOST_DAYS = 365
@@ -198,6 +198,12 @@ def acquire_for_run(
                 _release(connection, held, by=f"run {run_id}, on another mix now", now=now)
             elif held.run_id is None or _goes_on(connection, held.run_id, now, host, alive):
                 others.append(held)
+            elif _walks(connection, held.run_id):
+                raise FrozenError(
+                    f"the canary of run {held.run_id} is under way in {product!r}; one change at a "
+                    "time: let it come to its end, or end it with `imagegate canary abort "
+                    f"--product {product}`"
+                )
             else:
                 _release(connection, held, by=f"taken over by run {run_id}", now=now)
         # A run that asked a person has measured everything and only comes to its end; what it
@@ -236,6 +242,13 @@ def _goes_on(
     if row is None or row.status != "running":
         return False
     return is_driven(row.host, row.pid, row.heartbeat_at, now=now, here=here, alive=alive)
+
+
+def _walks(connection: Connection, run_id: str) -> bool:
+    """Tell whether a run's candidate is walking into production."""
+    live = canaries.c.status.in_(("running", "paused", "holding"))
+    query = sa.select(canaries.c.canary_id).where(canaries.c.run_id == run_id, live)
+    return connection.execute(query).first() is not None
 
 
 def _still_waits(connection: Connection, run_id: str, now: datetime) -> bool:

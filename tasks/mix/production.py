@@ -6,7 +6,7 @@ lives in :mod:`tasks.rollout`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -22,6 +22,9 @@ from tasks.tables import mixes, production, transitions
 
 #: Kinds of journal lines that say what production should be; ``verified`` says that it is.
 CHANGES = frozenset({"adopt", "promote", "rollback", "reconcile"})
+#: Kinds that change the routing: a canary's step leaves the production mix as it is and names the
+#: candidate as its target.
+MOVES = CHANGES | {"canary"}
 
 #: Digits of a digest that are enough for a person to point at a mix.
 _SHORT = 6
@@ -38,11 +41,33 @@ class Production:
     #: Epoch that the router was last read back to show.
     applied_epoch: int
     changed_at: str
+    #: The candidate of a canary and its share of the traffic; both or none.
+    candidate_digest: str | None = None
+    candidate_weight: float | None = None
 
     @property
     def settled(self) -> bool:
-        """True when the router was read back to show this mix."""
+        """True when the router was read back to show this routing."""
         return self.epoch == self.applied_epoch
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Shares of the traffic by mix digest, as the router should have them."""
+        if self.candidate_digest is None or self.candidate_weight is None:
+            return {self.mix_digest: 1.0}
+        return {
+            self.mix_digest: 1.0 - self.candidate_weight,
+            self.candidate_digest: self.candidate_weight,
+        }
+
+    def shown_by(self, mix_digest: str, epoch: int, weights: Mapping[str, float]) -> bool:
+        """Tell whether a router that serves this under this epoch shows what it should.
+
+        A later epoch is no harm by itself: the next change goes beyond it.
+        """
+        return (
+            mix_digest == self.mix_digest and epoch >= self.epoch and dict(weights) == self.weights
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +77,7 @@ class Transition:
     id: int
     product: str
     epoch: int
-    #: ``adopt``, ``promote``, ``rollback``, ``reconcile`` or ``verified``.
+    #: ``adopt``, ``promote``, ``rollback``, ``canary``, ``reconcile`` or ``verified``.
     kind: str
     from_digest: str | None
     to_digest: str
@@ -60,6 +85,21 @@ class Transition:
     reason: str
     run_id: str | None
     at: str
+    #: Share of the traffic that a canary gets with this line, ``None`` when none is on.
+    weight: float | None = None
+    #: The canary that the line belongs to.
+    canary_id: str | None = None
+
+
+def served(mix_digest: str, weights: Mapping[str, float]) -> str:
+    """Return what serves in words: the digest, and the shares when there are more than one."""
+    if dict(weights) == {mix_digest: 1.0}:
+        return mix_digest
+    shares = (
+        f"{100 * weight:g} % {digest}"
+        for digest, weight in sorted(weights.items(), key=lambda share: -share[1])
+    )
+    return f"{mix_digest} with the traffic " + ", ".join(shares)
 
 
 def read_production(
@@ -145,6 +185,8 @@ def append_transition(
     actor: str,
     reason: str,
     run_id: str | None,
+    weight: float | None = None,
+    canary_id: str | None = None,
 ) -> None:
     """Append one line to the journal, in the transaction of the change that it tells."""
     connection.execute(
@@ -158,6 +200,8 @@ def append_transition(
             reason=reason,
             run_id=run_id,
             at=utc_now(),
+            weight=weight,
+            canary_id=canary_id,
         )
     )
 

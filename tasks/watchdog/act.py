@@ -13,12 +13,13 @@ from functools import partial
 
 import sqlalchemy as sa
 
+from tasks.alerts.change_words import tell_rollback
 from tasks.alerts.incidents import open_incidents, raise_alarm, resolve_alarm
 from tasks.alerts.run_thread import run_failed
 from tasks.mix.freeze import stamp
 from tasks.records import utc_now
 from tasks.rollout.change import reconcile
-from tasks.rollout.routers.file import FileRouter
+from tasks.rollout.config import open_router
 from tasks.settings import Settings
 from tasks.state import State
 from tasks.tables import resumes, runs
@@ -36,6 +37,7 @@ _HANGS_ON: dict[str, tuple[Source, ...]] = {
     "workers": ("prefect",),
     "prefect": (),
     "router": ("router",),
+    "unwatched": ("watches",),
     "watchdog": (),
 }
 
@@ -131,8 +133,10 @@ def _carry_out(
     done: Done,
 ) -> None:
     if action.kind == "mend_router":
-        router = FileRouter(settings.routing_file)
-        mended = reconcile(state, router, action.target, actor="watchdog", now=facts.now)
+        router = open_router(settings)
+        mended = reconcile(
+            state, router, action.target, actor="watchdog", now=facts.now, tell=tell_rollback
+        )
         done.done.append(
             f"the router shows production of {action.target} again, epoch {mended.epoch}"
         )
@@ -260,5 +264,6 @@ def _how(beginning: str) -> str:
         "workers": "Nothing waits any more, or somebody takes runs again.",
         "prefect": "The server answers again.",
         "router": "The router shows production.",
+        "unwatched": "Somebody looks again, or a person stopped the watch.",
         "watchdog": "It works again.",
     }[beginning]

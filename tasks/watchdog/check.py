@@ -37,6 +37,7 @@ def look(facts: Facts, limits: Limits | None = None) -> list[Trouble]:
         _takers,
         _server,
         _drifts,
+        _unwatched,
         _faults,
     )
     found: dict[str, Trouble] = {}
@@ -208,7 +209,8 @@ def _server(facts: Facts, limits: Limits) -> Iterable[Trouble]:
 
 def _drifts(facts: Facts, limits: Limits) -> Iterable[Trouble]:
     for drift in facts.drifts:
-        if (facts.now - drift.changed_at).total_seconds() <= limits.router_grace_s:
+        # Either way: after the clock was put back, a change "in the future" is no reason to wait.
+        if abs((facts.now - drift.changed_at).total_seconds()) <= limits.router_grace_s:
             continue
         yield Trouble(
             key=f"router:{drift.product}@{facts.host}",
@@ -222,6 +224,26 @@ def _drifts(facts: Facts, limits: Limits) -> Iterable[Trouble]:
                 f"`imagegate status --product {drift.product}`.",
             ),
             action=Action("mend_router", drift.product),
+        )
+
+
+def _unwatched(facts: Facts, limits: Limits) -> Iterable[Trouble]:
+    """Products whose watch has stopped to look: silence is not all good."""
+    for watch in facts.watches:
+        # Either way: a look "in the future" of a clock that was put back is none.
+        if abs((facts.now - watch.looked_at).total_seconds()) <= limits.watch_silence_s:
+            continue
+        yield Trouble(
+            key=f"unwatched:{watch.product}",
+            kind="unwatched",
+            title=f"Nobody watches what {watch.product} serves",
+            severity="warning",
+            product=watch.product,
+            lines=(f"The last look was {clock(watch.looked_at)}.",),
+            asked=(
+                "Start `imagegate watch`, or the deployment live-watch; to stop it on purpose: "
+                f"`imagegate watch stop --product {watch.product} --why '…'`.",
+            ),
         )
 
 

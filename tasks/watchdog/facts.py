@@ -18,11 +18,12 @@ from tasks.alerts.claims import overdue
 from tasks.alerts.config import load_or_default
 from tasks.errors import RolloutError
 from tasks.mix.freeze import stamp
-from tasks.rollout.routers.file import FileRouter
+from tasks.mix.production import Production, served
+from tasks.rollout.config import open_router
 from tasks.runs import is_driven
 from tasks.settings import Settings
 from tasks.state import State
-from tasks.tables import heartbeats, incidents, production, resumes, runs, schedules
+from tasks.tables import heartbeats, incidents, production, resumes, runs, schedules, watches
 from tasks.watchdog.model import (
     AlertsFact,
     DriftFact,
@@ -34,6 +35,7 @@ from tasks.watchdog.model import (
     RunFact,
     ScheduleFact,
     Source,
+    WatchFact,
 )
 from tasks.watchdog.prefect_side import PrefectSide, Seen
 
@@ -106,6 +108,7 @@ def read_facts(
         alerts=tried("alerts", lambda: _alerts(state, settings, now, limits), None),
         pools=seen.pools,
         drifts=tried("router", lambda: _drifts(state, settings), ()),
+        watches=tried("watches", lambda: _watches(state), ()),
         resumes=tried("resumes", lambda: _resumes(state), {}),
         incidents=tried("incidents", lambda: _incidents(state), {}),
         prefect=reached,  # type: ignore[arg-type]
@@ -130,6 +133,18 @@ def moment(text: str) -> datetime:
 
 def _maybe(text: str | None) -> datetime | None:
     return None if text is None else moment(text)
+
+
+def _watches(state: State) -> tuple[WatchFact, ...]:
+    """Watches over what serves that should be looking."""
+    query = (
+        sa.select(watches.c.product, watches.c.updated_at)
+        .where(watches.c.status != "stopped")
+        .order_by(watches.c.product)
+    )
+    with state.begin() as connection:
+        rows = connection.execute(query).all()
+    return tuple(WatchFact(row.product, moment(row.updated_at)) for row in rows)
 
 
 def _runs(state: State, now: datetime, limits: Limits) -> tuple[RunFact, ...]:
@@ -231,8 +246,8 @@ def _alerts(state: State, settings: Settings, now: datetime, limits: Limits) -> 
 
 def _drifts(state: State, settings: Settings) -> tuple[DriftFact, ...]:
     with state.begin() as connection:
-        rows = connection.execute(sa.select(production)).all()
-    router = FileRouter(settings.routing_file)
+        rows = [Production(**row) for row in connection.execute(sa.select(production)).mappings()]
+    router = open_router(settings)
     found = []
     for row in rows:
         try:
@@ -240,14 +255,14 @@ def _drifts(state: State, settings: Settings) -> tuple[DriftFact, ...]:
         except RolloutError as error:
             text = said(error)
         else:
-            if (
-                shown is not None
-                and shown.mix_digest == row.mix_digest
-                and shown.epoch >= row.epoch
-            ):
+            if shown is not None and row.shown_by(shown.mix_digest, shown.epoch, shown.weights):
                 continue
-            text = "nothing" if shown is None else f"{shown.mix_digest} (epoch {shown.epoch})"
-        wanted = f"{row.mix_digest} (epoch {row.epoch})"
+            text = (
+                "nothing"
+                if shown is None
+                else f"{served(shown.mix_digest, shown.weights)} (epoch {shown.epoch})"
+            )
+        wanted = f"{served(row.mix_digest, row.weights)} (epoch {row.epoch})"
         found.append(DriftFact(row.product, wanted, text, moment(row.changed_at)))
     return tuple(found)
 

@@ -93,7 +93,7 @@ def run_once(
         StateError: The state database does not answer. Everything else is a fault of the pass.
     """
     now, limits = now or datetime.now(UTC), limits or Limits()
-    state = State(settings.state_url.get_secret_value())
+    state = State(settings.state_url.get_secret_value(), home=settings.home)
     try:
         prefect = prefect_side()
         facts = read_facts(state, settings, now, prefect, limits)
@@ -211,7 +211,7 @@ class Aside:
 
     def _run(self, settings: Settings) -> None:
         try:
-            state = State(settings.state_url.get_secret_value())
+            state = State(settings.state_url.get_secret_value(), home=settings.home)
             try:
                 self._done = list(self._carry_out(state, settings))
             finally:

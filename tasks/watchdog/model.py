@@ -18,12 +18,21 @@ Kind = Literal[
     "workers",  # nobody takes runs
     "prefect",  # the server does not answer
     "router",  # the router does not show production
+    "unwatched",  # the watch over what serves has stopped to look
     "watchdog",  # a check of the watchdog itself broke
 ]
 
 #: What a fact is read from; while one cannot be read, nothing that hangs on it is called solved.
 Source = Literal[
-    "runs", "schedules", "alerts", "router", "resumes", "incidents", "approvals", "prefect"
+    "runs",
+    "schedules",
+    "alerts",
+    "router",
+    "watches",
+    "resumes",
+    "incidents",
+    "approvals",
+    "prefect",
 ]
 
 #: What the watchdog does about a trouble, beyond telling people.
@@ -36,7 +45,14 @@ ActionKind = Literal[
 
 #: Flows that imagegate deploys, by name.
 GATE_FLOW = "release-gate"
-OUR_FLOWS = (GATE_FLOW, "production-watch", "budget-alarm", "freeze-reminder")
+OUR_FLOWS = (
+    GATE_FLOW,
+    "production-watch",
+    "budget-alarm",
+    "freeze-reminder",
+    "live-watch",
+    "rollback-drill",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,8 @@ class Limits:
     prefect_pause_s: float = 60.0
     #: A change of production takes the router this long at the most.
     router_grace_s: float = 60.0
+    #: A watch over what serves looks every 15 s or every minute; one this silent is dead.
+    watch_silence_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +196,14 @@ class DriftFact:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchFact:
+    """A product that is watched after its release."""
+
+    product: str
+    looked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ResumeFact:
     """How often a run was resumed by a watchdog."""
 
@@ -209,6 +235,8 @@ class Facts:
     alerts: AlertsFact | None = None
     pools: tuple[PoolFact, ...] = ()
     drifts: tuple[DriftFact, ...] = ()
+    #: Watches that no person has stopped.
+    watches: tuple[WatchFact, ...] = ()
     #: Resumes by key: the flow run's id, or the run's without one.
     resumes: Mapping[str, ResumeFact] = field(default_factory=dict)
     #: Status by key of all incidents that the watchdog or a hook ever opened.

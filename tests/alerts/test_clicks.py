@@ -28,6 +28,7 @@ from tasks.errors import RolloutError
 from tasks.mix.production import keep_mix
 from tasks.policy import ApprovalRule
 from tasks.records import Verdict
+from tasks.rollout.shares import set_share
 from tasks.runs import begin_run, end_run
 from tasks.settings import Settings
 from tasks.state import State
@@ -187,6 +188,16 @@ def test_a_press_after_production_went_on_changes_nothing(shop: Shop) -> None:
     assert "NOT rolled back" in reply
     assert "somebody moved production meanwhile" in reply
     assert shop.clicks() == [("roll_back", MIA, "failed")]
+
+
+def test_a_button_of_an_alarm_during_a_canary_ends_the_canary_and_no_more(shop: Shop) -> None:
+    set_share(shop.state, shop.router, "shop", AUTUMN, 0.25, actor="ann", reason="canary")
+    raise_alarm(shop.state, "watch:shop", title="Failures rise", severity="page", product="shop")
+    about = value("roll_back", product="shop", key="watch:shop")
+    shop.press("roll_back", about, message_ts=NOW_TS)
+    shown = shop.router.read("shop")
+    assert shown is not None
+    assert shown.weights == {SUMMER.digest: 1.0}
 
 
 def test_a_button_of_an_alarm_rolls_back_once_and_not_from_what_came_later(shop: Shop) -> None:

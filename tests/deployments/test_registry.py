@@ -12,6 +12,7 @@ from prefect.utilities.schema_tools.validation import validate
 from deployments import registry
 from deployments.registry import build_deployments, code_version
 from deployments.schedule_file import ScheduleFile
+from flows.canary import CanaryRequest
 from flows.request import GateRequest
 
 FILE = ScheduleFile.model_validate(
@@ -40,9 +41,14 @@ def test_the_names_are_those_of_the_contract(planned: dict[str, Any]) -> None:
         "release-gate/storefront",
         "release-gate/other",
         "release-gate/fast",
+        "canary/storefront",
+        "canary/other",
+        "canary/fast",
         "production-watch/imagegate",
         "budget-alarm/imagegate",
         "freeze-reminder/imagegate",
+        "live-watch/imagegate",
+        "rollback-drill/imagegate",
     }
 
 
@@ -80,6 +86,21 @@ def test_a_scheduled_run_says_who_asks_and_a_person_has_to(planned: dict[str, An
     request = GateRequest.model_validate(gate.schedules[0].parameters["request"])
     assert request.owner == "schedule (team)"
     assert request.cases == 12
+
+
+def test_a_canary_is_for_its_product_and_somebody_says_who_asks(planned: dict[str, Any]) -> None:
+    canary = planned["canary/storefront"]
+    assert canary.parameters["request"]["product"] == "storefront"
+    assert canary.schedules == []
+    # A pause must reach a walk that is under way.
+    assert canary.concurrency_limit is None
+    schema = canary._parameter_openapi_schema.model_dump(exclude_unset=True)
+    form = schema["definitions"]["CanaryRequest"]
+    assert form["properties"]["product"]["enum"] == ["storefront"]
+    assert form["properties"]["action"]["enum"] == ["walk", "pause", "resume", "skip", "abort"]
+    assert "owner" in form["required"]
+    asked = canary.parameters["request"] | {"owner": "kim", "action": "pause"}
+    assert CanaryRequest.model_validate(asked).action == "pause"
 
 
 def test_one_gate_of_a_product_at_a_time(planned: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from flows.operate import render_history
 from tasks.errors import ConfigError
 from tasks.evidence.history import history
 from tasks.state import State
@@ -98,6 +99,13 @@ def test_changes_without_a_run_stand_in_their_place(state: State) -> None:
     ]
     assert rows[1].baseline == ""
     assert rows[2].candidate == "aaaaaaaaaaaa"
+
+
+def test_a_canarys_step_tells_its_share(state: State) -> None:
+    add_change(state, 10, None, kind="canary", weight=0.05, canary_id="c1")
+    (row,) = history(state)
+    assert (row.status, row.changes[0].weight) == ("canary", 0.05)
+    assert "canary 5 %" in render_history([row.to_dict()])
 
 
 def test_product_and_limit_narrow_it(state: State) -> None:

@@ -75,6 +75,8 @@ class World:
             "production_watch": quiet,
             "budget_alarm": quiet,
             "freeze_reminder": quiet,
+            "live_watch": quiet,
+            "rollback_drill": quiet,
         }
         self._file("schedules.yaml", plan)
 

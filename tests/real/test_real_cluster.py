@@ -71,6 +71,8 @@ def cluster(
         "production_watch": {"cron": "0 0 1 1 *"},
         "budget_alarm": {"cron": "0 0 1 1 *"},
         "freeze_reminder": {"cron": "0 0 1 1 *"},
+        "live_watch": {"cron": "0 0 1 1 *"},
+        "rollback_drill": {"cron": "0 0 1 1 *"},
     }
     schedules.write_text(yaml.safe_dump(value), encoding="utf-8")
     made = Cluster(folder, postgres)

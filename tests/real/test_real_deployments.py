@@ -94,6 +94,8 @@ class World:
                     "production_watch": quiet,
                     "budget_alarm": quiet,
                     "freeze_reminder": quiet,
+                    "live_watch": quiet,
+                    "rollback_drill": quiet,
                 }
             ),
         )

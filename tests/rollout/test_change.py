@@ -20,6 +20,7 @@ from tasks.mix.freeze import acquire_for_run, active_freeze, freeze
 from tasks.mix.manifest import ResolvedMix
 from tasks.mix.production import adopt, journal_of, keep_mix, require_production
 from tasks.rollout.change import RolloutResult, free_epoch, promote, reconcile, roll_back
+from tasks.rollout.decision import alone, split
 from tasks.rollout.routers.base import Desired, RouterState, Share
 from tasks.rollout.routers.file import FileRouter
 from tasks.runs import begin_run, end_run
@@ -442,13 +443,17 @@ def test_free_epoch_never_gives_one_epoch_two_contents(
     winter: ResolvedMix, summer: ResolvedMix
 ) -> None:
     whole = {winter.digest: 1.0}
-    assert free_epoch(4, winter, "shop", None) == 4
-    assert free_epoch(4, winter, "shop", RouterState("shop", winter.digest, 3, whole)) == 4
-    assert free_epoch(4, winter, "shop", RouterState("shop", winter.digest, 4, whole)) == 4
-    assert free_epoch(4, summer, "shop", RouterState("shop", winter.digest, 4, whole)) == 5
-    assert free_epoch(4, winter, "shop", RouterState("shop", winter.digest, 9, whole)) == 10
+    cold, warm = (Desired("shop", 4, alone(mix)) for mix in (winter, summer))
+    assert free_epoch(cold, None) == 4
+    assert free_epoch(cold, RouterState("shop", winter.digest, 3, whole)) == 4
+    assert free_epoch(cold, RouterState("shop", winter.digest, 4, whole)) == 4
+    assert free_epoch(warm, RouterState("shop", winter.digest, 4, whole)) == 5
+    assert free_epoch(cold, RouterState("shop", winter.digest, 9, whole)) == 10
     half = {winter.digest: 0.5, summer.digest: 0.5}
-    assert free_epoch(4, winter, "shop", RouterState("shop", winter.digest, 4, half)) == 5
+    assert free_epoch(cold, RouterState("shop", winter.digest, 4, half)) == 5
+    mixed = Desired("shop", 4, split(winter, summer, 0.5))
+    assert free_epoch(mixed, RouterState("shop", winter.digest, 4, half)) == 4
+    assert free_epoch(mixed, RouterState("shop", winter.digest, 4, whole)) == 5
 
 
 # --- a run that comes again -------------------------------------------------------------------

@@ -28,7 +28,10 @@ from tasks.state import State
 PRODUCT, RUN = "shop", "run-1"
 NOW = datetime(2026, 9, 14, tzinfo=UTC)
 #: Modules whose every line is a point to be killed at.
-SWEPT = ("rollout/change.py", "routers/file.py", "tasks/state.py", "tasks/plan.py")
+SWEPT = (
+    *(f"rollout/{name}.py" for name in ("change", "decision", "guards", "steps")),
+    *("routers/file.py", "tasks/state.py", "tasks/plan.py"),
+)
 
 
 def die() -> None:

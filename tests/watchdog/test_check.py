@@ -20,6 +20,7 @@ from tasks.watchdog.model import (
     ResumeFact,
     ScheduleFact,
     Trouble,
+    WatchFact,
 )
 from tests.watchdog.conftest import FLOW, NOW, a_flow, a_run, ago
 
@@ -281,3 +282,14 @@ def test_a_schedule_that_cannot_be_read_keeps_no_other_check_from_being_made() -
     wrong = ScheduleFact("x", None, "99 * * * *", "UTC", datetime(2026, 1, 1, tzinfo=UTC), None)
     found = look(facts(schedules=(wrong,), runs=(a_run(),)))
     assert {t.kind for t in found} == {"gate", "watchdog"}
+
+
+def test_a_watch_over_what_serves_that_stopped_to_look_is_told() -> None:
+    looked = WatchFact("storefront", ago(seconds=590))
+    assert look(facts(watches=(looked,))) == []
+    dead = replace(looked, looked_at=ago(minutes=11))
+    trouble = one(look(facts(watches=(dead,))))
+    assert trouble.key == "unwatched:storefront"
+    assert trouble.title == "Nobody watches what storefront serves"
+    ahead = replace(looked, looked_at=ago(minutes=-11))
+    assert one(look(facts(watches=(ahead,)))).kind == "unwatched"

@@ -9,7 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from tasks.alerts.interactive.decide import Click, Facts, RunFact
-from tasks.mix.production import CHANGES, journal_of, previous_digest, read_production
+from tasks.mix.production import (
+    CHANGES,
+    Production,
+    journal_of,
+    previous_digest,
+    read_production,
+)
 from tasks.records import utc_now
 from tasks.state import State
 from tasks.tables import alert_threads, heartbeats, incidents, runs, slack_clicks
@@ -75,11 +81,20 @@ def facts_of(state: State, click: Click) -> Facts:
             incident_product=incident.product if incident else None,
             thread=thread or "",
             serves=pointer.mix_digest if pointer else None,
-            before=previous_digest(connection, product) if pointer else None,
+            before=_before(connection, pointer),
             served=frozenset(change.to_digest for change in journal if change.kind in CHANGES),
             epoch=pointer.epoch if pointer else 0,
             changed_at=_seconds(pointer.changed_at) if pointer else 0.0,
         )
+
+
+def _before(connection: Connection, pointer: Production | None) -> str | None:
+    """Return what a rollback without a name means: while a canary is on, production alone."""
+    if pointer is None:
+        return None
+    if pointer.candidate_digest is not None:
+        return pointer.mix_digest
+    return previous_digest(connection, pointer.product)
 
 
 def beat(state: State, detail: str) -> None:

@@ -31,6 +31,7 @@ from tasks.mix.manifest import ResolvedMix
 from tasks.plan import write_atomic
 from tasks.policy import Strict
 from tasks.records import canonical_json, digest_bytes, utc_now
+from tasks.rollout.faults import fault
 from tasks.rollout.routers.base import Desired, RouterState
 
 SCHEMA_VERSION = 1
@@ -155,10 +156,12 @@ class FileRouter:
             RolloutError: The file cannot be written.
         """
         with self._locked():
+            fault("routing file locked")
             try:
                 routing = _read(self.path) or Routing()
             except _DamagedError:
                 self._set_aside()
+                fault("damaged routing file set aside")
                 routing = Routing()
             before = routing.products.get(desired.product)
             if before is not None and _settled(before, desired):
@@ -229,7 +232,9 @@ class FileRouter:
             # writes here while the lock is held.
             for left in self.path.parent.glob(f".{self.path.name}.*.tmp"):
                 left.unlink(missing_ok=True)
+            fault("routing file about to be replaced")
             write_atomic(self.path, text)
+            fault("routing file replaced")
             folder = os.open(self.path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)  # The new name itself must outlive a power cut.
