@@ -12,10 +12,12 @@ from tasks.checks.planted import DEFECTS, judge
 from tasks.checks.planted_base import Good
 from tasks.checks.planted_frame import STUDIO_JUDGED
 from tasks.checks.planted_good import brand_of, drawn
+from tasks.checks.planted_layout import inked
 from tasks.checks.planted_letters import exchanged_letters
 from tasks.checks.planted_made import full, in_colours, print_of, printed, roomy
 from tasks.checks.planted_pixels import shows_light
 from tasks.checks.subject import Subject
+from tasks.records import Region
 from tests.checks.drawing import as_picture, encoded, poster, scene
 
 BRAND = brand_of("northwind")
@@ -99,6 +101,17 @@ def test_letters_of_a_line_change_places_and_nothing_else_does() -> None:
     assert 16 < columns.min() <= columns.max() < 400
     bare = Picture(np.full((200, 200, 3), 250, np.uint8), b"", "image/png")
     assert exchanged_letters(bare, expected, np.random.default_rng(0)) is None
+
+
+def test_letters_are_found_inside_the_wider_box_of_a_reader() -> None:
+    rgb = np.full((200, 300, 3), (230, 210, 190), np.uint8)
+    for left in range(60, 240, 20):
+        rgb[80:120, left : left + 6] = 20
+    tight = inked(rgb, Region(x=40, y=60, width=230, height=80))
+    assert (tight.x, tight.y, tight.height) == (60, 80, 40)
+    assert tight.x + tight.width == 226
+    outside = inked(rgb, Region(x=-10, y=-10, width=12, height=12))
+    assert outside == Region(x=-10, y=-10, width=12, height=12)
 
 
 def test_a_studio_picture_is_good_for_some_checks_and_has_no_text() -> None:
