@@ -64,7 +64,13 @@ class World:
         }
         self.process: subprocess.Popen[bytes] | None = None
         self.runs: dict[str, str] = {}
-        self._client = httpx.Client(base_url=f"{self.ui}/api", timeout=30, trust_env=False)
+        # No kept connections: the server closes idle ones just when the next request is sent.
+        self._client = httpx.Client(
+            base_url=f"{self.ui}/api",
+            timeout=30,
+            trust_env=False,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
         self._write_schedules()
 
     def _write_schedules(self) -> None:
