@@ -387,7 +387,12 @@ def test_deploy_moves_everything_to_a_pool_and_tells_what_changed(world: World) 
     ids = {f"{GATE}/{p}": world.deployment(f"{GATE}/{p}")["id"] for p in ("storefront", "held")}
     first, second = deploy(), deploy()
     assert (first["pool"], second["pool"]) == ("created", "there")
-    assert len(first["deployments"]) == 6
+    products = ("storefront", "held", "queued")
+    chores = "production-watch", "budget-alarm", "freeze-reminder", "live-watch", "rollback-drill"
+    assert {one["name"] for one in first["deployments"]} == {
+        *(f"{flow}/{product}" for flow in (GATE, "canary") for product in products),
+        *(f"{chore}/imagegate" for chore in chores),
+    }
     for one in first["deployments"]:
         assert "work pool" in one["change"]
         assert one["id"] == ids.get(one["name"], one["id"])
