@@ -290,6 +290,7 @@ def _carry_out(around: Surroundings, canary: Canary, trigger: float | None) -> C
             reason=order.reason,
             expected_mixes=(plan.baseline_digest, plan.candidate_digest),
             run_id=plan.run_id,
+            driver=around.driver,
             canary_id=canary.id,
             now=around.clock(),
             trigger=trigger,
