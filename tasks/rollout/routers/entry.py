@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tasks.errors import FencedError
 from tasks.rollout.routers.base import Desired, RouterState
 
 #: A request's key becomes a point from 0 up to this; points below the cut go to the candidate.
@@ -88,6 +89,28 @@ class Entry:
         if self.candidate is not None and point < self.cut:
             return self.candidate.digest
         return self.production.digest
+
+
+def assert_not_late(router: str, desired: Desired, entries: Iterable[Entry]) -> None:
+    """Pass when a router has no later routing, and nothing else under this epoch.
+
+    Args:
+        router: What it is called, for people.
+        desired: What is wanted.
+        entries: What each of its parts has.
+
+    Raises:
+        FencedError: One has.
+    """
+    for entry in entries:
+        same = entry.state(desired.product).shows(desired)
+        if entry.epoch > desired.epoch or (entry.epoch == desired.epoch and not same):
+            raise FencedError(
+                f"{router} routes {desired.product!r} at epoch {entry.epoch} to mix "
+                f"{entry.production.digest} with weights {entry.weights}; epoch {desired.epoch} "
+                f"with mix {desired.mix_digest} comes too late: somebody moved production "
+                "meanwhile. Look at `imagegate status`"
+            )
 
 
 def cut_of(weight: float) -> int:

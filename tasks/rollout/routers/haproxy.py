@@ -16,13 +16,14 @@ from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
 
-from tasks.errors import EvidenceError, FencedError, RolloutError, known
+from tasks.errors import EvidenceError, RolloutError, known
 from tasks.plan import write_atomic
 from tasks.rollout.faults import fault
 from tasks.rollout.routers.base import Desired, RouterState
 from tasks.rollout.routers.config import HaproxyInstance, HaproxyRouterConfig, Product
 from tasks.rollout.routers.entry import (
     Entry,
+    assert_not_late,
     entry_for,
     parse_entry,
     point_of,
@@ -115,7 +116,7 @@ class HaproxyRouter:
                 for value in (one.file, one.memory)
                 if value is not None and (entry := parse_entry(value)) is not None
             ]
-            _not_too_late(desired, entries)
+            assert_not_late("HAProxy", desired, entries)
             before = entries[0] if entries else None
             wanted = self._wanted(desired, product, before)
             for one in held:
@@ -323,23 +324,6 @@ def _in_memory(runtime: Runtime, instance: HaproxyInstance, product: str) -> str
     values = runtime.show_map(instance.map_file).get(product, [])
     # Two entries of one key: ``set map`` makes them equal, until then nothing is certain.
     return values[0] if len(set(values)) <= 1 and values else ("|".join(values) or None)
-
-
-def _not_too_late(desired: Desired, entries: Sequence[Entry]) -> None:
-    """Pass when no instance has a later routing, or another one under this epoch.
-
-    Raises:
-        FencedError: One has.
-    """
-    for entry in entries:
-        same = entry.state(desired.product).shows(desired)
-        if entry.epoch > desired.epoch or (entry.epoch == desired.epoch and not same):
-            raise FencedError(
-                f"HAProxy routes {desired.product!r} at epoch {entry.epoch} to mix "
-                f"{entry.production.digest} with weights {entry.weights}; epoch {desired.epoch} "
-                f"with mix {desired.mix_digest} comes too late: somebody moved production "
-                "meanwhile. Look at `imagegate status`"
-            )
 
 
 def _assert_known(

@@ -23,10 +23,17 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from tasks.errors import FencedError, RolloutError, known
+from tasks.errors import RolloutError, known
 from tasks.rollout.routers.base import Desired, RouterState
 from tasks.rollout.routers.config import LitellmProduct, LitellmRouterConfig
-from tasks.rollout.routers.entry import POINTS, Entry, assign, entry_for, parse_entry
+from tasks.rollout.routers.entry import (
+    POINTS,
+    Entry,
+    assert_not_late,
+    assign,
+    entry_for,
+    parse_entry,
+)
 from tasks.rollout.routers.http import Link, LostError
 from tasks.rollout.routers.probing import Prober
 from tasks.rollout.routers.waiting import until
@@ -99,7 +106,7 @@ class LitellmRouter:
         found = self._deployments(desired.product)
         texts = [one.routing for one in found.values() if one.routing is not None]
         entries = [entry for text in texts if (entry := parse_entry(text)) is not None]
-        _not_too_late(desired, entries)
+        assert_not_late("LiteLLM", desired, entries)
         before = max(entries, key=lambda entry: entry.epoch, default=None)
         wanted = self._wanted(desired, product, before, found)
         for one in sorted(found.values(), key=lambda one: _turn(one, wanted)):
@@ -269,23 +276,6 @@ def _turn(one: Deployment, wanted: Entry) -> int:
     if share and not one.open:
         return 0
     return 1 if not share and one.open else 2
-
-
-def _not_too_late(desired: Desired, entries: list[Entry]) -> None:
-    """Pass when no deployment has a later routing, or another one under this epoch.
-
-    Raises:
-        FencedError: One has.
-    """
-    for entry in entries:
-        same = entry.state(desired.product).shows(desired)
-        if entry.epoch > desired.epoch or (entry.epoch == desired.epoch and not same):
-            raise FencedError(
-                f"LiteLLM routes {desired.product!r} at epoch {entry.epoch} to mix "
-                f"{entry.production.digest} with weights {entry.weights}; epoch {desired.epoch} "
-                f"with mix {desired.mix_digest} comes too late: somebody moved production "
-                "meanwhile. Look at `imagegate status`"
-            )
 
 
 def _shows(shown: RouterState | None, desired: Desired) -> bool:

@@ -21,12 +21,19 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tasks.errors import EvidenceError, FencedError, RolloutError, known
+from tasks.errors import EvidenceError, RolloutError, known
 from tasks.plan import write_atomic
 from tasks.rollout.faults import fault
 from tasks.rollout.routers.base import Desired, RouterState
 from tasks.rollout.routers.config import NginxProduct, NginxRouterConfig, variable_name
-from tasks.rollout.routers.entry import POINTS, Entry, entry_for, parse_entry, trial_keys
+from tasks.rollout.routers.entry import (
+    POINTS,
+    Entry,
+    assert_not_late,
+    entry_for,
+    parse_entry,
+    trial_keys,
+)
 from tasks.rollout.routers.http import Link
 from tasks.rollout.routers.nginx_workers import taking_connections, workers_beside
 from tasks.rollout.routers.placing import place
@@ -95,7 +102,7 @@ class NginxRouter:
             text = self._text(desired.product)
             kept = _entry_in(text)
             entries = [entry for entry in (kept, running) if entry is not None]
-            _not_too_late(desired, entries)
+            assert_not_late("nginx", desired, entries)
             before = running or kept
             wanted = _wanted(desired, place(desired, product, before, self._prober))
             if running != wanted or text != render(desired.product, wanted):
@@ -345,20 +352,3 @@ def _wanted(desired: Desired, backends: Mapping[str, str]) -> Entry:
             "step is 0.01 %"
         )
     return entry
-
-
-def _not_too_late(desired: Desired, entries: Sequence[Entry]) -> None:
-    """Pass when neither nginx nor the file has a later routing, or another under this epoch.
-
-    Raises:
-        FencedError: One has.
-    """
-    for entry in entries:
-        same = entry.state(desired.product).shows(desired)
-        if entry.epoch > desired.epoch or (entry.epoch == desired.epoch and not same):
-            raise FencedError(
-                f"nginx routes {desired.product!r} at epoch {entry.epoch} to mix "
-                f"{entry.production.digest} with weights {entry.weights}; epoch {desired.epoch} "
-                f"with mix {desired.mix_digest} comes too late: somebody moved production "
-                "meanwhile. Look at `imagegate status`"
-            )
