@@ -106,6 +106,8 @@ def _session(path: Path) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Pictures come in many sizes; an arena that keeps the largest of each would grow for ever.
     options.enable_cpu_mem_arena = False
+    # One block for all that a run needs would come fresh from the system each time.
+    options.enable_mem_pattern = False
     options.log_severity_level = 3
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
