@@ -18,7 +18,8 @@ _SUMMARY_SIDE = 128
 
 def lab(rgb: NDArray[np.uint8]) -> Floats:
     """Return CIE L*a*b* (D65) of sRGB pixels, any shape ending in 3."""
-    flat = np.ascontiguousarray(rgb.reshape(-1, 1, 3), dtype=np.float32) / 255
+    # One long row: as many rows of one pixel take four times as long.
+    flat = np.ascontiguousarray(rgb.reshape(1, -1, 3), dtype=np.float32) / 255
     out = cv2.cvtColor(flat, cv2.COLOR_RGB2LAB)
     return np.asarray(out, dtype=np.float64).reshape(rgb.shape)
 
