@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.checks.base import Expected, Picture, Pixels
+from tasks.checks.logo_far import ODD_SCALES, search_far
 from tasks.checks.logo_match import (
-    ODD_SCALES,
     Hit,
     apart,
     logo_pixels,
     outline_score,
     score_at,
-    search_far,
     search_near,
     shown_at,
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -10,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.checks.base import Pixels
+from tasks.checks.fixed import Fixed, unchangeable
 from tasks.records import Region
 
-#: Width of the logo, in pixels, at which its place and the whole picture are searched.
-_NEAR_WIDTH, _FAR_WIDTH = 56, 36
+#: Width of the logo, in pixels, at which its place is searched.
+_NEAR_WIDTH = 56
 _NEAR_SCALES = (1.0, 0.94, 1.06, 0.88, 1.12)
-FAR_SCALES = (1.0, 0.85, 1.15)
-#: Sizes that are tried when the logo is not there at its own.
-ODD_SCALES = (0.75, 1.3, 0.65, 1.5, 0.55, 1.75, 2.0, 0.45)
 
 
 class Hit(NamedTuple):
@@ -35,16 +34,28 @@ def logo_pixels(rgb: Pixels, logo: Pixels, hit: Hit) -> tuple[Pixels, Pixels, ND
     """Return the logo as the picture shows it, as it was drawn, and the weight of each pixel.
 
     Both are height × width × 3 at the size of the place found; edges weigh nothing, so that a
-    place that is half a pixel off does not look like another colour.
+    place that is half a pixel off does not look like another colour. Nothing of it may be changed.
     """
     place = shown_at(hit, rgb.shape[1], rgb.shape[0])
     shown = rgb[place.y : place.y + place.height, place.x : place.x + place.width]
-    drawn = cv2.resize(logo, (place.width, place.height), interpolation=cv2.INTER_AREA)
+    if unchangeable(logo):
+        return shown, *_drawn_once(Fixed(logo), place.width, place.height)
+    return shown, *_drawn(logo, place.width, place.height)
+
+
+@functools.lru_cache(maxsize=8)
+def _drawn_once(logo: Fixed, width: int, height: int) -> tuple[Pixels, NDArray[np.float32]]:
+    return _drawn(logo.pixels, width, height)
+
+
+def _drawn(logo: Pixels, width: int, height: int) -> tuple[Pixels, NDArray[np.float32]]:
+    """Return a logo in this size, and the weight of each of its pixels."""
+    drawn = cv2.resize(logo, (width, height), interpolation=cv2.INTER_AREA)
     opaque = cv2.erode((drawn[:, :, 3] > 250).astype(np.uint8), np.ones((3, 3), np.uint8))
     grey = cv2.cvtColor(drawn[:, :, :3], cv2.COLOR_RGB2GRAY)
     flat = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) < 12
     weight = opaque.astype(np.float32) * flat.astype(np.float32)
-    return shown, np.asarray(drawn[:, :, :3], np.uint8), weight
+    return np.asarray(drawn[:, :, :3], np.uint8), weight
 
 
 def shown_at(hit: Hit, width: int, height: int) -> Region:
@@ -57,6 +68,18 @@ def shown_at(hit: Hit, width: int, height: int) -> Region:
 
 def search_near(rgb: Pixels, logo: Pixels, wanted: Region) -> Hit:
     """Return the best place around a region, in colour, at a few scales around its width."""
+    # Several checks look for the logo at its own place.
+    if unchangeable(rgb, logo):
+        return _search_once(Fixed(rgb), Fixed(logo), wanted)
+    return _search(rgb, logo, wanted)
+
+
+@functools.lru_cache(maxsize=16)
+def _search_once(rgb: Fixed, logo: Fixed, wanted: Region) -> Hit:
+    return _search(rgb.pixels, logo.pixels, wanted)
+
+
+def _search(rgb: Pixels, logo: Pixels, wanted: Region) -> Hit:
     margin = round(0.5 * max(wanted.width, wanted.height))
     top, left = max(0, wanted.y - margin), max(0, wanted.x - margin)
     part = rgb[top : wanted.y + wanted.height + margin, left : wanted.x + wanted.width + margin]
@@ -65,43 +88,10 @@ def search_near(rgb: Pixels, logo: Pixels, wanted: Region) -> Hit:
     for scale in _NEAR_SCALES:
         found = _match(part, logo, wanted, ratio, scale)
         if found:
-            hits.append(found[0]._replace(x=found[0].x + left, y=found[0].y + top))
+            hits.append(found._replace(x=found.x + left, y=found.y + top))
             if hits[-1].score > 0.9:
                 break
     return max(hits, default=Hit(0.0, wanted.x, wanted.y, wanted.width, wanted.height))
-
-
-def search_far(
-    rgb: Pixels, logo: Pixels, wanted: Region, scales: Iterable[float] = FAR_SCALES
-) -> list[Hit]:
-    """Search the whole picture and a border around it, coarsely and in grey; the best few places.
-
-    Args:
-        rgb: The picture.
-        logo: RGBA.
-        wanted: Its own place, for its size.
-        scales: Sizes to try, as multiples of its own.
-    """
-    pad = max(2, round(0.3 * wanted.width))
-    # Whole numbers of pixels are averaged four times as fast as any others.
-    factor = max(1, round(wanted.width / _FAR_WIDTH))
-    ratio = 1 / factor
-    size = (max(1, rgb.shape[1] // factor), max(1, rgb.shape[0] // factor))
-    whole = rgb[: size[1] * factor, : size[0] * factor]
-    grey = cv2.cvtColor(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    edge = max(1, round(pad * ratio))
-    padded = np.asarray(np.pad(grey, edge, mode="edge")[:, :, None], np.uint8)
-    hits = [
-        hit._replace(x=hit.x - edge / ratio, y=hit.y - edge / ratio)
-        for scale in scales
-        for hit in _match_scaled(padded, logo, wanted, ratio, scale, most=3)
-    ]
-    hits.sort(reverse=True)
-    kept: list[Hit] = []
-    for hit in hits:
-        if all(apart(hit, other) for other in kept):
-            kept.append(hit)
-    return kept[:6]
 
 
 def apart(one: Hit, two: Hit) -> bool:
@@ -112,45 +102,44 @@ def apart(one: Hit, two: Hit) -> bool:
     )
 
 
-def _match(part: Pixels, logo: Pixels, wanted: Region, ratio: float, scale: float) -> list[Hit]:
+def _match(part: Pixels, logo: Pixels, wanted: Region, ratio: float, scale: float) -> Hit | None:
+    """Correlate the opaque part of the logo with a part of a picture, reduced by ``ratio``."""
     size = (max(1, round(part.shape[1] * ratio)), max(1, round(part.shape[0] * ratio)))
-    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-    return _match_scaled(np.asarray(small, np.uint8), logo, wanted, ratio, scale, most=1)
-
-
-def _match_scaled(
-    small: Pixels, logo: Pixels, wanted: Region, ratio: float, scale: float, most: int
-) -> list[Hit]:
-    """Correlate the opaque part of the logo with a picture that is scaled down by ``ratio``."""
     columns = max(4, round(wanted.width * ratio * scale))
     rows = max(4, round(wanted.height * ratio * scale))
-    if rows > small.shape[0] or columns > small.shape[1]:
-        return []
+    if rows > size[1] or columns > size[0]:
+        return None
+    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
     template = cv2.resize(logo, (columns, rows), interpolation=cv2.INTER_AREA)
-    drawn = template[:, :, :3]
-    if small.shape[2] == 1:
-        drawn = cv2.cvtColor(drawn, cv2.COLOR_RGB2GRAY)[:, :, None]
-    mask = (template[:, :, 3:4].astype(np.float32) / 255).repeat(drawn.shape[2], axis=2)
+    mask = (template[:, :, 3:4].astype(np.float32) / 255).repeat(3, axis=2)
     scores = cv2.matchTemplate(
-        small.astype(np.float32), drawn.astype(np.float32), cv2.TM_CCOEFF_NORMED, mask=mask
+        small.astype(np.float32),
+        template[:, :, :3].astype(np.float32),
+        cv2.TM_CCOEFF_NORMED,
+        mask=mask,
     )
     # A flat patch has no correlation: 0 / 0.
     scores = np.where(np.isfinite(scores) & (np.abs(scores) <= 1.001), scores, 0)
-    hits = []
+    score, x, y = next(peaks(np.asarray(scores, np.float32), columns, rows, most=1))
+    return Hit(score, x / ratio, y / ratio, columns / ratio, rows / ratio)
+
+
+def peaks(
+    scores: NDArray[np.float32], columns: int, rows: int, most: int
+) -> Iterator[tuple[float, int, int]]:
+    """Yield score, x and y of the best places; the array is used up.
+
+    Args:
+        scores: For each place of the upper left corner.
+        columns: Width of what is looked for; places that share half of it are one.
+        rows: Its height.
+        most: How many places.
+    """
     for _ in range(most):
-        y, x = np.unravel_index(int(scores.argmax()), scores.shape)
-        hits.append(
-            Hit(
-                float(scores[y, x]),
-                x / ratio,
-                y / ratio,
-                columns / ratio,
-                rows / ratio,
-            )
-        )
+        y, x = (int(i) for i in np.unravel_index(int(scores.argmax()), scores.shape))
+        yield float(scores[y, x]), x, y
         top, left = max(0, y - rows // 2), max(0, x - columns // 2)
         scores[top : y + rows // 2 + 1, left : x + columns // 2 + 1] = 0
-    return hits
 
 
 def score_at(rgb: Pixels, logo: Pixels, hit: Hit) -> float:
@@ -160,7 +149,7 @@ def score_at(rgb: Pixels, logo: Pixels, hit: Hit) -> float:
     part = rgb[top : place.y + place.height + 2, left : place.x + place.width + 2]
     ratio = min(1.0, _NEAR_WIDTH / place.width)
     found = _match(np.ascontiguousarray(part), logo, place, ratio, 1.0)
-    return found[0].score if found else 0.0
+    return found.score if found else 0.0
 
 
 def outline_score(rgb: Pixels, logo: Pixels, hit: Hit) -> float:
