@@ -20,9 +20,15 @@ _ADAM7 = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-#: Chunks that may stand once at most, and those that must come before the pixels.
-_PNG_SINGLE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"IEND"})
+#: Chunks that may stand once at most, and those that must come before the pixels. A second colour
+#: space is no damage to the pixels, and decoders take one of the two.
+_PNG_SINGLE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IEND"})
 _PNG_EARLY = frozenset({b"PLTE", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"tRNS"})
+#: What may follow the last chunk: the line break of a tool for text, a byte for an even length.
+_PNG_PADDING = (b"", b"\n", b"\r\n", b"\0")
+
+#: Bytes that may follow the pixel stream in its last chunk.
+_PNG_SPARE = 8
 
 
 def read_png(data: bytes, max_pixels: int) -> Shape:
@@ -40,7 +46,11 @@ def read_png(data: bytes, max_pixels: int) -> Shape:
         if name == b"IHDR":
             header = bytes(body)
             _png_header(header, max_pixels)
+        elif name == b"PLTE":
+            _png_palette(header, len(body))
         elif name == b"IDAT":
+            if header[9] == 3 and b"PLTE" not in seen:
+                raise Damaged("PNG: pixels that point into a palette, and no palette (PLTE)")
             idat.append(body)
             first_is_still = b"fcTL" not in seen
         elif name == b"acTL" and declared is None:
@@ -49,7 +59,7 @@ def read_png(data: bytes, max_pixels: int) -> Shape:
             width, height = struct.unpack_from(">4xII", body)
             bounded(width, height, max_pixels, "frame")
         last = name
-    if at != len(data):
+    if data[at:] not in _PNG_PADDING:
         raise Damaged(f"PNG: {len(data) - at} bytes after the end chunk")
     if not idat:
         raise Damaged("PNG: no pixel data (IDAT)")
@@ -97,6 +107,12 @@ def _png_header(header: bytes, max_pixels: int) -> None:
         raise Damaged("PNG: unknown compression, filter or interlace method")
 
 
+def _png_palette(header: bytes, length: int) -> None:
+    """Check the length of a palette that the pixels need (11.2.2)."""
+    if header[9] == 3 and (not 0 < length <= 768 or length % 3):
+        raise Damaged(f"PNG: a palette of {length:,} bytes")
+
+
 def _png_stream(header: bytes, idat: list[memoryview]) -> None:
     """Inflate to nothing: right length, right Adler checksum, nothing behind the stream."""
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
@@ -125,7 +141,8 @@ def _png_stream(header: bytes, idat: list[memoryview]) -> None:
         raise Damaged(f"PNG: pixel data ends after {got:,} of {wanted:,} bytes")
     if not inflater.eof:
         raise Damaged("PNG: the pixel stream has no end or no checksum")
-    if inflater.unused_data.strip(b"\0"):  # Zeros are padding of some encoders.
+    # The checksums of stream and chunk are right: what some encoders leave behind, as libpng reads.
+    if len(inflater.unused_data.strip(b"\0")) > _PNG_SPARE:
         raise Damaged("PNG: more pixel data after the end of the pixel stream")
 
 

@@ -1,4 +1,4 @@
-"""Is an image file whole? Structure of PNG, JPEG, GIF, WebP and AVIF, and their declared sizes.
+"""Is an image file whole? Structure of its container, and the sizes that it declares.
 
 Pillow loads some damaged files in silence (a wrong checksum, a cut end, data after the end), so
 the containers are read here as well. Everything is pure over bytes, reads each byte a bounded
@@ -7,15 +7,13 @@ number of times and allocates nothing that the file's own length does not bound.
 
 from __future__ import annotations
 
-import re
 import struct
 
-from tasks.checks.container_base import MAX_SEGMENTS, Damaged, Shape, bounded, shown
+from tasks.checks.container_base import Damaged, Shape, bounded, shown
+from tasks.checks.container_gif import read_gif
+from tasks.checks.container_jpeg import read_jpeg
 from tasks.checks.container_png import PNG_SIGNATURE, read_png
-
-#: A JPEG marker inside entropy-coded data: not a stuffed zero, not a restart, not a fill byte.
-_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+from tasks.checks.container_tiff import read_tiff
 
 
 def sniff(data: bytes) -> str | None:
@@ -29,6 +27,8 @@ def sniff(data: bytes) -> str | None:
         (b"BM", "image/bmp"),
         (b"II*\x00", "image/tiff"),
         (b"MM\x00*", "image/tiff"),
+        (b"II+\x00", "image/tiff"),
+        (b"MM\x00+", "image/tiff"),
         (b"\x00\x00\x00\x0cjP  ", "image/jp2"),
         (b"\xff\x4f\xff\x51", "image/jp2"),
         (b"8BPS", "image/vnd.adobe.photoshop"),
@@ -74,120 +74,17 @@ def inspect(data: bytes, mime: str, max_pixels: int) -> Shape | None:
     """
     reader = {
         "image/png": read_png,
-        "image/jpeg": _jpeg,
-        "image/gif": _gif,
+        "image/jpeg": read_jpeg,
+        "image/gif": read_gif,
         "image/webp": _webp,
         "image/avif": _isobmff,
+        "image/tiff": read_tiff,
+        "image/x-icon": _icon,
     }.get(mime)
     try:
         return reader(data, max_pixels) if reader else None
     except (IndexError, struct.error) as error:
         raise Damaged(f"the file ends inside a structure ({error})") from None
-
-
-# --- JPEG --------------------------------------------------------------------------------------
-
-
-def _jpeg(data: bytes, max_pixels: int) -> Shape:
-    """Walk the markers (ITU T.81 annex B) to the end-of-image marker."""
-    at, shape, scans = 2, None, 0
-    for _ in range(MAX_SEGMENTS):
-        at = data.find(b"\xff", at)
-        while 0 <= at < len(data) and data[at] == 0xFF:
-            at += 1
-        if at < 0 or at >= len(data):
-            raise Damaged("JPEG: no end-of-image marker: the file is cut short")
-        marker = data[at]
-        at += 1
-        if marker == 0xD9:
-            break
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:
-            continue
-        length = int.from_bytes(data[at : at + 2], "big")
-        if length < 2 or at + length > len(data):
-            raise Damaged(f"JPEG: segment {marker:#04x} reaches beyond the end of the file")
-        body = data[at + 2 : at + length]
-        at += length
-        if marker in _SOF:
-            height, width = struct.unpack_from(">HH", body, 1)
-            # Height 0 is legal: a DNL segment gives it after the first scan.
-            bounded(width, max(height, 1), max_pixels)
-            shape = Shape(width, max(height, 1))
-        elif marker == 0xE1 and body.startswith(b"Exif\x00\x00"):
-            _exif(body[6:])
-        elif marker == 0xDA:
-            scans += 1
-            found = _JPEG_MARKER.search(data, at)
-            if found is None:
-                raise Damaged("JPEG: the pixel data is cut short (no end-of-image marker)")
-            at = found.start()
-    else:
-        raise Damaged(f"JPEG: more than {MAX_SEGMENTS:,} segments")
-    if shape is None or not scans:
-        raise Damaged("JPEG: no frame or no scan before the end of the image")
-    return shape
-
-
-def _exif(block: bytes) -> None:
-    """Check the first directory: it lies in the block and its links are links (Exif 2.3, TIFF 6).
-
-    A reader that trusts a broken directory turns the picture the wrong way or stops.
-    """
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(block[:4])
-    if order is None or len(block) < 8:
-        return  # An Exif marker without a TIFF header holds nothing to misread.
-    start = struct.unpack_from(order + "I", block, 4)[0]
-    if start + 2 > len(block):
-        raise Damaged("JPEG: the Exif directory lies outside its segment")
-    count = struct.unpack_from(order + "H", block, start)[0]
-    if start + 2 + count * 12 > len(block):
-        raise Damaged(f"JPEG: the Exif directory of {count} entries is cut short")
-    for entry in range(count):
-        tag, kind = struct.unpack_from(order + "HH", block, start + 2 + entry * 12)
-        if tag == 0x8769 and kind not in (4, 13):
-            raise Damaged(f"JPEG: Exif link {tag:#06x} has type {kind} instead of 4")
-
-
-# --- GIF ---------------------------------------------------------------------------------------
-
-
-def _gif(data: bytes, max_pixels: int) -> Shape:
-    """Walk the blocks (GIF89a) to the trailer."""
-    width, height, flags = struct.unpack_from("<HHB", data, 6)
-    bounded(width, height, max_pixels, "canvas")
-    at = 13 + (3 * (2 << (flags & 7)) if flags & 0x80 else 0)
-    frames = 0
-    while True:
-        if at >= len(data):
-            raise Damaged("GIF: no trailer: the file is cut short")
-        kind = data[at]
-        if kind == 0x3B:
-            break
-        if kind == 0x21:
-            at = _gif_blocks(data, at + 2)
-        elif kind == 0x2C:
-            x, y, w, h, local = struct.unpack_from("<HHHHB", data, at + 1)
-            bounded(x + w, y + h, max_pixels, "frame")
-            at += 10 + (3 * (2 << (local & 7)) if local & 0x80 else 0)
-            at = _gif_blocks(data, at + 1)
-            frames += 1
-        elif kind == 0:
-            at += 1  # Stray terminators between blocks are common and harmless.
-        else:
-            raise Damaged(f"GIF: unknown block {kind:#04x}")
-    if not frames:
-        raise Damaged("GIF: no picture")
-    return Shape(width, height, frames)
-
-
-def _gif_blocks(data: bytes, at: int) -> int:
-    while True:
-        size = data[at]
-        at += 1 + size
-        if at > len(data):
-            raise Damaged("GIF: a data block is cut short")
-        if size == 0:
-            return at
 
 
 # --- WebP --------------------------------------------------------------------------------------
@@ -277,3 +174,28 @@ def _isobmff(data: bytes, max_pixels: int) -> Shape | None:
         raise Damaged("AVIF: no picture data in the container")
     del max_pixels  # Pillow reads the size of an AVIF picture without decoding it.
     return None
+
+
+# --- ICO ---------------------------------------------------------------------------------------
+
+
+def _icon(data: bytes, max_pixels: int) -> None:
+    """Check that every picture of the directory lies in the file and is all there.
+
+    An entry holds a PNG or a DIB: 40 bytes of header, the palette, the rows, each a multiple of
+    four bytes, and the mask, which 32-bit icons do without (Microsoft, "Icons", 1995).
+    """
+    count = struct.unpack_from("<H", data, 4)[0]
+    for entry in range(count):
+        length, at = struct.unpack_from("<II", data, 6 + 16 * entry + 8)
+        if at + length > len(data):
+            raise Damaged("ICO: a picture reaches beyond the end of the file")
+        if struct.unpack_from("<I", data, at)[0] != 40:
+            continue  # A PNG, whose own reader says whether it is whole.
+        width, height, _, bits, _, _, _, _, colours = struct.unpack_from("<iiHHIIiiI", data, at + 4)
+        height = abs(height) // 2  # Picture and mask together.
+        bounded(width, height, max_pixels)
+        palette = 4 * (colours or 1 << bits) if bits <= 8 else 0
+        needed = 40 + palette + height * ((width * bits + 31) // 32 * 4)
+        if needed > length:
+            raise Damaged(f"ICO: a picture of {needed:,} bytes in an entry of {length:,}")
