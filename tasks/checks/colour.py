@@ -92,9 +92,13 @@ class Cast:
     turned: float = 0.1
     #: Beside a reference: difference between the logarithms of the strongest and the weakest gain.
     moved: float = 0.28
+    #: Then: distance from all lights between the reference's and neutral from which it is a cast,
+    #: and from which it may be one.
+    strayed: float = 0.2
+    unsure: float = 0.12
     datasets: Path = DATASETS
     name: str = "colour.cast"
-    version: str = "4"
+    version: str = "5"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -110,7 +114,7 @@ class Cast:
             if changeable and asks_for_colour(expected.prompt):
                 return self._skip("the prompt may ask for other colours")
             both = overlay(picture.rgb, before, picture.reference("mask"))
-            seen = self._moved(both, "upload")
+            seen = self._moved(both, "upload") if changeable else self._shifted(both)
         if seen is None:
             if asks_for_light(expected.prompt):
                 return self._skip("the prompt may ask for coloured light")
@@ -155,25 +159,31 @@ class Cast:
     def _moved(self, both: Overlay | None, what: str) -> _Seen | None:
         """Say whether a picture went away from neutral; ``None`` where another scene lies under it.
 
-        A correction moves the colours as far as a cast does, but towards neutral.
+        A correction moves the colours as far as a cast does, but towards neutral: its light lies
+        between the reference's and a neutral one, that of a cast beside.
         """
         seen = change(both) if both is not None else None
         if seen is None:
             return None
-        tint, before = float(np.ptp(seen.tint)), float(np.ptp(seen.tint_before))
-        far = float(np.ptp(seen.moved))
-        # -1 when all of the move took tint away, 1 when all of it added to it.
-        added = (tint - before) / max(far, 1e-3)
-        moved = far >= self.moved and added > -0.6
-        tinted = tint >= self.moved and tint >= before + 0.12 and far >= 0.8 * self.moved
-        # Warm sun taken off white cloth: its highlights may have been white before, its greys not.
-        corrected = float(np.ptp(seen.grey)) <= 0.5 * float(np.ptp(seen.grey_before))
-        bad: bool | None = seen.agreed >= 0.6 and (moved or tinted) and not corrected
+        moved = seen.agreed >= 0.6 and float(np.ptp(seen.moved)) >= self.moved
+        strayed = seen.strayed if moved else 0.0
+        bad: bool | None = strayed >= self.strayed
         message = f"against the {what} everything is moved towards {_hue(np.exp(seen.moved))}"
-        if not bad and tint >= self.moved:
+        if not bad and float(np.ptp(seen.tint)) >= self.moved:
             # Its highlights were as coloured before: the light there, or all that is in it.
             bad, message = None, f"the {what} itself shows nothing neutral"
-        return _Seen(bad, 1 - far, 1 - self.moved, message)
+        elif not bad and strayed >= self.unsure:
+            bad, message = None, f"a cast, or the light of the {what} taken off: it cannot be told"
+        return _Seen(bad, 1 - strayed, 1 - self.strayed, message)
+
+    def _shifted(self, both: Overlay | None) -> _Seen | None:
+        """Say whether an enlargement has another light than its source: it may correct nothing."""
+        seen = change(both) if both is not None else None
+        if seen is None:
+            return None
+        far = float(np.ptp(seen.moved)) if seen.agreed >= 0.6 else 0.0
+        message = f"against the source everything is moved towards {_hue(np.exp(seen.moved))}"
+        return _Seen(far >= self.moved, 1 - far, 1 - self.moved, message)
 
     def _by_highlights(self, picture: Picture) -> _Seen:
         """Say whether greys come out once the light of the highlights is taken out."""

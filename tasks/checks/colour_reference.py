@@ -127,6 +127,23 @@ class Change:
     grey: Floats
     grey_before: Floats
 
+    @property
+    def strayed(self) -> float:
+        """How far the light is from every light between the upload's and a neutral one.
+
+        What takes a light off, in part or all of it, stays between the two. Highlights and greys
+        each say where the light is; neither is right alone: cloth may be cream, snow in shade blue.
+        """
+        pairs = ((self.tint, self.tint_before), (self.grey, self.grey_before))
+        return float(np.mean([_beside(there, before) for there, before in pairs]))
+
+
+def _beside(there: Floats, before: Floats) -> float:
+    """Return the distance of one colour from the way between another and neutral."""
+    length = float(before @ before)
+    part = float(np.clip(there @ before / length, 0, 1)) if length > 1e-9 else 0.0
+    return float(np.ptp(there - part * before))
+
 
 def change(both: Overlay) -> Change | None:
     """Measure the change of light from the upload to the picture.

@@ -8,15 +8,18 @@ import cv2
 import numpy as np
 
 from tasks.checks import duplicates
-from tasks.checks.base import Pixels
+from tasks.checks.base import Expected, Pixels
 from tasks.checks.blank import reduced
-from tasks.checks.colour_space import lab
+from tasks.checks.colour_space import Floats, lab
 from tasks.checks.planted_base import Defect, Good, Planted, choice, encoded
 from tasks.providers.embedded.scene import grain
 
 _STEPS = (0.1, 0.25, 0.5, 0.75, 1.0)
 #: Long side at which is asked what of a picture is grey.
 _LIGHT_AT = 256
+#: Share of a planted light that must be seen beside the upload of an edit that changed the light
+#: itself, and how many hues are tried.
+_LEFT, _TRIES = 0.8, 8
 
 
 def _resized(rgb: Pixels, width: int, height: int) -> Pixels:
@@ -60,13 +63,64 @@ def tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted | N
     The default of 0.6 leaves the weakest channel 70 %: the embedded server's casts, seen by
     anyone (a mean shift of 10 and more in a*b* on something neutral). Without a logo, an upload or
     another reference ``None`` where the good picture has little that is neutral, or nothing else:
-    a red poster under blue light is a violet poster, and a white page a page of blue paper.
+    a red poster under blue light is a violet poster, and a white page a page of blue paper. Beside
+    an upload or the baseline's picture it has a hue that no correction has, see there.
     """
     if good.brand is None and not good.references and not shows_light(good.rgb):
         return None
-    light = np.array(colorsys.hsv_to_rgb(float(rng.random()), 0.5 * strength, 1.0))
+    for _ in range(_TRIES):
+        light = np.array(colorsys.hsv_to_rgb(float(rng.random()), 0.5 * strength, 1.0))
+        if good.brand is not None or not good.references or _no_correction(good, light):
+            return good.planted(_under(good.rgb, light))
+    return None
+
+
+def _under(rgb: Pixels, light: Floats) -> Pixels:
+    """Return pixels under light of these gains of red, green and blue."""
     table = np.rint(np.arange(256)[:, None] * light).astype(np.uint8)
-    return good.planted(np.stack([table[:, c][good.rgb[..., c]] for c in range(3)], axis=-1))
+    return np.stack([table[:, c][rgb[..., c]] for c in range(3)], axis=-1)
+
+
+def _no_correction(good: Good, light: Floats) -> bool:
+    """Say whether a light does what no correction of the light does.
+
+    It must not make the mean colour of the picture greyer, and not give an edit back the light that
+    the edit took off: two pictures side by side do not say which of both was under a lamp.
+    """
+    small = good.rgb[::4, ::4]
+    tint = [np.ptp(np.log(one.mean(axis=(0, 1)) + 1)) for one in (small, _under(small, light))]
+    return bool(tint[1] >= tint[0]) and left_over(np.log(light), _change_of_light(good)) >= _LEFT
+
+
+def _change_of_light(good: Good) -> Floats:
+    """Return how a good edit changed the colour of its upload's light, in logarithms."""
+    from tasks.checks.decode import decode
+
+    upload = good.references.get("upload")
+    before = None if upload is None or upload == good.data else decode(upload, Expected()).picture
+    if before is None:
+        return np.zeros(3)
+    now, then = (np.log(one[::4, ::4].reshape(-1, 3) + 4.0) for one in (good.rgb, before.rgb))
+    return np.asarray(now.mean(axis=0) - then.mean(axis=0))
+
+
+def left_over(light: Floats, change: Floats) -> float:
+    """Return which share of a light is seen beside the upload and beside the good edit.
+
+    Both are right, and so is all that lies between: an edit may take the light off in part. What
+    only undoes the edit's own change is no cast: then the upload's light is back.
+
+    Args:
+        light: What is planted, as logarithms of red, green and blue.
+        change: What the edit did to the upload's light, likewise.
+
+    Returns:
+        1 where the edit left the light as it was, 0 where the light planted undoes the edit.
+    """
+    light, change = light - light.mean(), change - change.mean()
+    length = float(change @ change)
+    part = float(np.clip((change + light) @ change / length, 0, 1)) if length > 1e-9 else 0.0
+    return float(np.ptp(change + light - part * change) / np.ptp(light))
 
 
 def shows_light(rgb: Pixels) -> bool:

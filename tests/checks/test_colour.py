@@ -16,6 +16,9 @@ from tests.checks.drawing import as_picture, poster, scene
 
 GAINS = [(1.04, 0.95, 0.68), (0.72, 0.95, 1.06), (0.78, 1.04, 0.8), (1.06, 0.76, 1.0)]
 BRANDS = ("northwind", "solstice", "fernhollow")
+#: What is left of red once a warm light was taken off: all of it, rather little, too little.
+GONE = (1.0, 0.87, 0.7)
+EDIT = Expected(subtask="edit", prompt="Remove the noise")
 UNKNOWN = {"colour_profile": ("unknown", "CMYK without a profile")}
 
 
@@ -108,7 +111,7 @@ def test_a_cast_is_found_against_what_went_in(gains: tuple[float, ...], role: Ro
     asked = Expected(subtask="edit", prompt="Remove the noise")
     found = Cast().run(beside(tinted(image, gains), image, role), asked)
     assert found.verdict == "fail"
-    assert "against the upload" in found.message
+    assert f"against the {role}" in found.message
     # Cropped, brighter and a little warmer: what an edit may do.
     good = tinted(image.crop((40, 30, 480, 470)), (1.12, 1.1, 1.06))
     assert Cast().run(beside(good, image, role), asked).verdict == "pass"
@@ -159,6 +162,41 @@ def test_a_correction_moves_as_far_and_is_no_cast() -> None:
     assert Cast().run(beside(image, warm), asked).verdict == "pass"
     assert Cast().run(beside(tinted(image, (0.6, 0.9, 1.0)), warm), asked).verdict == "fail"
     assert Cast().run(beside(warm, warm), asked).verdict == "skip"
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("lamp", [(1.0, 0.85, 0.5), (0.55, 0.8, 1.0), (1.0, 0.8, 0.65)])
+def test_light_taken_off_in_part_or_whole_is_no_cast_and_another_one_is(
+    lamp: tuple[float, ...], part: float
+) -> None:
+    image = scene()
+    before = tinted(image, lamp)
+    after = tinted(image, tuple(gain**part for gain in lamp))
+    asked = Expected(subtask="edit", prompt="Correct the exposure")
+    assert Cast().run(beside(after, before), asked).verdict != "fail"
+    # The lamp's light is gone, and another one lies there.
+    green = Cast().run(beside(tinted(after, (0.65, 1.0, 0.65)), before), asked)
+    assert green.verdict == "fail"
+    assert green.score is not None
+    assert green.limit is not None
+    assert green.score <= green.limit
+
+
+def test_what_may_be_a_correction_and_may_be_a_cast_is_not_passed() -> None:
+    image = scene()
+    warm = tinted(image, (1.0, 0.9, 0.75))
+    found = [Cast().run(beside(tinted(image, (gain, 1.0, 1.0)), warm), EDIT) for gain in GONE]
+    assert [one.verdict for one in found] == ["pass", "skip", "fail"]
+    assert "cannot be told" in found[1].message
+
+
+def test_an_enlargement_may_not_even_correct() -> None:
+    image = scene()
+    warm = tinted(image, (1.0, 0.88, 0.66))
+    assert Cast().run(beside(image, warm), EDIT).verdict == "pass"
+    found = Cast().run(beside(image, warm, "source"), Expected(subtask="upscale"))
+    assert found.verdict == "fail"
+    assert "against the source" in found.message
 
 
 def test_an_edit_that_may_be_tinted_or_shows_something_else_is_skipped() -> None:
