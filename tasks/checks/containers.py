@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from tasks.checks.container_base import Damaged, Shape, bounded, shown
+from tasks.checks.container_base import MAX_SEGMENTS, Damaged, Shape, bounded, shown
 from tasks.checks.container_gif import read_gif
 from tasks.checks.container_jpeg import read_jpeg
 from tasks.checks.container_png import PNG_SIGNATURE, read_png
@@ -169,11 +169,56 @@ def _isobmff(data: bytes, max_pixels: int) -> Shape | None:
         if length < 8 or at + length > len(data):
             raise Damaged(f"AVIF: box {shown(name)} reaches beyond the end of the file")
         names.add(name)
+        if name == b"meta":
+            _items(data, at + 12, at + length)
         at += length
     if not {b"ftyp", b"mdat"} <= names and b"idat" not in data[:65_536]:
         raise Damaged("AVIF: no picture data in the container")
     del max_pixels  # Pillow reads the size of an AVIF picture without decoding it.
     return None
+
+
+def _items(data: bytes, at: int, end: int) -> None:
+    """Check that what the item locations point to lies in the file (ISO 14496-12, 8.11.3).
+
+    A last box of open length hides a cut, and decoders read no item that they do not show.
+    """
+    while at + 8 <= end:
+        length, name = struct.unpack_from(">I4s", data, at)
+        if name == b"iloc":
+            _locations(data, at + 8)
+        if length < 8:
+            return  # Of a length that its own reader has to judge.
+        at += length
+
+
+def _locations(data: bytes, at: int) -> None:
+    version, sizes, more = data[at], data[at + 4], data[at + 5]
+    wide = 4 if version == 2 else 2
+    count, at = _big(data, at + 6, wide)
+    total = 0
+    for _ in range(count):
+        at += wide
+        method = data[at + 1] & 15 if version else 0
+        at += 2 if version else 0
+        elsewhere, at = _big(data, at, 2)
+        base, at = _big(data, at, more >> 4)
+        extents, at = _big(data, at, 2)
+        total += 1 + extents  # An extent may take no byte at all.
+        if total > MAX_SEGMENTS:
+            raise Damaged(f"AVIF: more than {MAX_SEGMENTS:,} items and extents")
+        for _ in range(extents):
+            at += more & 15 if version else 0
+            offset, at = _big(data, at, sizes >> 4)
+            length, at = _big(data, at, sizes & 15)
+            if at > len(data):
+                raise Damaged("AVIF: the item locations are cut short")
+            if not method and not elsewhere and base + offset + length > len(data):
+                raise Damaged("AVIF: an item reaches beyond the end of the file")
+
+
+def _big(data: bytes, at: int, size: int) -> tuple[int, int]:
+    return int.from_bytes(data[at : at + size], "big"), at + size
 
 
 # --- ICO ---------------------------------------------------------------------------------------

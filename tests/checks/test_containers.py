@@ -1,6 +1,7 @@
 """Rules of the containers that Pillow lets pass, each on a file that is built here."""
 
 import struct
+import time
 import zlib
 
 import pytest
@@ -199,3 +200,34 @@ def test_the_pictures_of_an_icon_are_all_there() -> None:
     assert "entry" in message(bytes(data))
     struct.pack_into("<I", data, 14, length * 2)
     assert "beyond the end" in message(bytes(data))
+
+
+# --- AVIF --------------------------------------------------------------------------------------
+
+
+def test_items_of_an_avif_lie_in_the_file_whatever_the_last_box_says() -> None:
+    whole = encoded(scene(64, 48), "AVIF")
+    at = whole.index(b"mdat") - 4
+    opened = whole[:at] + bytes(4) + whole[at + 4 :]  # A box of length 0 reaches to the end.
+    assert message(opened) == ""
+    assert "item" in message(opened[:-3])
+    # An Exif block behind the pixels, which is cut away.
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    whole = encoded(scene(64, 48), "AVIF", exif=exif)
+    at = whole.index(b"mdat") - 4
+    opened = whole[:at] + bytes(4) + whole[at + 4 :]
+    assert message(opened) == ""
+    assert "item" in message(opened[:-1])
+
+
+def test_item_locations_cannot_take_for_ever() -> None:
+    def box(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I4s", len(body) + 8, name) + body
+
+    items = b"".join(struct.pack(">HHH", n, 0, 0xFFFF) for n in range(60_000))
+    meta = box(b"iloc", bytes(4) + b"\0\0" + struct.pack(">H", 60_000) + items)
+    start = box(b"ftyp", b"avif" + bytes(4) + b"avif")
+    began = time.process_time()
+    assert "more than" in message(start + box(b"meta", bytes(4) + meta) + box(b"mdat", b""))
+    assert time.process_time() - began < 1
