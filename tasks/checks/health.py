@@ -349,7 +349,7 @@ def measure_unit(
         found = planted.measure(plants, names, seed=seed, every_kind=every_kind, curve=curve)
         if planting:
             return found
-        shown = planted.look_at_good(goods, [one.check for one in found])
+        shown = planted.look_at_good(goods, [one.check for one in found], every_kind)
         pairs = zip(found, shown, strict=True)
         return tuple(dataclasses.replace(one, clean=clean) for one, clean in pairs)
 
@@ -396,11 +396,16 @@ def renamed(one: CheckHealth, name: str) -> CheckHealth:
 def _flagged(goods: Sequence[Good]) -> CleanHealth:
     """Count the good pictures that any check called bad.
 
-    Near-duplicates are pairs of pictures and left out: their own entry has their count.
+    What is found on pictures together, or only where a policy asks for it, is left out: the entry
+    of such a check has its count.
     """
     total = CleanHealth(ANY)
     for good in goods:
-        accusers = sorted(name for name, verdict in good.verdicts.items() if verdict == "fail")
+        accusers = sorted(
+            name
+            for name, verdict in good.verdicts.items()
+            if verdict == "fail" and name not in planted.APART
+        )
         total = total.plus(
             CleanHealth(
                 ANY,
