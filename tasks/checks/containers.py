@@ -11,9 +11,11 @@ import struct
 
 from tasks.checks.container_base import MAX_SEGMENTS, Damaged, Shape, bounded, shown
 from tasks.checks.container_gif import read_gif
-from tasks.checks.container_jpeg import read_jpeg
+from tasks.checks.container_jpeg import filled, read_jpeg
 from tasks.checks.container_png import PNG_SIGNATURE, read_png
 from tasks.checks.container_tiff import read_tiff
+
+__all__ = ["filled", "inspect", "looks_like_text", "sniff", "webp_opaque_palette"]
 
 
 def sniff(data: bytes) -> str | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from tasks.checks import containers, icc
 from tasks.checks.base import Expected, Picture
@@ -215,6 +215,8 @@ def _open(data: bytes, mime: str | None) -> tuple[Picture, int, str]:
             frames = own or int(getattr(image, "n_frames", 1))
             _frames_allowed(frames, image.width * image.height)
         image.load()
+        if mime == "image/jpeg":
+            _coded_to_the_end(image, data)
         if kind == "PSD":
             getattr(image, "n_frames")  # noqa: B009 - reads the layer directory
         colours = icc.to_srgb(_upright(image), data)
@@ -258,6 +260,18 @@ def _further_frames(image: Image.Image, kind: str, frames: int) -> str:
             raise
         return f"animation out of order ({error}); the still picture is whole"
     return f"animation of {frames} frames; the first is judged"
+
+
+def _coded_to_the_end(image: Image.Image, data: bytes) -> None:
+    """Decode a JPEG once more with bits to spare: a whole picture does not need them.
+
+    Pillow says nothing of it when libjpeg runs out of coded data and makes up the rest, as after
+    bytes were lost or damaged on the way.
+    """
+    with Image.open(io.BytesIO(containers.filled(data)), formats=["JPEG"]) as again:
+        same = again.mode == image.mode and again.size == image.size
+        if not same or ImageChops.difference(image, again).getbbox() is not None:
+            raise Damaged("JPEG: the pixel data ends before the picture does")
 
 
 def _palette_in_range(data: bytes, offset: int) -> None:

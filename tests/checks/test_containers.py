@@ -1,5 +1,6 @@
 """Rules of the containers that Pillow lets pass, each on a file that is built here."""
 
+import re
 import struct
 import time
 import zlib
@@ -100,6 +101,32 @@ def test_a_broken_index_of_views_leaves_the_first_picture() -> None:
     assert found.findings[0].verdict == "pass"
     assert found.picture is not None
     assert found.picture.rgb.shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("restarts", [0, 5])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_lost_bytes_of_coded_data_are_found(progressive: bool, restarts: int, mode: str) -> None:
+    how = {"progressive": progressive, "restart_marker_blocks": restarts}
+    whole = encoded(scene(90, 70).convert(mode), "JPEG", **how)
+    assert message(whole) == ""
+    start = whole.index(b"\xff\xda") + 20
+    marker = re.search(rb"\xff[^\0]", whole[start:])  # The end of the first run of coded data.
+    assert marker is not None
+    end = start + marker.start()
+    assert end - start > 4
+    assert "ends before" in message(whole[: end - 3] + whole[end:])
+
+
+def test_pictures_that_use_up_their_data_pass_with_whatever_stands_around() -> None:
+    for quality in (5, 60, 100):
+        for size in ((1, 1), (8, 8), (17, 33), (64, 7)):
+            assert (
+                message(encoded(scene(40, 40, quality).resize(size), "JPEG", quality=quality)) == ""
+            )
+    whole = jpeg(comment=b"a comment", exif=Image.Exif())
+    at = whole.index(b"\xff\xdb")
+    assert message(whole[:at] + b"junk" + whole[at:] + b"behind the end") == ""
 
 
 # --- GIF ---------------------------------------------------------------------------------------
