@@ -17,6 +17,9 @@ _SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
 _DCT = _SEQUENTIAL | {0xC2, 0xCA}
 #: Markers without contents: the end, a reserved one, restarts.
 _ALONE = frozenset({0xD9, 0x01, *range(0xD0, 0xD8)})
+#: Scans of one picture; encoders write 10 to 15. Each costs a walk over all pixels however short
+#: it is, so large pictures may have fewer.
+_MAX_SCANS, _SCANS_AT_MOST_PIXELS = 100, 10
 #: JFIF's and Adobe's: they say how the components are colours.
 _COLOUR = frozenset({0xE0, 0xEE})
 #: Bits behind coded data; they begin otherwise than the zeros that decoders make up.
@@ -59,6 +62,9 @@ def read_jpeg(data: bytes, max_pixels: int) -> Shape:
                 raise Damaged("JPEG: the pixel data is cut short (no end-of-image marker)")
             if frame is not None:
                 _scan(frame, body, interval, data[at : found.start()])
+                walked = scans * frame.width * frame.height
+                if scans > _MAX_SCANS or walked > _SCANS_AT_MOST_PIXELS * max_pixels:
+                    raise Damaged(f"JPEG: {scans} scans are more than such a picture may have")
             at = found.start()
     else:
         raise Damaged(f"JPEG: more than {MAX_SEGMENTS:,} segments")

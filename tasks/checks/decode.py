@@ -250,10 +250,14 @@ def _further_frames(image: Image.Image, kind: str, frames: int) -> str:
     """Decode the frames after the first and return a note on animations."""
     if frames == 1:
         return ""
+    pixels = image.width * image.height
     try:
         for number in range(1, min(frames, getattr(image, "n_frames", frames))):
             image.seek(number)
             _size_allowed(image)
+            pixels += image.width * image.height  # Pages of a TIFF differ in size.
+            if pixels > MAX_ANIMATION_PIXELS:
+                raise Damaged(f"more than {MAX_ANIMATION_PIXELS:,} pixels together")
             image.load()
     except SyntaxError as error:
         if kind != "PNG":

@@ -129,6 +129,16 @@ def test_pictures_that_use_up_their_data_pass_with_whatever_stands_around() -> N
     assert message(whole[:at] + b"junk" + whole[at:] + b"behind the end") == ""
 
 
+@pytest.mark.parametrize(("side", "more"), [(64, 120), (3_000, 90)])
+def test_a_jpeg_cannot_have_scans_without_end(side: int, more: int) -> None:
+    whole = encoded(Image.new("L", (side, side), 90), "JPEG", progressive=True)
+    at = whole.rindex(b"\xff\xda")
+    assert message(whole) == ""
+    began = time.process_time()
+    assert "scans" in message(whole[:at] + whole[at:-2] * more + whole[-2:])
+    assert time.process_time() - began < 1
+
+
 # --- GIF ---------------------------------------------------------------------------------------
 
 
@@ -227,6 +237,12 @@ def test_the_pictures_of_an_icon_are_all_there() -> None:
     assert "entry" in message(bytes(data))
     struct.pack_into("<I", data, 14, length * 2)
     assert "beyond the end" in message(bytes(data))
+
+
+def test_the_pages_of_a_tiff_are_limited_together() -> None:
+    large = [Image.new("1", (7_900, 8_000))] * 5  # Each is allowed, and the first is small.
+    data = encoded(Image.new("1", (8, 8)), "TIFF", save_all=True, append_images=large)
+    assert "together" in message(data)
 
 
 # --- AVIF --------------------------------------------------------------------------------------
