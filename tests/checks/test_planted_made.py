@@ -8,11 +8,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tasks.checks.base import Expected, Picture
 from tasks.checks.colour import Palette
+from tasks.checks.composition import inked
 from tasks.checks.planted import DEFECTS, judge
 from tasks.checks.planted_base import Good
 from tasks.checks.planted_frame import STUDIO_JUDGED
 from tasks.checks.planted_good import brand_of, drawn
-from tasks.checks.planted_layout import inked
 from tasks.checks.planted_letters import _alone, exchanged_letters
 from tasks.checks.planted_made import full, in_colours, print_of, printed, roomy
 from tasks.checks.planted_pixels import shows_light
