@@ -134,9 +134,12 @@ class Box:
         return w * h / max(area, 1.0)
 
     def same_row(self, other: Box) -> bool:
-        """Say whether both stand beside one another."""
+        """Say whether both stand beside one another, not one above or inside the other."""
         shared = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return shared > 0.4 * min(self.bottom - self.top, other.bottom - other.top)
+        across = min(self.right, other.right) - max(self.left, other.left)
+        return shared > 0.4 * min(
+            self.bottom - self.top, other.bottom - other.top
+        ) and across < 0.5 * min(self.right - self.left, other.right - other.left)
 
     def before(self, other: Box) -> bool:
         """Say whether a reader may come to ``other`` after this box."""

@@ -89,7 +89,7 @@ class Text:
     """Every intended string stands in the picture; nothing dropped, doubled or swapped."""
 
     name: str = "typography.text"
-    version: str = "3"
+    version: str = "4"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
