@@ -24,13 +24,14 @@ from tasks.records import CheckVerdict, Finding
 Floats = NDArray[np.float64]
 
 CAMPAIGN, REPEAT, SEED = "consistency.campaign", "consistency.repeat", "consistency.seed"
-VERSION = "1"
+VERSION = "2"
 #: Colours of a look; colours nearer than this (CIEDE2000) are one.
 _COLOURS, _ONE_COLOUR = 8, 8.0
 #: Cells a side in which a look keeps how much is drawn there.
 _CELLS = 8
-#: Bits of 256 up to which two fingerprints are the very same picture.
-_SAME = 4
+#: Bits of 256 up to which two fingerprints are the very same picture, perhaps encoded anew: that
+#: changes fewer than 20, and other pictures differ in about 128.
+_SAME = 20
 
 
 @dataclass(frozen=True, slots=True)

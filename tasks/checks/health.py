@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.checks import planted
+from tasks.checks import consistency, planted, unrequested
 from tasks.checks.counts import ANY, CheckHealth, CleanHealth
 from tasks.checks.planted_base import Good
 from tasks.checks.suite import CHECKS, suite_version
@@ -111,6 +111,7 @@ def version() -> str:
     return digest_json(
         {
             "checks": suite_version(),
+            "apart": [consistency.VERSION, unrequested.VERSION],
             "parameters": {check.name: _parameters(check) for check in CHECKS},
             "planted": planted.VERSION,
             "defects": [(d.check, d.name, d.strength) for d in planted.DEFECTS],
