@@ -2,7 +2,8 @@
 
 Pillow loads some damaged files in silence (a wrong checksum, a cut end, data after the end), so
 the containers are read here as well. Everything is pure over bytes, reads each byte a bounded
-number of times and allocates nothing that the file's own length does not bound.
+number of times and allocates nothing that the file's own length does not bound, but for the pixels
+of a PNG up to 32 MiB, which Pillow is given so that it need not inflate them again.
 """
 
 from __future__ import annotations

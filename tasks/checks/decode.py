@@ -39,6 +39,8 @@ _UNSAFE = frozenset({"EPS", "WMF", "GRIB", "HDF5", "BUFR", "MPEG", "FPX", "MIC"}
 #: Formats whose further pictures belong to what is shown; others hold thumbnails or layers there.
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "TIFF", "AVIF", "MPO"})
 _MOVING = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
+#: The tag of Exif that says how a picture is to be turned.
+_ORIENTATION = 0x0112
 _ALIASES = {
     "image/jpg": "image/jpeg",
     "image/pjpeg": "image/jpeg",
@@ -204,7 +206,9 @@ def _open(data: bytes, mime: str | None) -> tuple[Picture, int, str]:
         _frames_allowed(shape.frames, shape.width * shape.height)
     Image.init()
     formats = [name for name in Image.ID if name not in _UNSAFE]
-    with Image.open(io.BytesIO(data), formats=formats) as image:
+    # The container's reader has inflated most PNG files already.
+    same = (shape.inflated if shape is not None else b"") or data
+    with Image.open(io.BytesIO(same), formats=formats) as image:
         _size_allowed(image)
         kind = image.format or ""
         shown = mime or Image.MIME.get(kind, f"image/x-{kind.lower()}")
@@ -310,15 +314,20 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba)
-    return np.ascontiguousarray(np.asarray(image.convert("RGB"), dtype=np.uint8))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8))
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the Exif orientation; unreadable metadata in a whole picture means: upright."""
     try:
-        return ImageOps.exif_transpose(image)
+        # Most pictures stand upright: asked first, as turning makes a copy in any case.
+        if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+            return ImageOps.exif_transpose(image)
     except _DAMAGE:
-        return image
+        pass
+    return image
 
 
 def _scaled(values: NDArray[np.float64]) -> NDArray[np.uint8]:
