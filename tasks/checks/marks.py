@@ -98,7 +98,7 @@ def _steep(far: Mask, strong: int, reach: int) -> tuple[int, int, Mask] | None:
 
     What rises slowly, a vignette or a cast shadow, is no mark. Of a large shape the rim is left.
     """
-    mask = cv2.threshold(far, strong - 1, 1, cv2.THRESH_BINARY)[1]
+    mask: Mask = np.asarray(cv2.threshold(far, strong - 1, 1, cv2.THRESH_BINARY)[1], np.uint8)
     rows = (mask.mean(axis=1) > _LINE) & (mask[:, 0] & mask[:, -1] > 0)
     columns = (mask.mean(axis=0) > _LINE) & (mask[0] & mask[-1] > 0)
     mask[rows] = mask[:, columns] = 0
@@ -112,7 +112,7 @@ def _steep(far: Mask, strong: int, reach: int) -> tuple[int, int, Mask] | None:
     part = slice(top, bottom + reach), slice(left, right + reach)
     plain = cv2.threshold(far[part], strong // 2, 1, cv2.THRESH_BINARY_INV)[1]
     box = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    return top, left, np.asarray(cv2.dilate(plain, box) & mask[part], np.uint8)
+    return top, left, cv2.bitwise_and(cv2.dilate(plain, box), mask[part]).astype(np.uint8)
 
 
 def _drawn(mask: Mask, side: int) -> Mask | None:
@@ -126,7 +126,7 @@ def _drawn(mask: Mask, side: int) -> Mask | None:
     shapes = short >= _SHAPE
     if not shapes.any():
         return None
-    kept = shapes.astype(np.uint8)[labels]
+    kept: Mask = np.asarray(shapes.astype(np.uint8)[labels], np.uint8)
     if long[short >= least].sum() >= length:
         return kept
     # Letters are small, but side by side.
@@ -147,4 +147,4 @@ def _stars(part: Pixels, ground: NDArray[np.int16], mask: Mask) -> Mask | None:
     sides = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].min(axis=1)
     stars = (sides >= 2) & (stats[:, cv2.CC_STAT_AREA] >= _STAR)
     stars[0] = False  # The ground.
-    return stars.astype(np.uint8)[labels] if stars.sum() >= _STARS else None
+    return np.asarray(stars.astype(np.uint8)[labels], np.uint8) if stars.sum() >= _STARS else None
