@@ -6,6 +6,7 @@ them, and straightened.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
@@ -31,12 +32,14 @@ LOWEST = 1000.0
 SMALL = 24
 #: Room beside a line, and above and below it, in heights of the line: a first letter that is
 #: larger, paler or of another colour is left out by the detector, and so is a short word.
-ROOMS = ((0.5, 0.0), (0.5, 0.4), (1.2, 0.0), (1.2, 0.4), (2.0, 0.0), (2.0, 0.4))
+#: Where the first two show nothing, the others are not tried.
+ROOMS = ((1.2, 0.4), (2.0, 0.0), (2.0, 0.4), (0.5, 0.0), (0.5, 0.4), (1.2, 0.0))
 #: A line whose box is narrower than this, in heights for each letter, may run on an arc: even
 #: condensed letters are wider.
 SQUAT = 0.4
 #: Angles in radians that an arc is taken to span; below 0 the ends stand higher than the middle.
-ARCS = (0.8, 1.4, 2.2, -0.8, -1.4, -2.2)
+#: Where the first two show nothing, the others are not tried.
+ARCS = (1.4, -1.4, 0.8, 2.2, -0.8, -2.2)
 #: The inner circle of an arc is no smaller and no larger than these shares of the outer one.
 INNER = (0.3, 0.93)
 #: How much wider than high a straightened line is made: narrow letters that stand twice stay two.
@@ -92,26 +95,47 @@ def _cut_anew(line: Any, got: str, want: str, rgb: Any) -> bool:
     if line.vertical or 2 * align(want, got).distance > len(want):
         return False
     first, last = want.endswith(got), want.startswith(got)
-    if first or last:
-        cuts = [ocr.crop(rgb, _longer(line.quad, room, first, last))[0] for room in ROOMS]
-        if sum(_surely(one, want) for one in ocr.reader().recognise(cuts)) >= AGREE:
-            return True
+
+    def longer(room: tuple[float, float]) -> Any:
+        return ocr.crop(rgb, _longer(line.quad, room, first, last))[0]
+
+    if (first or last) and _agree(longer, ROOMS, want, _surely):
+        return True
     plain, _ = ocr.crop(rgb, line.quad)
     height, width = plain.shape[:2]
     if len(got) > len(want) or width >= SQUAT * len(want) * height:
         return False
-    bent = ocr.reader().recognise([straightened(plain, angle) for angle in ARCS], want)
-    return sum(_surely(one, want) and _once(one, want) for one in bent) >= AGREE
+    return _agree(functools.partial(straightened, plain), ARCS, want, _once)
+
+
+def _agree(
+    cut: Callable[[Any], Any],
+    ways: Sequence[Any],
+    want: str,
+    shows: Callable[[Any, str], bool],
+) -> bool:
+    """Say whether a line shows what it should, cut in enough ways; the first two decide on more."""
+    from tasks.checks import ocr
+
+    def count(some: Sequence[Any]) -> int:
+        readings = ocr.reader().recognise([cut(way) for way in some], want)
+        return sum(shows(one, want) for one in readings)
+
+    found = count(ways[:2])
+    return found >= AGREE or (found > 0 and found + count(ways[2:]) >= AGREE)
 
 
 def _surely(reading: Any, want: str) -> bool:
+    """Say whether a line is surely read as intended."""
     return bool(keys(reading.text) == want and reading.score >= SURELY)
 
 
 def _once(reading: Any, want: str) -> bool:
-    """Say whether no letter may as well stand there twice: bending squeezes two into one."""
+    """Say the same where no letter may as well stand there twice: bending makes two one."""
     from tasks.checks import ocr
 
+    if not _surely(reading, want):
+        return False
     once = ocr.forward_score(reading, want)
     twice = (want[:i] + want[i] + want[i:] for i in range(len(want)))
     return all(ocr.forward_score(reading, text) - once < CLEAR for text in twice)

@@ -79,7 +79,7 @@ def test_letters_on_an_arc_are_read_straightened(monkeypatch: pytest.MonkeyPatch
     rgb, where = arc("HARVEST BAR")
     monkeypatch.setattr(second_look, "MARGIN", np.inf)  # Only what is cut out anew counts.
     assert stands(rgb, where, "FARVEST BAR", "HARVEST BAR")
-    monkeypatch.setattr(second_look, "ARCS", ())
+    monkeypatch.setattr(second_look, "SQUAT", 0.0)
     assert not stands(rgb, where, "FARVEST BAR", "HARVEST BAR")
 
 
