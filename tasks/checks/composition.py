@@ -147,7 +147,7 @@ class Margins:
     It judges the places that the reader of text left in the picture's notes; without them it
     skips, as nothing says where text is. A large box that reaches into the margin is judged by
     what stands out in it: the reader widens its boxes by half of their height, far beyond large
-    letters. Where these cannot be told from what is behind them, it skips too.
+    letters. One from edge to edge of the picture says nothing, and it skips too.
     """
 
     datasets: Path = DATASETS
@@ -155,7 +155,7 @@ class Margins:
     #: boxes are wider than the letters.
     slack: float = 0.005
     #: Shorter side of a box from which it says little of where its letters end, likewise.
-    large: float = 0.1
+    large: float = 0.25
     name: str = "composition.margins"
     version: str = "3"
     higher_is_better: bool = True
@@ -183,7 +183,7 @@ class Margins:
         ]
         worst = min(letters, key=distance)
         at = letters.index(worst)
-        if distance(worst) < least and large[at] and _untold(worst, boxes[at], width, height):
+        if distance(worst) < least and large[at] and _across(boxes[at], width, height):
             why = "the letters are too large to tell where they end"
             return Finding(check=self.name, version=self.version, verdict="skip", message=why)
         score = max(distance(worst), 0.0)
@@ -199,14 +199,10 @@ class Margins:
         )
 
 
-def _untold(letters: Region, box: Region, width: int, height: int) -> bool:
-    """Say whether what stands out in a large box may be what is behind the letters, or beside them.
-
-    It may where it fills the box, and where the box goes from edge to edge of the picture.
-    """
-    fills = letters.width > 0.95 * box.width or letters.height > 0.95 * box.height
-    across = box.x <= 0 and box.x + box.width >= width
-    return fills or across or (box.y <= 0 and box.y + box.height >= height)
+def _across(box: Region, width: int, height: int) -> bool:
+    """Say whether a box goes from edge to edge: it holds more than the letters."""
+    beside = box.x <= 0 and box.x + box.width >= width
+    return beside or (box.y <= 0 and box.y + box.height >= height)
 
 
 def _kit(expected: Expected, datasets: Path) -> BrandKit | None:
