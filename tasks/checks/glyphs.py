@@ -26,6 +26,8 @@ BOXED = "set with missing glyphs (boxes)"
 GAPS = "set with missing glyphs (an empty place)"
 #: So many equal boxes make a row of missing glyphs.
 LEAST = 2
+#: Letters that square typefaces draw as an upright rectangle.
+SQUARE = frozenset("0odq")
 #: Height of a box over the height of the line that the detector found; width over height.
 TALL, SHAPE = (0.3, 1.0), (0.25, 1.25)
 #: Share of the outline of a rectangle that must be ink, and of its corners.
@@ -56,6 +58,11 @@ def boxes(line: NDArray[np.uint8]) -> int:
     """
     count = max(_equal(_hollow(ink)) for ink in _inks(line))
     return count if count >= LEAST else 0
+
+
+def frames(line: NDArray[np.uint8]) -> int:
+    """Return how many hollow upright rectangles of any size stand in a line picture."""
+    return max(len(_hollow(ink)) for ink in _inks(line))
 
 
 def empty_places(line: NDArray[np.uint8]) -> int:
@@ -133,7 +140,7 @@ def renamed(miss: Miss, rgb: Any) -> Miss:
     key, read = keys(miss.text), keys(miss.read)
     if miss.severity in {"boxes", "doubled"} or LOOK_ALIKE & set(key):
         return miss
-    if count(rgb, miss.quads):
+    if count(rgb, miss.quads) or _alone(key, read, miss, rgb):
         return replace(miss, severity="boxes", kind=BOXED)
     dropped = len(key) - len(read)
     if 0 < dropped == miss.distance and any(
@@ -141,3 +148,16 @@ def renamed(miss: Miss, rgb: Any) -> Miss:
     ):
         return replace(miss, kind=GAPS)
     return miss
+
+
+def _alone(key: str, read: str, miss: Miss, rgb: Any) -> bool:
+    """Say whether one box stands in place of a letter, and is not a letter of a square typeface.
+
+    Such a typeface would draw every one of its square letters so.
+    """
+    from tasks.checks import ocr
+
+    square = [char for char in key if char in SQUARE]
+    if len(square) == 1 and (square[0] not in read or len(read) < len(key)):
+        return False
+    return sum(frames(ocr.crop(rgb, quad, 0.1)[0]) for quad in miss.quads) == 1

@@ -15,7 +15,7 @@ from typing import Any
 
 from tasks.checks import glyphs, tesseract
 from tasks.checks.tesseract import Guess, Preparation
-from tasks.checks.text_match import Box, Piece, find, keys
+from tasks.checks.text_match import Box, Piece, find, keys, unmarked
 from tasks.checks.text_misses import Miss, named
 from tasks.checks.text_thread import Stretch, stretch
 
@@ -247,12 +247,6 @@ def _score(tries: Sequence[Stretch], read: str, pages: Pages) -> float:
     """Return the mean confidence of the hypotheses that read this."""
     scores = [pages.guesses[i].score for one in tries if one.read == read for i in one.touched]
     return sum(scores) / len(scores) if scores else 0.0
-
-
-def unmarked(key: str) -> str:
-    """Return a key without the marks above and below its letters."""
-    bare = "".join(c for c in unicodedata.normalize("NFD", key) if unicodedata.category(c) != "Mn")
-    return unicodedata.normalize("NFC", bare)
 
 
 #: Thai letters that differ by a notch or a loop, which modern typefaces leave out.

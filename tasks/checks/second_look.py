@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.checks.text_match import align, keys
+from tasks.checks.text_match import align, keys, unmarked
 from tasks.checks.text_misses import Miss, near
 
 #: Natural log of how much less probable than what was read an intended line may be in the middle
@@ -94,6 +94,8 @@ def _cut_anew(line: Any, got: str, want: str, rgb: Any) -> bool:
 
     if line.vertical or 2 * align(want, got).distance > len(want):
         return False
+    if unmarked(got) == unmarked(want):
+        return False  # A cut through the marks above the letters loses them: that proves nothing.
     first, last = want.endswith(got), want.startswith(got)
 
     def longer(room: tuple[float, float]) -> Any:

@@ -71,6 +71,12 @@ def keys(text: str) -> str:
     return folded
 
 
+def unmarked(key: str) -> str:
+    """Return a key without the marks above and below its letters."""
+    bare = "".join(c for c in unicodedata.normalize("NFD", key) if unicodedata.category(c) != "Mn")
+    return unicodedata.normalize("NFC", bare)
+
+
 def words(text: str) -> tuple[str, frozenset[int]]:
     """Return the key of a text and the positions in it where a string may begin or end.
 

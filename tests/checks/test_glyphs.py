@@ -73,6 +73,27 @@ def test_a_flagged_string_says_that_glyphs_lack() -> None:
     assert "an empty place" in message
 
 
+@pytest.mark.parametrize("text", ["Fr#sh milk", "#resh milk", "Good ni#ht", "Door #nd hook"])
+def test_one_missing_glyph_is_named_as_such(text: str) -> None:
+    image = Image.new("RGB", (700, 300), (250, 248, 240))
+    image.paste(line(*text), (40, 100))
+    asked = text.replace("Fr#", "Fre").replace("#resh", "Fresh").replace("ni#", "nig")
+    verdict, message, severity = judged(image, asked.replace("#nd", "and"))
+    assert verdict == "fail"
+    assert "missing glyphs (boxes)" in message
+    assert severity == ("boxes",)
+
+
+@pytest.mark.parametrize(("drawn", "asked"), [("Frosh milk", "Fresh milk"), ("0h yes", "Ah yes")])
+def test_a_wrong_letter_is_no_missing_glyph(drawn: str, asked: str) -> None:
+    image = Image.new("RGB", (700, 300), (250, 248, 240))
+    image.paste(line(*drawn), (40, 100))
+    verdict, message, severity = judged(image, asked)
+    assert verdict == "fail"
+    assert "missing glyphs" not in message
+    assert severity == ("minor",)
+
+
 @pytest.mark.skipif("rus" not in tesseract.installed(), reason="needs tesseract-ocr-rus")
 def test_a_script_that_the_font_lacks_fails_where_nobody_can_read() -> None:
     image = Image.new("RGB", (512, 512), (250, 248, 240))
