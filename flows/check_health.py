@@ -23,7 +23,7 @@ from tasks.checks.live import LiveLook, Planted, counting
 from tasks.checks.planted import DEFECTS, check_names
 from tasks.checks.pool import CheckPool
 from tasks.context import RunContext
-from tasks.errors import ConfigError, PreflightError, known
+from tasks.errors import ConfigError, DataError, PreflightError, known
 from tasks.plan import RunPlan
 from tasks.verdict.checkers import Sensitivity, blind
 from tasks.verdict.eyes import RISK, sensitivities
@@ -134,20 +134,31 @@ def examine_pictures(
     Returns:
         The table; ``source`` names the folder or manifest. A check for which nothing can be
         planted in pictures that were made for no brand is not called blind; ``not_planted`` names
-        those.
+        those. ``left_out`` has the pictures that our decoder refuses, or of which nothing can be
+        made, with the reason; ``labelled`` is false where nobody says which are good.
 
     Raises:
         ConfigError: No check of such a name.
-        DataError: No picture, none that is known to be good, or a manifest that is not valid.
+        DataError: No picture, none that is known to be good or is left, or a manifest that is not
+            valid.
     """
     from tasks.checks.planted_pictures import known_good, measure_pictures
 
     _known_names(checks)
     pictures = known_good(source)
-    found = measure_pictures(pictures, seed=seed, checks=checks, curve=curve, on_unit=on_unit)
+    left_out: list[dict[str, str]] = []
+    found = measure_pictures(
+        pictures, seed=seed, checks=checks, curve=curve, on_unit=on_unit,
+        on_left_out=lambda path, why: left_out.append({"file": str(path), "why": why}),
+    )  # fmt: skip
+    if len(left_out) == len(pictures):
+        first = f"{left_out[0]['file']!r}: {left_out[0]['why']}"
+        raise DataError(source, None, None, f"none of the pictures can be used; {first}")
     planted = [one for one in found if one.planted]
     without = [one.check for one in found if not one.planted]
-    told = _table(found, len(pictures), seed, judged=planted)
+    told = _table(found, len(pictures) - len(left_out), seed, judged=planted) | {
+        "left_out": left_out, "labelled": any(one.labelled for one in pictures),
+    }  # fmt: skip
     return told | {"source": str(source), "not_planted": without}
 
 
@@ -242,6 +253,7 @@ def render_checks(found: dict[str, Any]) -> str:
         ]
     lines += [f"BLIND   {name}: a gate that uses it holds" for name in found["blind"]]
     lines += [f"BROKEN  {name}: it breaks on good pictures" for name in found["broken"]]
+    lines += [f"LEFT OUT  {one['file']!r}: {one['why']}" for one in found.get("left_out", ())]
     return "\n".join(lines)
 
 
