@@ -153,15 +153,24 @@ def doctor(
         list[str] | None,
         typer.Option("--check", help="With --checks: only this one; may be given again."),
     ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --checks: also the models and plug-ins of this policy, by what they plant"
+            " and know themselves.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check this machine: versions, fonts, readers, database, router, keys.
 
     Exits with 4 when a gate could not run here or a check breaks, and with 3 when a check is
-    blind: nothing is broken then, but every gate that uses the check would end in HOLD.
+    blind, or where the policy holds for one of which nothing is known: nothing is broken then, but
+    every gate that uses the check would end in HOLD.
     """
     if checks:
-        _doctor_checks(pictures, seed, only, curve=curve, as_json=as_json)
+        _doctor_checks(pictures, seed, only, policy, curve=curve, as_json=as_json)
         return
     for name, flag in _WITH_CHECKS.items():
         source = context.get_parameter_source(name)
@@ -205,10 +214,22 @@ def _count(pictures: str) -> int | None:
 
 
 def _doctor_checks(
-    pictures: str, seed: int, only: list[str] | None, *, curve: bool, as_json: bool
+    pictures: str,
+    seed: int,
+    only: list[str] | None,
+    policy: Path | None,
+    *,
+    curve: bool,
+    as_json: bool,
 ) -> None:
     from flows.check_health import examine_checks, examine_pictures, render_checks
 
+    own = None
+    if policy is not None:
+        from tasks.check_rules import Extras
+        from tasks.policy import load_policy
+
+        own = Extras(load_policy(policy).checks, load_settings().plugins)
     count = _count(pictures)
     with err.status("measuring the checks") as line:
 
@@ -217,11 +238,11 @@ def _doctor_checks(
 
         if count is not None:
             found = examine_checks(
-                pictures=count, curve=curve, seed=seed, checks=only, on_unit=told
+                pictures=count, curve=curve, seed=seed, checks=only, extras=own, on_unit=told
             )
         else:
             found = examine_pictures(
-                Path(pictures), curve=curve, seed=seed, checks=only, on_unit=told
+                Path(pictures), curve=curve, seed=seed, checks=only, extras=own, on_unit=told
             )
     if count is None and not found["labelled"] and not Path(pictures).is_dir():
         err.print(
@@ -234,5 +255,5 @@ def _doctor_checks(
         say(render_checks(found))
     if found["broken"]:
         raise typer.Exit(4)
-    if found["blind"]:
+    if found["blind"] or found["held"]:
         raise typer.Exit(3)

@@ -49,6 +49,13 @@ class PinnedFile(_Strict):
     sha256: Sha256
 
 
+class KnownFile(PinnedFile):
+    """A picture of which it is known what a check must say."""
+
+    #: What was asked for, where the check reads it.
+    prompt: str = Field(default="", max_length=4000)
+
+
 class PluginRule(_Strict):
     """A plug-in of the entry-point group ``imagegate.checks`` that this policy runs."""
 
@@ -96,6 +103,19 @@ class OnnxRule(PinnedFile):
     limit: float
     #: What a picture that fails is said to be, e.g. ``looks unsafe for work``.
     meaning: str = Field(default="", max_length=120)
+    #: Pictures that the model must call bad, and such that it must let pass: shown to it in every
+    #: run. Without a bad one nothing is known of what the model sees.
+    known_bad: tuple[KnownFile, ...] = Field(default=(), max_length=500)
+    known_good: tuple[KnownFile, ...] = Field(default=(), max_length=500)
+
+    @model_serializer(mode="wrap")
+    def _without_known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out pictures that are not there: digests stay what they were."""
+        shown: dict[str, Any] = handler(self)
+        for name in ("known_bad", "known_good"):
+            if not getattr(self, name):
+                shown.pop(name, None)
+        return shown
 
     @model_validator(mode="after")
     def _sound(self) -> OnnxRule:
@@ -103,12 +123,21 @@ class OnnxRule(PinnedFile):
             raise ValueError(f"std must be above 0, got {self.std}")
         if not self.classes or min(self.classes) < 0 or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes must be different places from 0 on, got {self.classes}")
+        bad, good = (
+            {(file.sha256, file.prompt): file.file for file in files}
+            for files in (self.known_bad, self.known_good)
+        )
+        if both := sorted(bad[key] for key in bad.keys() & good.keys()):
+            raise ValueError(f"{both[0]!r} is among known_bad and known_good: it can be only one")
+        if len(bad) < len(self.known_bad) or len(good) < len(self.known_good):
+            raise ValueError("known_bad or known_good: a picture stands there twice")
         return self
 
     @property
     def version(self) -> str:
         """Changes with everything that can change a judgement, the model's weights included."""
-        shown = self.model_dump(mode="json", exclude={"file", "required", "meaning"})
+        told = {"file", "required", "meaning", "known_bad", "known_good"}
+        shown = self.model_dump(mode="json", exclude=told)
         return "onnx-" + digest_json(shown)[7:19]
 
 
@@ -182,6 +211,9 @@ class CheckRules(_Strict):
     #: mixture. ``worst``: of the check that sees least, whatever a build's defects are. A check
     #: whose own sensitivity is not proven to reach one half holds the gate either way.
     sensitivity: Literal["mixed", "worst"] = "mixed"
+    #: Checks of the policy's own of which it is not known what they see: no defect was planted for
+    #: them, or too few to prove anything. ``warn``: they are named. ``hold``: nothing is promoted.
+    unmeasured: Literal["warn", "hold"] = "warn"
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -195,6 +227,8 @@ class CheckRules(_Strict):
             shown.pop("false_alarms", None)
         if self.sensitivity == "mixed":
             shown.pop("sensitivity", None)
+        if self.unmeasured == "warn":
+            shown.pop("unmeasured", None)
         return shown
 
     @model_validator(mode="after")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,51 @@ class Check(Protocol):
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
         """Judge the picture. An exception is booked as a checker fault, never as a bad image."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPicture:
+    """A picture of which it is known what a check must say: ``fail`` if ``bad``, else ``pass``."""
+
+    #: Tells it apart, for the report.
+    name: str
+    bad: bool
+    #: The file, read when it is needed.
+    read: Callable[[], bytes] = field(repr=False, compare=False)
+    expected: Expected = Expected()
+
+
+@runtime_checkable
+class Plants(Protocol):
+    """What a check of a plug-in may offer: defects of its own for good pictures.
+
+    Without them, and without :class:`Knows`, nobody knows what the check sees.
+    """
+
+    def plant(
+        self, picture: Picture, expected: Expected, rng: np.random.Generator
+    ) -> Pixels | bytes | Expected | None:
+        """Return a good picture, which the check passes, with a defect that it must find.
+
+        Args:
+            picture: The good picture; read-only.
+            expected: What it should be, and is.
+            rng: All chance comes from here: the same seed plants the same.
+
+        Returns:
+            Other pixels; or the bytes of another file; or another expectation, which the picture
+            does not meet; or ``None`` where the defect could not show.
+        """
+        ...
+
+
+@runtime_checkable
+class Knows(Protocol):
+    """What a check of a plug-in may offer: pictures of which it is known what it must say."""
+
+    def known(self) -> Sequence[KnownPicture]:
+        """Return the pictures, in an order that does not change. They are read one by one."""
         ...
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.checks.base import Expected, Picture
+from tasks.checks.marks import marks
 from tasks.records import Finding
 
 #: Both checks look at the picture at this size: noise averages out, shapes stay.
@@ -77,20 +78,22 @@ def sharpness(rgb: NDArray[np.uint8]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """One colour and nothing else."""
+    """One colour and nothing else: no share of another colour, and no clear mark either."""
 
     limit: float = 0.003
     name: str = "composition.blank"
-    version: str = "1"
+    version: str = "2"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
-        """Score: share of the picture that is not its median colour."""
+        """Score: share of the picture that is not its median colour; the limit for clear marks."""
         if min(picture.rgb.shape[:2]) < MIN_SIDE:
             return Finding(
                 check=self.name, version=self.version, verdict="skip", message="too small to judge"
             )
         score = drawn_share(picture.rgb)
+        if score < self.limit and marks(picture.rgb) is not None:
+            score = self.limit
         good = score >= self.limit
         return Finding(
             check=self.name,
@@ -111,7 +114,7 @@ class Refusal:
 
     limit: float = 0.09
     name: str = "safety.refusal"
-    version: str = "1"
+    version: str = "2"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -127,9 +130,14 @@ class Refusal:
             )
         if drawn_share(picture.rgb) < Blank().limit:
             return Finding(
-                check=self.name, version=self.version, verdict="skip", message="blank, not blurred"
+                check=self.name,
+                version=self.version,
+                verdict="skip",
+                message="nearly blank, not blurred",
             )
         score = sharpness(picture.rgb)
+        if score < self.limit and marks(picture.rgb) is not None:
+            score = self.limit  # Small things with hard edges: reduced, they were lost.
         good = score >= self.limit
         return Finding(
             check=self.name,

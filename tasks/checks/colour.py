@@ -211,13 +211,14 @@ def _shift(
     Each colour of the logo for itself: a gain moves a blue and a yellow apart, so that the mean of
     all may stay.
     """
-    used = weight > 0
-    there, wanted = shown[used], drawn[used]
+    used = np.flatnonzero(weight > 0)
+    there, wanted = (np.take(p.reshape(-1, 3), used, axis=0) for p in (shown, drawn))
     codes = (wanted >> 4).astype(np.int32) @ np.array([256, 16, 1], dtype=np.int32)
-    _, group, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    counts = np.bincount(codes)
     large = np.flatnonzero(counts >= max(8, 0.02 * len(wanted)))
+    groups = [np.flatnonzero(codes == code) for code in large]
     # Medians: a logo that stands a pixel beside the place found mixes its colours at the edges.
-    middle = [[np.median(p[group == k], axis=0) for k in large] for p in (there, wanted)]
+    middle = [[np.median(np.take(p, g, axis=0), axis=0) for g in groups] for p in (there, wanted)]
     seen, right = lab(np.rint(np.array(middle)).astype(np.uint8))
     difference = (seen - right)[:, 1:]
     share = counts[large] / counts[large].sum()

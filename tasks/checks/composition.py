@@ -116,20 +116,48 @@ class BlankPart:
         )
 
 
+def inked(rgb: Pixels, box: Region) -> Region:
+    """Return the part of a reader's box that has letters: its boxes are wider than these.
+
+    Letters are the rarer of light and dark; a column or row counts from a tenth of it on.
+    """
+    height, width = rgb.shape[:2]
+    left, top = max(box.x, 0), max(box.y, 0)
+    part = rgb[top : min(box.y + box.height, height), left : min(box.x + box.width, width)]
+    if min(part.shape[:2]) < 8:
+        return box
+    grey = cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_RGB2GRAY)
+    _, light = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    ink = light if light.mean() < 0.5 else 1 - light
+    rows, columns = (np.flatnonzero(ink.mean(axis=axis) >= 0.1) for axis in (1, 0))
+    if not len(rows) or not len(columns):
+        return box
+    return Region(
+        x=left + int(columns[0]),
+        y=top + int(rows[0]),
+        width=int(columns[-1] - columns[0]) + 1,
+        height=int(rows[-1] - rows[0]) + 1,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Margins:
     """Text keeps the distance from the edges that the brand's layout asks for.
 
     It judges the places that the reader of text left in the picture's notes; without them it
-    skips, as nothing says where text is.
+    skips, as nothing says where text is. A large box that reaches into the margin is judged by
+    what stands out in it: the reader widens its boxes by half of their height, far beyond large
+    letters. One from edge to edge of the picture says nothing, and it skips too.
     """
 
     datasets: Path = DATASETS
     #: By how much the reader's box may reach into the margin, as a share of the shorter side: its
     #: boxes are wider than the letters.
     slack: float = 0.005
+    #: Shorter side of a box from which it says little of where its letters end, likewise.
+    large: float = 0.25
     name: str = "composition.margins"
-    version: str = "2"
+    version: str = "3"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -147,9 +175,18 @@ class Margins:
             right, bottom = width - box.x - box.width, height - box.y - box.height
             return float(min(box.x, box.y, right, bottom) / short)
 
-        worst = min(boxes, key=distance)
-        score = max(distance(worst), 0.0)
         least = limit - min(self.slack, limit / 2)
+        large = [min(b.width, b.height) > self.large * short for b in boxes]
+        letters = [
+            inked(picture.rgb, b) if wide and distance(b) < least else b
+            for b, wide in zip(boxes, large, strict=True)
+        ]
+        worst = min(letters, key=distance)
+        at = letters.index(worst)
+        if distance(worst) < least and large[at] and _across(boxes[at], width, height):
+            why = "the letters are too large to tell where they end"
+            return Finding(check=self.name, version=self.version, verdict="skip", message=why)
+        score = max(distance(worst), 0.0)
         good = score >= least
         return Finding(
             check=self.name,
@@ -160,6 +197,12 @@ class Margins:
             message="" if good else f"text stands {score:.1%} from the edge instead of {limit:.1%}",
             region=None if good else worst,
         )
+
+
+def _across(box: Region, width: int, height: int) -> bool:
+    """Say whether a box goes from edge to edge: it holds more than the letters."""
+    beside = box.x <= 0 and box.x + box.width >= width
+    return beside or (box.y <= 0 and box.y + box.height >= height)
 
 
 def _kit(expected: Expected, datasets: Path) -> BrandKit | None:

@@ -24,13 +24,18 @@ from tasks.records import CheckVerdict, Finding
 Floats = NDArray[np.float64]
 
 CAMPAIGN, REPEAT, SEED = "consistency.campaign", "consistency.repeat", "consistency.seed"
-VERSION = "1"
+VERSION = "3"
 #: Colours of a look; colours nearer than this (CIEDE2000) are one.
 _COLOURS, _ONE_COLOUR = 8, 8.0
 #: Cells a side in which a look keeps how much is drawn there.
 _CELLS = 8
-#: Bits of 256 up to which two fingerprints are the very same picture.
-_SAME = 4
+#: A campaign that keeps close together is held to what it keeps itself: colours farther apart than
+#: twice its own median, but no less than this share of the tolerance, and layouts less alike than
+#: its own median by more than this correlation.
+_NEARER, _LOOSER = 0.6, 0.4
+#: Bits of 256 up to which two fingerprints are the very same picture, perhaps encoded anew: that
+#: changes fewer than 20, and other pictures differ in about 128.
+_SAME = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +127,20 @@ def campaign(
         items: Case id and look.
         palette: Farthest that the colours may be apart, in CIEDE2000. In a group that keeps
             closer together than half of it, twice the group's own median distance counts
-            instead, but no less than three quarters of this.
-        layout: Least correlation of the layouts; ``None`` where only colours must be shared.
+            instead, but no less than 0.6 of this.
+        layout: Least correlation of the layouts, or the group's own median less 0.4 where that is
+            more; ``None`` where only colours must be shared.
 
     Returns:
         A finding a case; ``skip`` for a group that is too small. The score is the palette's.
     """
     far = _palettes([seen for _, seen in items])
     if len(items) >= LEAST_GROUP:
-        own = 2 * float(np.median(far[np.triu_indices(len(items), 1)]))
-        palette = min(palette, max(own, 0.75 * palette))
+        pairs = np.triu_indices(len(items), 1)
+        palette = min(palette, max(2 * float(np.median(far[pairs])), _NEARER * palette))
+        if layout is not None:
+            own = float(np.median(_layouts([seen for _, seen in items])[pairs]))
+            layout = max(layout, own - _LOOSER)
     return _held_together(items, far, palette, layout)
 
 

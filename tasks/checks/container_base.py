@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 #: Chunks or segments of one file; each costs time, and no honest file comes near.
 MAX_SEGMENTS = 100_000
@@ -19,6 +19,9 @@ class Shape:
     width: int
     height: int
     frames: int = 1
+    #: The same picture in a file that is cheaper to decode, as its pixels were inflated to see
+    #: whether they are whole; empty where there is none.
+    inflated: bytes = field(default=b"", repr=False)
 
 
 def bounded(width: int, height: int, max_pixels: int, what: str = "picture") -> None:

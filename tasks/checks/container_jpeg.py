@@ -17,6 +17,13 @@ _SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
 _DCT = _SEQUENTIAL | {0xC2, 0xCA}
 #: Markers without contents: the end, a reserved one, restarts.
 _ALONE = frozenset({0xD9, 0x01, *range(0xD0, 0xD8)})
+#: Scans of one picture; encoders write 10 to 15. Each costs a walk over all pixels however short
+#: it is, so large pictures may have fewer.
+_MAX_SCANS, _SCANS_AT_MOST_PIXELS = 100, 10
+#: JFIF's and Adobe's: they say how the components are colours.
+_COLOUR = frozenset({0xE0, 0xEE})
+#: Bits behind coded data; they begin otherwise than the zeros that decoders make up.
+_FILL = b"\xd5\xb3\x6a" * 4
 #: What no picture needs: comments and what applications leave.
 _ASIDE = frozenset({0xFE, *range(0xE0, 0xF0)})
 
@@ -55,12 +62,42 @@ def read_jpeg(data: bytes, max_pixels: int) -> Shape:
                 raise Damaged("JPEG: the pixel data is cut short (no end-of-image marker)")
             if frame is not None:
                 _scan(frame, body, interval, data[at : found.start()])
+                walked = scans * frame.width * frame.height
+                if scans > _MAX_SCANS or walked > _SCANS_AT_MOST_PIXELS * max_pixels:
+                    raise Damaged(f"JPEG: {scans} scans are more than such a picture may have")
             at = found.start()
     else:
         raise Damaged(f"JPEG: more than {MAX_SEGMENTS:,} segments")
     if frame is None or not scans:
         raise Damaged("JPEG: no frame or no scan before the end of the image")
     return Shape(frame.width, max(frame.height, 1))
+
+
+def filled(data: bytes) -> bytes:
+    """Return the picture with bits added behind every run of coded data.
+
+    They lie where a decoder has no more use for any (F.2.2.5, E.2.4), so a picture stays what it
+    is. Where the data end too early, decoders make up zeros in silence, and now take these bits.
+
+    Args:
+        data: A file that :func:`read_jpeg` found whole.
+
+    Returns:
+        The file up to its end-of-image marker, without metadata.
+    """
+    at, parts = 2, [data[:2]]
+    while True:
+        marker, body, at = _segment(data, at)
+        if marker not in _ASIDE or marker in _COLOUR:
+            length = b"" if marker in _ALONE else (len(body) + 2).to_bytes(2, "big")
+            parts += [bytes([0xFF, marker]), length, body]
+        if marker == 0xD9:
+            return b"".join(parts)
+        if marker == 0xDA:
+            found = _MARKER.search(data, at)
+            end = found.start() if found else len(data)
+            parts += [_RESTART.sub(lambda restart: _FILL + restart[0], data[at:end]), _FILL]
+            at = end
 
 
 def _segment(data: bytes, at: int) -> tuple[int, bytes, int]:

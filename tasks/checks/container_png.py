@@ -8,6 +8,9 @@ import zlib
 from tasks.checks.container_base import MAX_SEGMENTS, Damaged, Shape, bounded, shown
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Bytes of inflated pixels up to which they are kept for the decoder, and those that a block of a
+#: deflate stream stores at most.
+MAX_STORED, _STORED_BLOCK = 32 * 2**20, 65_535
 #: Samples a pixel by PNG colour type.
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
@@ -33,11 +36,12 @@ _PNG_SPARE = 8
 
 def read_png(data: bytes, max_pixels: int) -> Shape:
     """Walk the chunks (W3C PNG, third edition): order, CRC, one IHDR, IDAT run, IEND, zlib."""
-    at, last = 8, b"the signature"
+    at, last, pixels = 8, b"the signature", slice(0, 0)
     seen: dict[bytes, int] = {}
     idat: list[memoryview] = []
     header, declared, first_is_still = b"", None, True
     while last != b"IEND":
+        begins = at
         body, name, at = _png_chunk(data, at, last)
         _png_order(name, last, seen)
         seen[name] = seen.get(name, 0) + 1
@@ -51,6 +55,7 @@ def read_png(data: bytes, max_pixels: int) -> Shape:
         elif name == b"IDAT":
             if header[9] == 3 and b"PLTE" not in seen:
                 raise Damaged("PNG: pixels that point into a palette, and no palette (PLTE)")
+            pixels = slice(pixels.start or begins, at)
             idat.append(body)
             first_is_still = b"fcTL" not in seen
         elif name == b"acTL" and declared is None:
@@ -63,10 +68,13 @@ def read_png(data: bytes, max_pixels: int) -> Shape:
         raise Damaged(f"PNG: {len(data) - at} bytes after the end chunk")
     if not idat:
         raise Damaged("PNG: no pixel data (IDAT)")
-    _png_stream(header, idat)
+    rows, checksum = _png_stream(header, idat)
     drawn = seen.get(b"fdAT", 0) + (0 if first_is_still else 1)
     width, height = struct.unpack_from(">II", header)
-    return Shape(width, height, _png_frames(declared, seen.get(b"fcTL", 0), drawn))
+    frames = _png_frames(declared, seen.get(b"fcTL", 0), drawn)
+    still = declared is None and b"fcTL" not in seen
+    same = _png_stored(data, pixels, rows, checksum) if rows and still else b""
+    return Shape(width, height, frames, same)
 
 
 def _png_chunk(data: bytes, at: int, last: bytes) -> tuple[memoryview, bytes, int]:
@@ -113,8 +121,12 @@ def _png_palette(header: bytes, length: int) -> None:
         raise Damaged(f"PNG: a palette of {length:,} bytes")
 
 
-def _png_stream(header: bytes, idat: list[memoryview]) -> None:
-    """Inflate to nothing: right length, right Adler checksum, nothing behind the stream."""
+def _png_stream(header: bytes, idat: list[memoryview]) -> tuple[list[bytes], bytes]:
+    """Inflate to the end: right length, right Adler checksum, nothing behind the stream.
+
+    Returns:
+        What came out and its checksum; nothing where it is too much to be kept.
+    """
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", header)
     bits = depth * _PNG_CHANNELS[colour]
     passes = _ADAM7 if interlace else ((0, 0, 1, 1),)
@@ -123,18 +135,24 @@ def _png_stream(header: bytes, idat: list[memoryview]) -> None:
         columns, rows = -(-(width - x) // dx), -(-(height - y) // dy)
         if columns > 0 and rows > 0:
             wanted += rows * (1 + (columns * bits + 7) // 8)
-    inflater, got = zlib.decompressobj(), 0
+    inflater, got, checksum = zlib.decompressobj(), 0, b""
+    kept: list[bytes] = []
     try:
         for part in idat:
             pending: bytes | memoryview = part
             if inflater.eof and bytes(part).strip(b"\0"):
                 raise Damaged("PNG: more pixel data after the end of the pixel stream")
             while pending and not inflater.eof:
-                got += len(inflater.decompress(pending, 1 << 20))
-                pending = inflater.unconsumed_tail
+                out = inflater.decompress(pending, 1 << 20)
+                pending, got = inflater.unconsumed_tail, got + len(out)
                 # A stream far longer than the picture is a bomb; a few spare bytes are not.
                 if got > wanted + 65_536:
                     raise Damaged("PNG: the pixel data inflates to more than the picture holds")
+                if wanted <= MAX_STORED:
+                    kept.append(out)
+            if inflater.eof and not checksum:
+                ends = len(part) - len(inflater.unused_data)
+                checksum = bytes(part[max(0, ends - 4) : ends])
     except zlib.error as error:
         raise Damaged(f"PNG: damaged pixel data ({error})") from None
     if got < wanted:
@@ -144,6 +162,37 @@ def _png_stream(header: bytes, idat: list[memoryview]) -> None:
     # The checksums of stream and chunk are right: what some encoders leave behind, as libpng reads.
     if len(inflater.unused_data.strip(b"\0")) > _PNG_SPARE:
         raise Damaged("PNG: more pixel data after the end of the pixel stream")
+    # The checksum of a stream may begin in one chunk and end in another.
+    return (kept, checksum) if len(checksum) == 4 else ([], b"")
+
+
+def _png_stored(data: bytes, pixels: slice, rows: list[bytes], checksum: bytes) -> bytes:
+    """Return the file with its pixel stream stored instead of compressed (RFC 1951, 3.2.4).
+
+    Args:
+        data: The file.
+        pixels: Where its pixel chunks stand.
+        rows: What they inflate to, in pieces.
+        checksum: Adler checksum of that.
+    """
+    stream: list[bytes | memoryview] = [b"IDAT\x78\x01"]
+    for piece in rows:
+        for at in range(0, len(piece), _STORED_BLOCK):
+            block = memoryview(piece)[at : at + _STORED_BLOCK]
+            stream += [struct.pack("<BHH", 0, len(block), len(block) ^ 0xFFFF), block]
+    stream += [b"\x01\x00\x00\xff\xff", checksum]
+    length, crc = -4, 0
+    for each in stream:
+        length, crc = length + len(each), zlib.crc32(each, crc)
+    return b"".join(
+        [
+            memoryview(data)[: pixels.start],
+            struct.pack(">I", length),
+            *stream,
+            struct.pack(">I", crc),
+            memoryview(data)[pixels.stop :],
+        ]
+    )
 
 
 def _png_frames(declared: int | None, controls: int, drawn: int) -> int:

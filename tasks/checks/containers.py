@@ -2,7 +2,8 @@
 
 Pillow loads some damaged files in silence (a wrong checksum, a cut end, data after the end), so
 the containers are read here as well. Everything is pure over bytes, reads each byte a bounded
-number of times and allocates nothing that the file's own length does not bound.
+number of times and allocates nothing that the file's own length does not bound, but for the pixels
+of a PNG up to 32 MiB, which Pillow is given so that it need not inflate them again.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import struct
 
 from tasks.checks.container_base import MAX_SEGMENTS, Damaged, Shape, bounded, shown
 from tasks.checks.container_gif import read_gif
-from tasks.checks.container_jpeg import read_jpeg
+from tasks.checks.container_jpeg import filled, read_jpeg
 from tasks.checks.container_png import PNG_SIGNATURE, read_png
 from tasks.checks.container_tiff import read_tiff
+
+__all__ = ["filled", "inspect", "looks_like_text", "sniff", "webp_opaque_palette"]
 
 
 def sniff(data: bytes) -> str | None:

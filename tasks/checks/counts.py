@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 #: Checks that, as the suite runs them, only tell and never fail: nothing can be planted for them.
 NEVER_FAIL = frozenset({"colour.profile"})
+#: Every name that a finding can carry and for which the suite plants nothing, and why. A name that
+#: ends with a full stop stands for all that begin with it.
+NOT_PLANTED: Mapping[str, str] = {
+    "colour.profile": "as the suite runs it, it only tells and fails no picture",
+    "safety.provenance": (
+        "only where a policy asks: its runs show it pictures that nobody trusted has signed, and "
+        "doctor plants in pictures signed by an authority of its own (planted_signed.py)"
+    ),
+    "delivery.": "no look at a picture: what the provider answered, or did not",
+    "plugin.": "stands for a check that could not be loaded: a fault, or a skip",
+}
 #: The name under which a record counts good pictures that any check called bad: what counts
 #: against a build is a flag, whichever check raised it.
 ANY = "any check"
@@ -104,3 +116,35 @@ class CheckHealth:
             clean=self.clean.plus(other.clean),
             defects=tuple(one.plus(two) for one, two in pairs),
         )
+
+
+@dataclass(frozen=True)
+class OwnHealth:
+    """What is known of a check that the policy asks for: no record can ship for it."""
+
+    health: CheckHealth
+    #: Whether the gate holds when it is blind.
+    required: bool = True
+    #: Why it was not measured, or not to the end.
+    problem: str = ""
+
+    def plus(self, other: OwnHealth) -> OwnHealth:
+        """Return both measurements together.
+
+        Raises:
+            ValueError: They are not of the same check.
+        """
+        return replace(
+            self, health=self.health.plus(other.health), problem=self.problem or other.problem
+        )
+
+
+def together(one: tuple[OwnHealth, ...], two: tuple[OwnHealth, ...]) -> tuple[OwnHealth, ...]:
+    """Return two measurements of the same checks together; either may be of nothing yet.
+
+    Raises:
+        ValueError: They are not of the same checks.
+    """
+    if not one or not two:
+        return one or two
+    return tuple(a.plus(b) for a, b in zip(one, two, strict=True))

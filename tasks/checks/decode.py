@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from tasks.checks import containers, icc
 from tasks.checks.base import Expected, Picture
@@ -41,6 +41,8 @@ _UNSAFE = frozenset({"EPS", "WMF", "GRIB", "HDF5", "BUFR", "MPEG", "FPX", "MIC"}
 #: Formats whose further pictures belong to what is shown; others hold thumbnails or layers there.
 _ANIMATED = frozenset({"GIF", "PNG", "WEBP", "TIFF", "AVIF", "MPO"})
 _MOVING = frozenset({"GIF", "PNG", "WEBP", "AVIF"})
+#: The tag of Exif that says how a picture is to be turned.
+_ORIENTATION = 0x0112
 _ALIASES = {
     "image/jpg": "image/jpeg",
     "image/pjpeg": "image/jpeg",
@@ -222,7 +224,9 @@ def _open(data: bytes, mime: str | None) -> tuple[Picture, int, str]:
         _frames_allowed(shape.frames, shape.width * shape.height)
     Image.init()
     formats = [name for name in Image.ID if name not in _UNSAFE]
-    with Image.open(io.BytesIO(data), formats=formats) as image:
+    # The container's reader has inflated most PNG files already.
+    same = (shape.inflated if shape is not None else b"") or data
+    with Image.open(io.BytesIO(same), formats=formats) as image:
         _size_allowed(image)
         kind = image.format or ""
         shown = mime or Image.MIME.get(kind, f"image/x-{kind.lower()}")
@@ -233,6 +237,8 @@ def _open(data: bytes, mime: str | None) -> tuple[Picture, int, str]:
             frames = own or int(getattr(image, "n_frames", 1))
             _frames_allowed(frames, image.width * image.height)
         image.load()
+        if mime == "image/jpeg":
+            _coded_to_the_end(image, data)
         if kind == "PSD":
             getattr(image, "n_frames")  # noqa: B009 - reads the layer directory
         colours = icc.to_srgb(_upright(image), data)
@@ -266,16 +272,32 @@ def _further_frames(image: Image.Image, kind: str, frames: int) -> str:
     """Decode the frames after the first and return a note on animations."""
     if frames == 1:
         return ""
+    pixels = image.width * image.height
     try:
         for number in range(1, min(frames, getattr(image, "n_frames", frames))):
             image.seek(number)
             _size_allowed(image)
+            pixels += image.width * image.height  # Pages of a TIFF differ in size.
+            if pixels > MAX_ANIMATION_PIXELS:
+                raise Damaged(f"more than {MAX_ANIMATION_PIXELS:,} pixels together")
             image.load()
     except SyntaxError as error:
         if kind != "PNG":
             raise
         return f"animation out of order ({error}); the still picture is whole"
     return f"animation of {frames} frames; the first is judged"
+
+
+def _coded_to_the_end(image: Image.Image, data: bytes) -> None:
+    """Decode a JPEG once more with bits to spare: a whole picture does not need them.
+
+    Pillow says nothing of it when libjpeg runs out of coded data and makes up the rest, as after
+    bytes were lost or damaged on the way.
+    """
+    with Image.open(io.BytesIO(containers.filled(data)), formats=["JPEG"]) as again:
+        same = again.mode == image.mode and again.size == image.size
+        if not same or ImageChops.difference(image, again).getbbox() is not None:
+            raise Damaged("JPEG: the pixel data ends before the picture does")
 
 
 def _palette_in_range(data: bytes, offset: int) -> None:
@@ -310,15 +332,20 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba)
-    return np.ascontiguousarray(np.asarray(image.convert("RGB"), dtype=np.uint8))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8))
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the Exif orientation; unreadable metadata in a whole picture means: upright."""
     try:
-        return ImageOps.exif_transpose(image)
+        # Most pictures stand upright: asked first, as turning makes a copy in any case.
+        if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+            return ImageOps.exif_transpose(image)
     except _DAMAGE:
-        return image
+        pass
+    return image
 
 
 def _scaled(values: NDArray[np.float64]) -> NDArray[np.uint8]:

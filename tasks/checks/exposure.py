@@ -1,7 +1,7 @@
 """Is there light in the picture, and a difference between light and dark?
 
 Shy on purpose: night, fog and a line of type on white paper are good pictures. Only what is nearly
-black, nearly white or nearly one tone all over fails.
+black, nearly white or nearly one tone all over, without a clear mark on it, fails.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from tasks.checks import icc
 from tasks.checks.base import Expected, Picture, Pixels
 from tasks.checks.blank import MIN_SIDE, reduced
+from tasks.checks.marks import marks
 from tasks.records import Finding
 
 _SIDE = 128
@@ -30,6 +31,13 @@ def tones(rgb: Pixels) -> tuple[float, float]:
     lightness = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)[:, :, 0]
     low, high = np.quantile(lightness, (_EDGE, 1 - _EDGE))
     return float(low), float(high)
+
+
+def _with_marks(rgb: Pixels) -> tuple[float, float]:
+    """Return the tones of a picture with those of sparse but clear marks."""
+    low, high = tones(rgb)
+    found = marks(rgb)
+    return (low, high) if found is None else (min(low, found.low), max(high, found.high))
 
 
 def _unfit(picture: Picture) -> str:
@@ -49,7 +57,7 @@ class Exposure:
     #: L* that the brightest part must reach, and that the darkest must stay below 100.
     limit: float = 20.0
     name: str = "colour.exposure"
-    version: str = "1"
+    version: str = "2"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -58,11 +66,13 @@ class Exposure:
         if why:
             return Finding(check=self.name, version=self.version, verdict="skip", message=why)
         low, high = tones(picture.rgb)
+        if min(high, 100 - low) < self.limit:
+            low, high = _with_marks(picture.rgb)
         score = min(high, 100 - low)
         limit = self.limit
         upload = picture.reference("upload")
         if score < limit and upload is not None:
-            before = tones(upload)
+            before = _with_marks(upload)
             limit = min(limit, min(before[1], 100 - before[0]) - 1)
         message = (
             f"nearly black: the brightest part has a lightness of {high:.0f} of 100"
@@ -90,7 +100,7 @@ class Contrast:
     #: gradients at 20.
     limit: float = 12.0
     name: str = "colour.contrast"
-    version: str = "1"
+    version: str = "2"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -99,10 +109,12 @@ class Contrast:
         if why:
             return Finding(check=self.name, version=self.version, verdict="skip", message=why)
         low, high = tones(picture.rgb)
+        if high - low < self.limit:
+            low, high = _with_marks(picture.rgb)
         score, limit = high - low, self.limit
         upload = picture.reference("upload")
         if score < limit and upload is not None:
-            before = tones(upload)
+            before = _with_marks(upload)
             limit = min(limit, before[1] - before[0] - 1)
         return Finding(
             check=self.name,

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.checks import planted
+from tasks.checks import consistency, planted, unrequested
 from tasks.checks.counts import ANY, CheckHealth, CleanHealth
 from tasks.checks.planted_base import Good
 from tasks.checks.suite import CHECKS, suite_version
@@ -111,6 +111,7 @@ def version() -> str:
     return digest_json(
         {
             "checks": suite_version(),
+            "apart": [consistency.VERSION, unrequested.VERSION],
             "parameters": {check.name: _parameters(check) for check in CHECKS},
             "planted": planted.VERSION,
             "defects": [(d.check, d.name, d.strength) for d in planted.DEFECTS],
@@ -349,7 +350,7 @@ def measure_unit(
         found = planted.measure(plants, names, seed=seed, every_kind=every_kind, curve=curve)
         if planting:
             return found
-        shown = planted.look_at_good(goods, [one.check for one in found])
+        shown = planted.look_at_good(goods, [one.check for one in found], every_kind)
         pairs = zip(found, shown, strict=True)
         return tuple(dataclasses.replace(one, clean=clean) for one, clean in pairs)
 
@@ -396,11 +397,16 @@ def renamed(one: CheckHealth, name: str) -> CheckHealth:
 def _flagged(goods: Sequence[Good]) -> CleanHealth:
     """Count the good pictures that any check called bad.
 
-    Near-duplicates are pairs of pictures and left out: their own entry has their count.
+    What is found on pictures together, or only where a policy asks for it, is left out: the entry
+    of such a check has its count.
     """
     total = CleanHealth(ANY)
     for good in goods:
-        accusers = sorted(name for name, verdict in good.verdicts.items() if verdict == "fail")
+        accusers = sorted(
+            name
+            for name, verdict in good.verdicts.items()
+            if verdict == "fail" and name not in planted.APART
+        )
         total = total.plus(
             CleanHealth(
                 ANY,

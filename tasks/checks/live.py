@@ -16,7 +16,8 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.checks.counts import CheckHealth
+from tasks.check_rules import GROUP_KINDS, CheckRules
+from tasks.checks.counts import CheckHealth, OwnHealth, together
 from tasks.checks.pool import CheckPool, DrawingReport
 from tasks.errors import EvidenceError
 from tasks.plan import RunFolder, RunPlan
@@ -25,7 +26,7 @@ from tasks.records import Case
 #: The file in a run's folder.
 FILE = "planted.json"
 #: What a case must have for a check to judge its picture; a check that is not named judges all.
-Need = Literal["text", "brand", "upload", "mask", "source"]
+Need = Literal["text", "brand", "upload", "mask", "source", "campaign", "repeat"]
 _NEEDS: Mapping[str, tuple[Need, ...]] = {
     "typography.text": ("text",),
     "colour.palette": ("brand",),
@@ -34,6 +35,13 @@ _NEEDS: Mapping[str, tuple[Need, ...]] = {
     "composition.subject": ("brand",),
     "geometry.orientation": ("upload",),
     "edit.outside": ("upload", "mask"),
+}
+#: Checks that count where the policy lets them fail a picture or hold a build, and what they need.
+_BY_POLICY: Mapping[str, Need] = {
+    "typography.extra": "text",
+    "consistency.campaign": "campaign",
+    "consistency.repeat": "repeat",
+    "consistency.seed": "repeat",
 }
 _FAMILY_NEEDS: Mapping[str, tuple[Need, ...]] = {"edit": ("upload",), "upscale": ("source",)}
 
@@ -58,6 +66,8 @@ class Planted:
     today: tuple[CheckHealth, ...] = ()
     #: Why drawings were not measured, each reason once.
     problems: tuple[str, ...] = ()
+    #: What the policy's own checks made in this run of what they plant and know.
+    own: tuple[OwnHealth, ...] = ()
 
 
 _PLANTED: TypeAdapter[Planted] = TypeAdapter(Planted)
@@ -74,10 +84,25 @@ def counting(names: Collection[str], plan: RunPlan) -> tuple[str, ...]:
         plan: The plan; extra cases of slices count too.
     """
     has: set[frozenset[Need]] = {_has(case, plan) for case in plan.by_id.values()}
-    return tuple(name for name in names if any(each >= set(_needs(name)) for each in has))
+    told = _told_only(plan.policy.checks)
+    return tuple(
+        name
+        for name in names
+        if name not in told and any(each >= set(_needs(name)) for each in has)
+    )
+
+
+def _told_only(rules: CheckRules) -> frozenset[str]:
+    """Return the checks of which, by the policy, findings are only shown."""
+    shown = {f"consistency.{k}" for k in GROUP_KINDS if getattr(rules.consistency, k) == "warn"}
+    if rules.extra_text == "report":
+        shown.add("typography.extra")
+    return frozenset(shown & _BY_POLICY.keys())
 
 
 def _needs(check: str) -> tuple[Need, ...]:
+    if check in _BY_POLICY:
+        return (_BY_POLICY[check],)
     return _NEEDS.get(check) or _FAMILY_NEEDS.get(check.partition(".")[0], ())
 
 
@@ -90,6 +115,8 @@ def _has(case: Case, plan: RunPlan) -> frozenset[Need]:
         "upload": case.upload is not None,
         "mask": case.mask is not None,
         "source": any(stage.operation == "upscale" for stage in stages),
+        "campaign": case.campaign is not None,
+        "repeat": case.repeat is not None,
     }
     return frozenset(need for need, there in found.items() if there)
 
@@ -106,18 +133,31 @@ class LiveLook:
         folder: The run's folder; what lies there from before, of the same version, is kept.
         known: What is known before: the record, and no drawing of today.
         pool: The run's workers.
+        without: Checks of the suite that nothing is planted for today: the run asks for none.
+        idle: Checks of the policy's own that can judge no picture of the run.
     """
 
-    def __init__(self, folder: RunFolder, known: Planted, pool: CheckPool) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        known: Planted,
+        pool: CheckPool,
+        without: Collection[str] = (),
+        idle: Collection[str] = (),
+    ) -> None:
         self._folder = folder
         self._known = known
         self._pool, self._seed = pool, seed_of(folder.run_id)
+        self._without, self._idle = frozenset(without), frozenset(idle)
         self._jobs: list[Future[DrawingReport]] = []
         before = read_planted(folder)
         if before is not None and _finished(before, known):
             return
         write_planted(folder, known)
-        self._jobs = [pool.submit_drawing(self._seed, number) for number in range(known.asked)]
+        self._jobs = [self._submit(number) for number in range(known.asked)]
+
+    def _submit(self, number: int) -> Future[DrawingReport]:
+        return self._pool.submit_drawing(self._seed, number, self._known.asked, self._without)
 
     def finish(self) -> None:
         """Wait for the workers and keep what they found; nothing when that is done already.
@@ -128,22 +168,26 @@ class LiveLook:
         if not self._jobs:
             return
         today: tuple[CheckHealth, ...] = ()
+        own: tuple[OwnHealth, ...] = ()
         problems: list[str] = []
         done = 0
         for number, job in enumerate(self._jobs):
             report = _report(job)
             if report.problem and not job.cancelled():
                 # Once more: a machine that was short of memory or time is no blind check.
-                report = _report(self._pool.submit_drawing(self._seed, number))
+                report = _report(self._submit(number))
             if report.problem:
                 problems.append(report.problem)
                 continue
             pairs = zip(today, report.checks, strict=True)
             today = tuple(a.plus(b) for a, b in pairs) if today else report.checks
+            own = together(own, report.own)
             done += 1
         self._jobs = []
         reasons = tuple(dict.fromkeys(problems))
-        write_planted(self._folder, replace(self._known, done=done, today=today, problems=reasons))
+        asked = tuple(one for one in own if one.health.check not in self._idle)
+        found = replace(self._known, done=done, today=today, problems=reasons, own=asked)
+        write_planted(self._folder, found)
 
 
 def _report(job: Future[DrawingReport]) -> DrawingReport:
@@ -155,7 +199,7 @@ def _report(job: Future[DrawingReport]) -> DrawingReport:
 
 def _finished(before: Planted, known: Planted) -> bool:
     """Tell whether a run measured its drawings before, with the same record."""
-    same = replace(before, done=0, today=(), problems=()) == known
+    same = replace(before, done=0, today=(), problems=(), own=()) == known
     return same and before.done == before.asked
 
 

@@ -7,6 +7,7 @@ Python: a model that looks at the prompt as well, whose tokenizer a plug-in pack
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Mapping
@@ -18,8 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.check_rules import OnnxRule, PinnedFile
-from tasks.checks.base import Expected, Picture
+from tasks.check_rules import KnownFile, OnnxRule, PinnedFile
+from tasks.checks.base import Expected, KnownPicture, Picture
 from tasks.records import Finding
 
 #: From a prompt to the model's other inputs by name, e.g. ``{"input_ids": …}``, batch size 1.
@@ -118,6 +119,8 @@ class OnnxCheck:
     session: Any = field(repr=False, compare=False)
     tokenize: Tokenizer | None = field(default=None, repr=False, compare=False)
     tokenizer_version: str = ""
+    #: What relative paths of the rule start from.
+    folder: Path = field(default=Path(), repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -153,6 +156,25 @@ class OnnxCheck:
             limit=rule.limit,
             higher_is_better=rule.higher_is_better,
             message="" if good else f"{what}: {score:.4g} is {beyond} {rule.limit:.4g}",
+        )
+
+    def known(self) -> tuple[KnownPicture, ...]:
+        """Return the pictures that the rule names, the bad ones first."""
+        rule = self.rule
+        subtask = rule.subtasks[0] if rule.subtasks else None
+
+        def told(file: KnownFile, bad: bool) -> KnownPicture:
+            asked = f" for {file.prompt[:60]!r}" if file.prompt else ""
+            return KnownPicture(
+                name=f"{file.file}{asked}",
+                bad=bad,
+                read=functools.partial(read_pinned, file, self.folder),
+                expected=Expected(prompt=file.prompt or None, subtask=subtask),
+            )
+
+        return (
+            *(told(file, True) for file in rule.known_bad),
+            *(told(file, False) for file in rule.known_good),
         )
 
     def score(self, rgb: NDArray[np.uint8], prompt: str) -> float:
@@ -218,7 +240,7 @@ def onnx_check(
     if tokenize is not None and not tokenizer_version:
         raise ValueError("a tokenizer needs a tokenizer_version: findings must tell it apart")
     session = _session(read_pinned(rule, folder))
-    check = OnnxCheck(rule, session, tokenize, tokenizer_version)
+    check = OnnxCheck(rule, session, tokenize, tokenizer_version, folder)
     names = {one.name for one in session.get_inputs()}
     grey = np.full((rule.height, rule.width, 3), 127, dtype=np.uint8)
     given = set(inputs_of(session, rule, tensor_of(grey, rule)))

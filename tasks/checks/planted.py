@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from tasks.checks import (
@@ -18,13 +18,16 @@ from tasks.checks import (
     planted_brand,
     planted_colour,
     planted_edit,
+    planted_extra,
     planted_files,
     planted_frame,
+    planted_groups,
     planted_layout,
     planted_pixels,
     planted_shape,
     planted_text,
     planted_upscale,
+    unrequested,
 )
 from tasks.checks.base import Check, Expected, Picture, Pixels
 from tasks.checks.counts import CheckHealth, CleanHealth, DefectHealth
@@ -32,10 +35,10 @@ from tasks.checks.decode import FILE, MIME, STILL, decode
 from tasks.checks.planted_base import Defect, Good, Planted
 from tasks.checks.suite import CHECKS, check_picture
 from tasks.providers.embedded.draws import generator
-from tasks.records import CheckVerdict
+from tasks.records import CheckVerdict, Finding
 
 #: Changes whenever other pictures are planted, or in another way.
-VERSION = "4"
+VERSION = "5"
 
 #: Every kind of defect; a new check brings its own in a module ``planted_*`` and joins it here.
 DEFECTS: tuple[Defect, ...] = (
@@ -49,10 +52,18 @@ DEFECTS: tuple[Defect, ...] = (
     *planted_frame.DEFECTS,
     *planted_edit.DEFECTS,
     *planted_upscale.DEFECTS,
+    *planted_extra.DEFECTS,
+    *planted_groups.DEFECTS,
 )
+#: Checks that judge pictures together, or what other checks found: they are not of the suite.
+APART = frozenset({duplicates.CHECK, unrequested.CHECK, *planted_groups.CHECKS})
+_TOGETHER = APART - {unrequested.CHECK}
+#: Checks that count in a run only where its policy says so.
+BY_POLICY = APART - {duplicates.CHECK}
 #: What decoding finds, before any check of the suite.
 _DECODE = (FILE, MIME, STILL)
-#: In a quick look, the share of the pictures that are made edits or enlargements of themselves.
+#: In a quick look, the share of the pictures that are made edits or enlargements of themselves, or
+#: the last of a group.
 _MADE_ANEW = 0.25
 #: Checks that judge what another check leaves in the picture's notes: that one goes first.
 _AFTER = {"composition.margins": "typography.text", "composition.subject": "typography.text"}
@@ -60,7 +71,13 @@ _AFTER = {"composition.margins": "typography.text", "composition.subject": "typo
 
 def check_names() -> tuple[str, ...]:
     """Return every check of the suite, those of the file and of the whole run included."""
-    return (*_DECODE, *(check.name for check in CHECKS), duplicates.CHECK)
+    return (
+        *_DECODE,
+        *(check.name for check in CHECKS),
+        duplicates.CHECK,
+        *planted_groups.CHECKS,
+        unrequested.CHECK,
+    )
 
 
 def defects_of(checks: Collection[str]) -> tuple[Defect, ...]:
@@ -76,25 +93,42 @@ def judge(name: str, shown: Planted) -> CheckVerdict:
     Raises:
         KeyError: No such check.
     """
-    if name == duplicates.CHECK:
-        return _repeats(shown)
+    if name in _TOGETHER:
+        return _repeats(shown) if name == duplicates.CHECK else planted_groups.judged(name, shown)
     decoded = decode(shown.data, shown.expected)
     if name in _DECODE:
         return next((f.verdict for f in decoded.findings if f.check == name), "skip")
     if decoded.picture is None:
         return "skip"
     references = {role: _pixels(file) for role, file in shown.references.items()}
+    picture = replace(decoded.picture, references=references)
+    if name == unrequested.CHECK:
+        found = _unrequested(picture, shown.expected, {})
+        return "skip" if found is None else found.verdict
+    return _by_suite(name, picture, shown.expected)
+
+
+def _by_suite(name: str, picture: Picture, expected: Expected) -> CheckVerdict:
     check = next((check for check in CHECKS if check.name == name), None)
     if check is None:
         raise KeyError(name)
-    picture = replace(decoded.picture, references=references)
     try:
         for before in CHECKS:
             if before.name == _AFTER.get(name):
-                before.run(picture, shown.expected)
-        return check.run(picture, shown.expected).verdict
+                before.run(picture, expected)
+        return check.run(picture, expected).verdict
     except Exception:  # noqa: BLE001 - a broken check is counted, not raised
         return "fault"
+
+
+def _unrequested(
+    picture: Picture, expected: Expected, seen: Mapping[str, Finding]
+) -> Finding | None:
+    try:
+        return planted_extra.judged(picture, expected, seen)
+    except Exception as error:  # noqa: BLE001 - a broken check is counted, not raised
+        message = f"{type(error).__name__}: {error}"[:300]
+        return Finding(check=unrequested.CHECK, version="", verdict="fault", message=message)
 
 
 @functools.lru_cache(maxsize=4)
@@ -166,12 +200,11 @@ def _elsewhere(name: str, shown: Planted, good: Good) -> bool:
 
     What counts for a build is whether the picture fails, whoever sees why.
     """
-    if name == duplicates.CHECK:
-        return False  # About two pictures.
+    if name in _TOGETHER:
+        return False  # About several pictures.
     report = check_picture(shown.data, shown.expected, shown.references)
     accusers = (f.check for f in report.findings if f.verdict == "fail" and f.check != name)
-    whole = Planted(good.data, good.expected, good.references)
-    return any(judge(check, whole) == "pass" for check in accusers)
+    return any(judge(check, good.whole) == "pass" for check in accusers)
 
 
 def _applies(name: str, good: Good) -> bool:
@@ -182,16 +215,19 @@ def _applies(name: str, good: Good) -> bool:
     if name == duplicates.CHECK:
         return True  # About two pictures.
     if name not in good.verdicts:
-        good.verdicts[name] = judge(name, Planted(good.data, good.expected, good.references))
+        good.verdicts[name] = judge(name, good.whole)
     return good.verdicts[name] == "pass"
 
 
-def look_at_good(goods: Iterable[Good], checks: Collection[str]) -> tuple[CleanHealth, ...]:
+def look_at_good(
+    goods: Iterable[Good], checks: Collection[str], every_kind: bool = True
+) -> tuple[CleanHealth, ...]:
     """Count what the checks say of good pictures.
 
     Args:
         goods: The pictures.
         checks: Names of the checks; the answer has them in the order of the suite.
+        every_kind: Make a good group of every picture; otherwise of one in four.
     """
     names = [name for name in check_names() if name in checks]
     notes = {_AFTER[name] for name in names if name in _AFTER}
@@ -208,6 +244,7 @@ def look_at_good(goods: Iterable[Good], checks: Collection[str]) -> tuple[CleanH
         if decoded.picture is None:
             continue
         picture = _with_references(decoded.picture, good)
+        seen: dict[str, Finding] = {}
         for check in CHECKS:
             if check.name not in found or not good.speaks_of(check.name):
                 if check.name in notes:
@@ -215,7 +252,7 @@ def look_at_good(goods: Iterable[Good], checks: Collection[str]) -> tuple[CleanH
                 continue
             started = time.process_time()
             try:
-                finding = check.run(picture, good.expected)
+                finding = seen[check.name] = check.run(picture, good.expected)
                 verdict, why = finding.verdict, finding.message
             except Exception as error:  # noqa: BLE001 - a broken check is counted, not raised
                 verdict, why = "fault", f"{type(error).__name__}: {error}"
@@ -226,6 +263,8 @@ def look_at_good(goods: Iterable[Good], checks: Collection[str]) -> tuple[CleanH
             )
         if good.speaks_of(duplicates.CHECK):
             marks.append((good.name, good.name, duplicates.fingerprint(picture.rgb)))
+        for one in _apart(good, picture, seen, [n for n in names if n in BY_POLICY], every_kind):
+            found[one.check] = found[one.check].plus(one)
     if duplicates.CHECK in found:
         for name, repeat in duplicates.find_duplicates(marks).items():
             found[duplicates.CHECK] = found[duplicates.CHECK].plus(
@@ -237,6 +276,41 @@ def look_at_good(goods: Iterable[Good], checks: Collection[str]) -> tuple[CleanH
                 )
             )
     return tuple(found[name] for name in names)
+
+
+def _apart(
+    good: Good,
+    picture: Picture,
+    seen: Mapping[str, Finding],
+    names: Collection[str],
+    every_kind: bool,
+) -> Iterator[CleanHealth]:
+    """Yield what the checks that are not of the suite say of a good picture, and of good groups."""
+    for name in names:
+        if not good.speaks_of(name):
+            continue
+        started = time.process_time()
+        why = ""
+        if name == unrequested.CHECK:
+            found = _unrequested(picture, good.expected, seen)
+            if found is None:
+                continue
+            verdict, why = found.verdict, found.message
+        else:
+            if not every_kind and not _chosen(name, good):
+                continue
+            group = planted_groups.grouped(name, good)
+            if group is None:
+                continue
+            verdict = judge(name, group.whole)
+            group.verdicts[name] = verdict
+        good.verdicts.setdefault(name, verdict)
+        yield _clean(name, verdict, good, why, time.process_time() - started)
+
+
+def _chosen(name: str, good: Good) -> bool:
+    """Say whether a quick look makes a group of a picture; always the same answer."""
+    return bool(generator("planted group", name, good.name).random() < _MADE_ANEW)
 
 
 def _run_for_notes(check: Check, picture: Picture, expected: Expected) -> None:
@@ -288,7 +362,7 @@ def measure(
         One entry for each check in the order of the suite, also where nothing could be planted.
     """
     names = [name for name in check_names() if checks is None or name in checks]
-    clean = look_at_good(goods, names)
+    clean = look_at_good(goods, names, every_kind)
     return tuple(
         CheckHealth(
             name, seen, _planted(name, goods, seed, every_kind, _strengths(strength, curve))
@@ -322,6 +396,8 @@ def _planted(
     for good in goods:
         rng = generator(seed, name, good.name)
         if _made_anew(name, good) and rng.random() >= _MADE_ANEW:
+            continue
+        if name in planted_groups.CHECKS and not _chosen(name, good):
             continue
         # One kind a picture: the first, in a drawn order, that can show in it.
         for number in rng.permutation(len(kinds)):

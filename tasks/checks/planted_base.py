@@ -37,6 +37,8 @@ class Good:
     brand: Brand | None = field(default=None, repr=False)
     under: bytes | None = field(default=None, repr=False)
     references: Mapping[Role, bytes] = field(default_factory=dict, repr=False)
+    #: The pictures beside which it is judged, where it is one of a group.
+    beside: tuple[bytes, ...] = field(default=(), repr=False)
     #: Checks for which the picture is known to be good; ``None`` for all.
     judged: frozenset[str] | None = None
     #: What checks said of the picture as it is; filled by whoever asks them first. A picture made
@@ -97,7 +99,12 @@ class Good:
     def sent(self, data: bytes, **changes: object) -> Planted:
         """Return other bytes with the same expectation, apart from ``changes``."""
         expected = replace(self.expected, **changes)  # type: ignore[arg-type]
-        return Planted(data, expected, self.references, of=self)
+        return Planted(data, expected, self.references, self.beside, of=self)
+
+    @property
+    def whole(self) -> Planted:
+        """The picture as it is, as checks are shown what is planted."""
+        return Planted(self.data, self.expected, self.references, self.beside)
 
     def redrawn(self, **changes: object) -> Planted:
         """Return our own drawing drawn again with ``changes`` to its job.
@@ -117,7 +124,7 @@ class Planted:
     data: bytes = field(repr=False)
     expected: Expected
     references: Mapping[Role, bytes] = field(default_factory=dict, repr=False)
-    #: Pictures that other prompts got before, for checks that compare pictures of a run.
+    #: Pictures that came before, for checks that compare pictures of a run.
     earlier: tuple[bytes, ...] = field(default=(), repr=False)
     #: The good picture it was planted in, where a defect first makes one of another kind: an edit,
     #: an enlargement.

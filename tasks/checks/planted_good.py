@@ -38,6 +38,15 @@ def _words() -> tuple[dict[str, list[str]], list[str]]:
     return phrases, words["products"]
 
 
+def phrases(language: str) -> list[str]:
+    """Return short texts in a language.
+
+    Raises:
+        KeyError: There are none in it.
+    """
+    return _words()[0][language]
+
+
 @functools.cache
 def _brands() -> Brands:
     return Brands(DATASETS / "brands")
@@ -58,18 +67,18 @@ def pictured(seed: int, number: int) -> Job:
     Three of four have text, six of ten a brand.
     """
     rng = generator("planted", seed, number)
-    phrases, products = _words()
+    stocks, products = _words()
     specs = [spec for _, spec in sorted(MODELS.items()) if "generate" in spec.operations]
     text: tuple[str, ...] = ()
     language = "en"
     if rng.random() < 0.75:
         tags, weights = list(LANGUAGES), np.array(list(LANGUAGES.values()), float)
         language = str(rng.choice(tags, p=weights / weights.sum()))
-        stock = phrases[language]
+        stock = stocks[language]
         count = int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15]))
         text = tuple(stock[i] for i in rng.choice(len(stock), count, replace=False))
         if rng.random() < 0.2:
-            text += (choice(phrases["prices"], rng),)
+            text += (choice(stocks["prices"], rng),)
     brand: Brand | None = None
     if rng.random() < 0.6:
         brand = _brands().get(choice(brand_names(DATASETS), rng))

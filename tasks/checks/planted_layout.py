@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from tasks.checks.base import TEXT_BOXES, Expected, Picture, Pixels
+from tasks.checks.composition import inked
 from tasks.checks.planted_base import Defect, Good, Planted, choice
 from tasks.checks.typography import Text
 from tasks.records import Region
@@ -50,30 +51,6 @@ def moved(rgb: Pixels, dx: int, dy: int) -> Pixels:
     way = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
     found = cv2.warpAffine(rgb, way, (width, height), borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(found, np.uint8)
-
-
-def inked(rgb: Pixels, box: Region) -> Region:
-    """Return the part of a reader's box that has letters: its boxes are wider than these.
-
-    Letters are the rarer of light and dark; a column or row counts from a tenth of it on.
-    """
-    height, width = rgb.shape[:2]
-    left, top = max(box.x, 0), max(box.y, 0)
-    part = rgb[top : min(box.y + box.height, height), left : min(box.x + box.width, width)]
-    if min(part.shape[:2]) < 8:
-        return box
-    grey = cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_RGB2GRAY)
-    _, light = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    ink = light if light.mean() < 0.5 else 1 - light
-    rows, columns = (np.flatnonzero(ink.mean(axis=axis) >= 0.1) for axis in (1, 0))
-    if not len(rows) or not len(columns):
-        return box
-    return Region(
-        x=left + int(columns[0]),
-        y=top + int(rows[0]),
-        width=int(columns[-1] - columns[0]) + 1,
-        height=int(rows[-1] - rows[0]) + 1,
-    )
 
 
 def text_boxes(good: Good) -> list[Region]:

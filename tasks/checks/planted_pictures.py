@@ -35,6 +35,8 @@ from tasks.settings import DATASETS
 
 TEXT, LOGO = "typography.text", "composition.logo"
 CAST, CHANNELS = "colour.cast", "colour.channels"
+#: No label speaks of the text beside the one that was asked for.
+EXTRA = "typography.extra"
 #: What a label about the file alone speaks of.
 _FILE = frozenset({"decode.file", "decode.mime", "decode.still"})
 #: Checks that need a picture of another kind: one with a logo, an edit, an edit within a mask.
@@ -120,7 +122,8 @@ def goods_of(known: KnownGood, number: int, seed: int = 0) -> list[Good]:
         return [replace(bare, judged=_FILE)]
     whole = replace(bare, expected=_asked(bare))
     every = frozenset(planted.check_names())
-    plain = replace(whole, judged=every - _LOGO - _EDIT - _MASK - _UPSCALE - _BRAND_ONLY | {CAST})
+    others = _LOGO | _EDIT | _MASK | _UPSCALE | _BRAND_ONLY | {EXTRA}
+    plain = replace(whole, judged=every - others | {CAST})
     brands = brand_names(DATASETS)
     logo = branded(whole, brands[number % len(brands)], _LOGO)
     untold = replace(whole, expected=replace(whole.expected, intended_text=()))

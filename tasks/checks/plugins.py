@@ -8,6 +8,7 @@ nothing is promoted on pictures that were not judged, and else a skip.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +30,8 @@ GROUP = "imagegate.checks"
 #: Families whose names mean something to the gate itself.
 _RESERVED = ("decode.", "delivery.", "plugin.")
 _MESSAGE = 300
+#: What a check may offer beside ``run``, and how many arguments it is given.
+_OFFERED = {"plant": 3, "known": 0}
 
 
 class PluginError(Exception):
@@ -80,7 +83,7 @@ class Guarded:
         """
         try:
             # The checks share one decoded picture: this one may look and not touch.
-            found = self.check.run(_read_only(picture), expected)
+            found = self.check.run(read_only(picture), expected)
             self._sound(found)
         except (Exception, SystemExit) as error:
             why = _told(f"{self.source} broke", error)
@@ -162,7 +165,10 @@ def problems(extras: Extras) -> tuple[str, ...]:
     if rules.provenance != "off" and importlib.util.find_spec("c2pa") is None:
         found.append(provenance.MISSING)
     pinned: list[tuple[str, PinnedFile]] = [("trusted_signers", f) for f in rules.trusted_signers]
-    pinned += [(f"check {rule.name!r}", rule) for rule in rules.onnx if rule.required]
+    for rule in rules.onnx:
+        if rule.required:
+            files = (rule, *rule.known_bad, *rule.known_good)
+            pinned += [(f"check {rule.name!r}", file) for file in files]
     for what, file in pinned:
         try:
             onnx_plugin.read_pinned(file, extras.folder)
@@ -272,6 +278,22 @@ def _conforms(check: Any) -> None:
             )
     if not callable(getattr(check, "run", None)):
         raise PluginError(f"{type(check).__name__} has no method run(picture, expected)")
+    for offered, count in _OFFERED.items():
+        _takes(check, offered, count)
+
+
+def _takes(check: Any, offered: str, count: int) -> None:
+    """Pass when a check does not offer this, or as a method that can be called so."""
+    method = getattr(check, offered, None)
+    if method is None:
+        return
+    try:
+        inspect.signature(method).bind(*range(count))
+    except (TypeError, ValueError) as error:
+        raise PluginError(
+            f"{type(check).__name__} has {offered}, which is no method for its planted defects "
+            f"with {count} arguments (tasks/checks/base.py): {error}"
+        ) from None
 
 
 def _refused_name(name: str, taken: Iterable[str]) -> str:
@@ -289,7 +311,13 @@ def _guard(check: Check, source: str, required: bool) -> Check:
     return Guarded(check, source, required, check.name, check.version, check.higher_is_better)
 
 
-def _read_only(picture: Picture) -> Picture:
+def inside(check: Check) -> Check:
+    """Return a check without its guard, which hides what it offers."""
+    return inside(check.check) if isinstance(check, Guarded) else check
+
+
+def read_only(picture: Picture) -> Picture:
+    """Return a picture at which a plug-in may look and that it cannot change."""
     references = {
         role: None if rgb is None else _locked(rgb) for role, rgb in picture.references.items()
     }

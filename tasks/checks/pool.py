@@ -13,7 +13,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 
 from tasks.check_rules import Extras
 from tasks.checks.base import Check, Expected, Role
-from tasks.checks.counts import CheckHealth
+from tasks.checks.counts import CheckHealth, OwnHealth
 from tasks.records import Finding, ImageReport
 
 #: Seconds for one picture once a worker is warm, of the worker's own CPU: on a busy machine a good
@@ -83,18 +83,24 @@ class DrawingReport:
 
     checks: tuple[CheckHealth, ...] = ()
     problem: str = ""
+    #: What the policy's own checks made of what they plant and know.
+    own: tuple[OwnHealth, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Drawing:
     seed: int
     number: int
+    #: How many drawings there are: known pictures are shown in turns.
+    of: int
+    #: Checks of the suite for which nothing is planted; ``None`` for all of them.
+    without: frozenset[str] | None
     future: Future[DrawingReport]
 
     @property
     def message(self) -> tuple[object, ...]:
         """What the worker is told."""
-        return self.seed, self.number
+        return self.seed, self.number, self.of, self.without
 
     def answer(self, report: bytes) -> None:
         """Take the worker's answer."""
@@ -186,13 +192,22 @@ class CheckPool:
         self._queue(_Job(path, expected, references or {}, future))
         return future
 
-    def submit_drawing(self, seed: int, number: int) -> Future[DrawingReport]:
+    def submit_drawing(
+        self, seed: int, number: int, of: int = 1, without: frozenset[str] | None = frozenset()
+    ) -> Future[DrawingReport]:
         """Queue a drawing in which a worker plants defects; see :mod:`tasks.checks.health`.
 
         What breaks is the report's problem, never an exception; cancelled as a picture is.
+
+        Args:
+            seed: The row of drawings.
+            number: Which of them.
+            of: How many are asked for in all: the pictures that the policy's own checks know are
+                shown in as many parts.
+            without: Checks of the suite that are left out; ``None`` leaves all of them out.
         """
         future: Future[DrawingReport] = Future()
-        self._queue(_Drawing(seed, number, future))
+        self._queue(_Drawing(seed, number, of, without, future))
         return future
 
     def _queue(self, job: _Job | _Drawing) -> None:
@@ -413,19 +428,36 @@ def _work(pipe: Connection, extras: Extras, note: Any, left_out: Mapping[str, st
             message = pipe.recv()
         except (EOFError, OSError):
             return
-        report = _planted(*message) if len(message) == 2 else picture(*message)
+        # A picture is told by its path, a drawing by its row.
+        if isinstance(message[0], int):
+            seed, number, of, without = message
+            report = _planted(seed, number, of, without, extra)
+        else:
+            report = picture(*message)
         try:
             pipe.send_bytes(report)
         except OSError:
             return  # The parent is gone.
 
 
-def _planted(seed: int, number: int) -> bytes:
+def _planted(
+    seed: int,
+    number: int,
+    of: int = 1,
+    without: frozenset[str] | None = frozenset(),
+    extra: Sequence[Check] = (),
+) -> bytes:
     """Plant defects in a drawing and return what this worker's checks made of them."""
     from tasks.checks.health import measure_unit
+    from tasks.checks.planted import check_names
+    from tasks.checks.planted_own import measure_own
 
     try:
-        report = DrawingReport(measure_unit(seed, range(number, number + 1)))
+        found: tuple[CheckHealth, ...] = ()
+        if without is not None:
+            names = tuple(name for name in check_names() if name not in without)
+            found = measure_unit(seed, range(number, number + 1), names)
+        report = DrawingReport(found, own=measure_own(extra, seed, number, of))
     except Exception as error:  # noqa: BLE001 - a problem of this drawing
         report = DrawingReport(problem=f"planting broke: {type(error).__name__}: {error}"[:300])
     return _DRAWING.dump_json(report)

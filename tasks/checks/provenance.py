@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tasks.checks.base import Expected, Picture
+from tasks.checks.base import Expected, KnownPicture, Picture
 from tasks.records import Finding, digest_json
 
 NAME = "safety.provenance"
@@ -84,6 +84,15 @@ class Provenance:
             return self._finding("fail", wrong)
         return self._finding("pass", f"signed by {_who(found)}")
 
+    def known(self) -> tuple[KnownPicture, ...]:
+        """Return pictures that nobody whom the policy trusts has signed; all must fail.
+
+        A picture that passes cannot be made here: that takes the key of somebody who is trusted.
+        """
+        from tasks.checks.planted_signed import strangers
+
+        return strangers(manifest_required=self.mode == "required")
+
     def _wrong(self, found: Signed | str | None) -> str:
         """Return what is wrong with a manifest, "" when nothing is."""
         if found is None:
@@ -126,7 +135,7 @@ def read(data: bytes, mime: str, anchors: str) -> Signed | str | None:
         ImportError: c2pa-python is not installed.
         Exception: The library broke.
     """
-    c2pa, context = _library(), _context(anchors)
+    c2pa, context = library(), _context(anchors)
     try:
         with c2pa.Reader(mime, io.BytesIO(data), context=context) as reader:
             state = reader.get_validation_state()
@@ -170,7 +179,7 @@ def _codes(entries: Sequence[dict[str, Any]] | None) -> tuple[str, ...]:
     return tuple(str(entry.get("code")) for entry in entries or ())
 
 
-def _library() -> Any:
+def library() -> Any:
     """Return the module ``c2pa``, an optional one.
 
     Raises:
@@ -190,7 +199,7 @@ def _context(anchors: str) -> Any:
         ImportError: c2pa-python is not installed.
         ValueError: There is something else than certificates of authorities.
     """
-    c2pa = _library()
+    c2pa = library()
     _check_authorities(anchors)
     return c2pa.Context.from_dict(
         {

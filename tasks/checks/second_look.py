@@ -1,7 +1,12 @@
-"""Read doubtful lines again, enlarged, and ask how probable the intended string is there."""
+"""Read doubtful lines again, enlarged, and ask how probable the intended string is there.
+
+Lines that the detector cuts short, or that run on an arc, are cut out anew: with the room beside
+them, and straightened.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
@@ -25,6 +30,23 @@ CLEAR = -8.0
 LOWEST = 1000.0
 #: Height in pixels of a line that is made smaller.
 SMALL = 24
+#: Room beside a line, and above and below it, in heights of the line: a first letter that is
+#: larger, paler or of another colour is left out by the detector, and so is a short word.
+#: Where the first two show nothing, the others are not tried.
+ROOMS = ((1.2, 0.4), (2.0, 0.0), (2.0, 0.4), (0.5, 0.0), (0.5, 0.4), (1.2, 0.0))
+#: A line whose box is narrower than this, in heights for each letter, may run on an arc: even
+#: condensed letters are wider.
+SQUAT = 0.4
+#: Angles in radians that an arc is taken to span; below 0 the ends stand higher than the middle.
+#: Where the first two show nothing, the others are not tried.
+ARCS = (1.4, -1.4, 0.8, 2.2, -0.8, -2.2)
+#: The inner circle of an arc is no smaller and no larger than these shares of the outer one.
+INNER = (0.3, 0.93)
+#: How much wider than high a straightened line is made: narrow letters that stand twice stay two.
+WIDER = 1.6
+#: So many of the lines cut out anew must be read as intended, each at least this surely: one lucky
+#: reading proves nothing.
+AGREE, SURELY = 2, 0.8
 #: What another look at the same lines cannot change.
 HOPELESS = frozenset({"wrong text", "absent", "doubled", "boxes"})
 
@@ -44,7 +66,7 @@ def probable(miss: Miss, lines: Sequence[Any], rgb: Any) -> bool:
     read = [keys(line.text) for line in touched]
     parts = wanted(key, read, miss.around)
     return all(
-        got == want or _shown(line, got, want, rgb)
+        got == want or _shown(line, got, want, rgb) or _cut_anew(line, got, want, rgb)
         for line, got, want in zip(touched, read, parts, strict=True)
     )
 
@@ -64,6 +86,100 @@ def _shown(line: Any, got: str, want: str, rgb: Any) -> bool:
     scores += [_scores(reading, got, want) for reading in more]
     ratio = median(right - other for right, other in scores)
     return ratio >= MARGIN and median(right for right, _ in scores) >= LEAST
+
+
+def _cut_anew(line: Any, got: str, want: str, rgb: Any) -> bool:
+    """Say whether a line shows what it should once it is cut out longer, or straightened."""
+    from tasks.checks import ocr
+
+    if line.vertical or 2 * align(want, got).distance > len(want):
+        return False
+    first, last = want.endswith(got), want.startswith(got)
+
+    def longer(room: tuple[float, float]) -> Any:
+        return ocr.crop(rgb, _longer(line.quad, room, first, last))[0]
+
+    if (first or last) and _agree(longer, ROOMS, want, _surely):
+        return True
+    plain, _ = ocr.crop(rgb, line.quad)
+    height, width = plain.shape[:2]
+    if len(got) > len(want) or width >= SQUAT * len(want) * height:
+        return False
+    return _agree(functools.partial(straightened, plain), ARCS, want, _once)
+
+
+def _agree(
+    cut: Callable[[Any], Any],
+    ways: Sequence[Any],
+    want: str,
+    shows: Callable[[Any, str], bool],
+) -> bool:
+    """Say whether a line shows what it should, cut in enough ways; the first two decide on more."""
+    from tasks.checks import ocr
+
+    def count(some: Sequence[Any]) -> int:
+        readings = ocr.reader().recognise([cut(way) for way in some], want)
+        return sum(shows(one, want) for one in readings)
+
+    found = count(ways[:2])
+    return found >= AGREE or (found > 0 and found + count(ways[2:]) >= AGREE)
+
+
+def _surely(reading: Any, want: str) -> bool:
+    """Say whether a line is surely read as intended."""
+    return bool(keys(reading.text) == want and reading.score >= SURELY)
+
+
+def _once(reading: Any, want: str) -> bool:
+    """Say the same where no letter may as well stand there twice: bending makes two one."""
+    from tasks.checks import ocr
+
+    if not _surely(reading, want):
+        return False
+    once = ocr.forward_score(reading, want)
+    twice = (want[:i] + want[i] + want[i:] for i in range(len(want)))
+    return all(ocr.forward_score(reading, text) - once < CLEAR for text in twice)
+
+
+def _longer(quad: Any, room: tuple[float, float], first: bool, last: bool) -> Any:
+    """Return the corners of a line with room where its first or last letters may stand."""
+    tl, tr, br, bl = quad.astype(np.float64)
+    down = ((bl - tl) + (br - tr)) / 2
+    across = (tr - tl) + (br - bl)
+    across *= np.hypot(*down) / max(float(np.hypot(*across)), 1.0)
+    left, right, more = room[0] * first * across, room[0] * last * across, room[1] * down
+    return np.array(
+        [tl - left - more, tr + right - more, br + right + more, bl - left + more], np.float32
+    )
+
+
+def straightened(line: Any, angle: float) -> Any:
+    """Return a line picture unrolled, taken for letters on an arc that fills it.
+
+    Args:
+        line: RGB picture, as wide and high as the arc.
+        angle: Angle in radians that the arc spans; below 0 its ends stand higher than its middle.
+    """
+    import cv2
+
+    if angle < 0:
+        return np.ascontiguousarray(straightened(line[::-1, ::-1], -angle)[::-1, ::-1])
+    height, width = line.shape[:2]
+    # The chord of the outer circle is as wide as the line, the ends of the inner one stand lowest.
+    outer = width / (2 * np.sin(angle / 2))
+    inner = float(np.clip((outer - height) / np.cos(angle / 2), INNER[0] * outer, INNER[1] * outer))
+    columns = max(8, round(WIDER * (outer + inner) / 2 * angle))
+    rows = max(8, round(outer - inner))
+    turns = np.linspace(-angle / 2, angle / 2, columns)[None, :]
+    radii = np.linspace(outer, inner, rows)[:, None]
+    x, y = width / 2 + radii * np.sin(turns), outer - radii * np.cos(turns)
+    return cv2.remap(
+        np.ascontiguousarray(line),
+        x.astype(np.float32),
+        y.astype(np.float32),
+        cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
 
 
 def _scores(reading: Any, got: str, want: str) -> tuple[float, float]:

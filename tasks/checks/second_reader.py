@@ -62,7 +62,7 @@ def confirmed(miss: Miss, rgb: Any) -> bool | None:
         letters, or reads nothing clear.
     """
     code = code_for(miss.text)
-    if code is None:
+    if code is None or not miss.distance:  # It is there, less often than it was asked for.
         return None
     key = keys(miss.text)
     read = [keys(box.text) for box in miss.boxes]

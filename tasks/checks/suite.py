@@ -122,7 +122,7 @@ def check_picture(
         width=width,
         height=height,
         text_severity=_severities(picture, expected),
-        **_extra_text(picture, judged[_LOGO].region if _LOGO in judged else None),
+        **unrequested(picture, judged[_LOGO].region if _LOGO in judged else None),
         look=look,
         seconds=round(time.process_time() - started, 4),
     )
@@ -197,12 +197,14 @@ def _severities(picture: Picture, expected: Expected) -> tuple[str, ...]:
     return tuple(next(words, NO_WORD) if keys(text) else NO_WORD for text in expected.intended_text)
 
 
-class _Extra(TypedDict):
+class Unrequested(TypedDict):
+    """The part of a report on text that nobody asked for."""
+
     extra_text: tuple[str, ...]
     extra_regions: tuple[Region, ...]
 
 
-def _extra_text(picture: Picture, logo: Region | None) -> _Extra:
+def unrequested(picture: Picture, logo: Region | None) -> Unrequested:
     """Return the text that nobody asked for; what stands in the brand's logo was asked for."""
     places = [placed(note) for note in picture.notes.get(EXTRA_BOXES, ())]
     lines = picture.notes.get("extra_text", ())

@@ -37,6 +37,10 @@ _DRAWN_ALIKE = str.maketrans("ニハカタトエロヘリベペー〇", "二八�
 _THAI_AM = re.compile("([\u0e48-\u0e4b])(\u0e4d)")
 #: Marks so small that specks and ornaments are read as them.
 _MARKS = frozenset(".,'`\"·:;|_~^-*")
+#: Signs that are a part of a number between two figures, and ones that say more when repeated.
+_IN_NUMBERS, _REPEATED = frozenset(".,:/'"), frozenset("!?.")
+#: Signs that join the words on both sides of them.
+_IN_WORDS = frozenset("'-")
 _IGNORED = {"Cf", "Cc", "Zs", "Zl", "Zp"}
 
 
@@ -54,7 +58,9 @@ def keys(text: str) -> str:
     folded = text
     for _ in range(4):  # Taking spaces out can bring a mark to a letter: fold until it stays.
         before = folded
-        folded = unicodedata.normalize("NFKC", folded.translate(_SAME)).translate(_SAME).casefold()
+        folded = unicodedata.normalize("NFKC", folded.translate(_SAME)).translate(_SAME)
+        # Only in capitals are Maße and Masse one word: see `find`.
+        folded = "ß".join(part.casefold() for part in folded.replace("ẞ", "ß").split("ß"))
         folded = unicodedata.normalize("NFKC", folded.replace("i\u0307", "i"))
         folded = _THAI_AM.sub("\\2\\1", folded)
         folded = "".join(
@@ -66,22 +72,64 @@ def keys(text: str) -> str:
 
 
 def words(text: str) -> tuple[str, frozenset[int]]:
-    """Return the key of a text and the positions in it where a word may begin or end."""
+    """Return the key of a text and the positions in it where a string may begin or end.
+
+    That is where a word does. A sign is a word of its own unless it holds together what stands on
+    both sides: ``19`` does not end inside ``19.99``, ``Ocean`` not before the ``'s``, ``20`` does
+    not begin behind a minus, and one ``!`` is not two.
+    """
     key, edges = "", {0}
     for part in text.split():
-        for char in part:
-            folded = keys(char)
-            if not folded:
+        folded = [keys(char) for char in part]
+        inner = _joined(folded)
+        for number, letters in enumerate(folded):
+            if not letters:
                 continue
             # Signs and scripts without spaces let a string begin or end anywhere.
-            if not folded[0].isalnum() or _unspaced(folded[0]):
-                edges.add(len(key))
-                edges.add(len(key) + len(folded))
-            key += folded
+            if not letters[0].isalnum() or _unspaced(letters[0]):
+                edges |= {
+                    len(key) + len(letters) * after
+                    for after in (0, 1)
+                    if number + after not in inner
+                }
+            key += letters
         edges.add(len(key))
     whole = keys(text)
     # Combining marks fold over several characters; then only the ends are sure.
     return (key, frozenset(edges)) if key == whole else (whole, frozenset({0, len(whole)}))
+
+
+def _joined(chars: Sequence[str]) -> set[int]:
+    """Return the gaps before characters of a word, by their number, that are no edge of a string.
+
+    Args:
+        chars: The characters of a word, each by :func:`keys`; empty where it counts for nothing.
+    """
+    inner: set[int] = set()
+    for number, char in enumerate(chars):
+        before, after = chars[:number][-1:], chars[number + 1 :][:1]
+        left, right = before[0] if before else "", after[0] if after else ""
+        if char in _IN_NUMBERS and _digit(left) and _digit(right):
+            inner |= {number, number + 1}
+        elif char == "'" and _letter(left) and _letter(right):
+            inner.add(number)
+        elif _minus(chars, number) or (char in _REPEATED and right[:1] in _REPEATED):
+            inner.add(number + 1)
+    return inner
+
+
+def _minus(chars: Sequence[str], number: int) -> bool:
+    """Say whether a dash makes the number behind it negative; one at both ends is an ornament."""
+    right = chars[number + 1] if number + 1 < len(chars) else ""
+    return number == 0 and chars[0] == "-" and _digit(right) and chars[-1] != "-"
+
+
+def _digit(char: str) -> bool:
+    return char[:1].isdigit()
+
+
+def _letter(char: str) -> bool:
+    return char[:1].isalpha()
 
 
 def _unspaced(char: str) -> bool:
@@ -134,9 +182,12 @@ class Box:
         return w * h / max(area, 1.0)
 
     def same_row(self, other: Box) -> bool:
-        """Say whether both stand beside one another."""
+        """Say whether both stand beside one another, not one above or inside the other."""
         shared = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return shared > 0.4 * min(self.bottom - self.top, other.bottom - other.top)
+        across = min(self.right, other.right) - max(self.left, other.left)
+        return shared > 0.4 * min(
+            self.bottom - self.top, other.bottom - other.top
+        ) and across < 0.5 * min(self.right - self.left, other.right - other.left)
 
     def before(self, other: Box) -> bool:
         """Say whether a reader may come to ``other`` after this box."""
@@ -149,6 +200,10 @@ class Box:
         if self.same_row(other):
             return (other.left + other.right) > (self.left + self.right)
         return (other.top + other.bottom) > (self.top + self.bottom)
+
+
+#: A line in which nothing is looked for.
+_NOTHING: tuple[str, frozenset[int]] = ("", frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +233,9 @@ def find(
         return ()
     read = [words(box.text) for box in boxes]
     found = _search(key, boxes, used, read, budget)
+    if found is None and "ß" in key:
+        capitals = [words(box.text) if box.text == box.text.upper() else _NOTHING for box in boxes]
+        found = _search(key.replace("ß", "ss"), boxes, used, capitals, budget)
     if found is None:
         bare = [words(_without_marks(box.text, key)) for box in boxes]
         if bare != read:
@@ -188,9 +246,27 @@ def find(
 def _without_marks(text: str, key: str) -> str:
     """Leave out small marks that the string nowhere has: ornament, noise, a hyphenated break.
 
-    Marks that the string does have stay, so one that is lost or moved still shows.
+    Marks that the string does have stay, so one that is lost or moved still shows; and so do marks
+    that are a part of a number or hold a word together.
     """
-    return "".join(" " if keys(c) in _MARKS and keys(c) not in key else c for c in text)
+    return " ".join(_bare(part, key) for part in text.split())
+
+
+def _bare(part: str, key: str) -> str:
+    chars = [keys(char) for char in part]
+    return "".join(
+        " " if mark in _MARKS and mark not in key and not _holds(chars, number) else char
+        for number, (char, mark) in enumerate(zip(part, chars, strict=True))
+    )
+
+
+def _holds(chars: Sequence[str], number: int) -> bool:
+    """Say whether a mark of a word belongs to the number or the word around it."""
+    left = chars[number - 1] if number else ""
+    right = chars[number + 1] if number + 1 < len(chars) else ""
+    numeral = chars[number] in _IN_NUMBERS and _digit(left) and _digit(right)
+    joint = chars[number] in _IN_WORDS and _letter(left) and _letter(right)
+    return numeral or joint or _minus(chars, number)
 
 
 def _search(

@@ -76,6 +76,8 @@ def near(key: str) -> int:
 
 def named(key: str, read: str, distance: int) -> tuple[Severity, str]:
     """Return severity and kind of what happened to a string, from the letters in its place."""
+    if not distance:
+        return "absent", "there less often than it was asked for"
     if distance > OTHER * len(key):
         # A lone letter or two stand in every picture; they are no other text.
         return (

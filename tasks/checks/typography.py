@@ -17,6 +17,7 @@ from tasks.checks import scripts, second_reader
 from tasks.checks.base import EXTRA_BOXES, TEXT_BOXES, Expected, Picture
 from tasks.checks.glyphs import BOXED, LOOK_ALIKE, renamed
 from tasks.checks.second_look import HOPELESS, probable
+from tasks.checks.text_between import intruder
 from tasks.checks.text_look import (
     CLOSE,
     COARSE,
@@ -89,7 +90,7 @@ class Text:
     """Every intended string stands in the picture; nothing dropped, doubled or swapped."""
 
     name: str = "typography.text"
-    version: str = "3"
+    version: str = "4"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -155,9 +156,15 @@ def _uncovered(strings: Sequence[str], language: str) -> str:
 def _severities(
     strings: Sequence[str], misses: Sequence[Miss], unjudged: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return one word for each string, in their order."""
-    words = {miss.text: str(miss.severity) for miss in misses}
-    return tuple(words.get(s, "not judged" if s in unjudged else "exact") for s in strings)
+    """Return one word for each string, in their order; of equal strings the last ones lack."""
+    left = list(misses)
+    words: list[str] = []
+    for text in reversed(strings):
+        miss = next((one for one in left if one.text == text), None)
+        if miss is not None:
+            left.remove(miss)
+        words.append(str(miss.severity) if miss else "not judged" if text in unjudged else "exact")
+    return tuple(reversed(words))
 
 
 def _judge(strings: Sequence[str], rgb: Any) -> tuple[list[Miss], list[Box], list[Box]]:
@@ -226,7 +233,7 @@ def _missing(strings: Sequence[str], look: Look) -> tuple[list[Miss], list[Box]]
                 quads=tuple(look.lines[i].quad for i in touched),
             )
             continue
-        surer = _surer(text, pieces, look)
+        surer = _surer(text, pieces, look) or _interrupted(text, pieces, strings, look)
         if surer is not None:
             misses[number] = surer
             continue
@@ -256,6 +263,33 @@ def _surer(text: str, pieces: Sequence[Piece], look: Look) -> Miss | None:
         ):
             return miss
     return None
+
+
+def _interrupted(
+    text: str, pieces: Sequence[Piece], strings: Sequence[str], look: Look
+) -> Miss | None:
+    """Return a string as a miss where a line that nobody asked for is read as a part of it."""
+    parts = [keys(word) for word in text.split()]
+    others = [keys(other) for other in strings if other != text]
+    span = next(span for n in range(len(look.passes)) if pieces[0].box in (span := look.span(n)))
+    sure = [i for i in span if look.lines[i].reading.score >= SURE]
+    last = parts[-1] if len(parts) > 1 else ""
+    more = intruder(pieces, look.boxes, sure, others, last)
+    if more is None:
+        return None
+    own = sorted({*(piece.box for piece in pieces), more}, key=lambda i: (look.boxes[i].top, i))
+    return Miss(
+        text=text,
+        read=" ".join(look.boxes[i].text for i in own),
+        distance=min(len(keys(look.boxes[more].text)), len(keys(text))),
+        severity="doubled" if keys(look.boxes[more].text) in parts else "garbled",
+        kind="not what stands there: another line belongs to it",
+        boxes=tuple(look.boxes[i] for i in own),
+        lines=tuple(own),
+        quads=tuple(look.lines[i].quad for i in own),
+        score=min(look.lines[i].reading.score for i in own),
+        settled=True,
+    )
 
 
 def _nearest(text: str, look: Look) -> Miss:

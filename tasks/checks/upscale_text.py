@@ -1,114 +1,139 @@
-"""Did enlarging invent, lose or change text? Read only where the structure changed."""
+"""Did enlarging invent, lose or change text? Read only where the strokes changed."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
-from tasks.checks.base import Expected, Picture
-from tasks.checks.pairs import Floats
+from tasks.checks.base import Expected, Picture, Pixels
+from tasks.checks.pairs import Floats, luma, soft
 from tasks.checks.text_match import keys
-from tasks.checks.upscale import NO_SOURCE, pair, same_shape, similarity
+from tasks.checks.upscale import NO_SOURCE, Pair, pair, same_shape
 from tasks.records import Finding, Region
 
 #: Height in pixels of the shortest source in which a line could be read.
 _LEAST = 48
 #: Context around a changed part, in pixels of the source: a line is found by its surroundings.
 _MARGIN = 64
-#: Changed parts that are read at most; a picture with more is not the same picture.
-_PARTS = 3
-#: Tiles along the long side and their least side in pixels: about a letter of small text.
-_TILES = (40, 10)
-#: A part is read at twice its size, but no larger than this.
-_READ_AT = 640
+#: Changed strips that are read at most; a picture with more is not the same picture.
+_STRIPS = 3
+#: A strip is searched at twice its size, but no larger than this.
+_READ_AT = 1024
 #: From here on Unicode has the signs of Chinese and Japanese.
 _SIGNS = "\u2e80"
-
-#: Similarity below which a single letter that reads differently is another letter.
-PLAIN = 0.82
+#: Window of a comparison (standard deviation, pixels of the source): a letter of the smallest type
+#: that can be read. The blur before it takes grain out, not strokes of a pixel.
+_WINDOW, _BLUR = 2.5, 0.7
+#: Variance of visible contrast, as in ``upscale.faithful``: fainter detail hardly counts.
+_CONTRAST = 200.0
+#: Confidence below which nothing that is text was read.
+_NOTHING = 0.5
+#: Natural log of a probability where the recogniser gives none.
+_LOWEST = -1000.0
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A line of text that was read with confidence, by left, top, right and bottom."""
+class Read:
+    """What is read in one place of one picture.
+
+    Attributes:
+        text: The reading; empty where nothing is.
+        sure: The reader's confidence, 0 to 1.
+        odds: Natural log of how much more probable it is there than what is read in the same place
+            of the other picture.
+    """
 
     text: str
+    sure: float
+    odds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One place, by left, top, right and bottom, read in the source and in the result."""
+
     box: Box
+    before: Read
+    after: Read
 
 
-def compare(
-    before: Sequence[Seen], after: Sequence[Seen], tiles: Floats, limit: float
-) -> tuple[str, Box] | None:
-    """Say which text differs where the structure does too, and where; ``None`` when none.
+def alike(both: Pair) -> Floats:
+    """Return how much the strokes around every pixel are those of the source, -1 to 1.
 
-    Args:
-        before: Lines of the source, in pixels of ``tiles``.
-        after: Lines of the result.
-        tiles: Similarity around every pixel.
-        limit: Similarity from which both are the same, whatever was read.
+    The correlation of both pictures within a window as large as a small letter. More or less
+    contrast, crisper or softer edges leave it near 1; other strokes, and strokes that only one of
+    them has, do not. Where both are plain it is 1.
     """
-    for line, others, kind in (
-        *((line, after, "lost") for line in before),
-        *((line, before, "invented") for line in after),
-    ):
-        similarity = _similarity(tiles, line.box)
-        if similarity >= limit:
-            continue
-        beside = [near.text for near in others if _touch(line.box, near.box)]
-        if not beside:
-            return f"text {kind}: {line.text!r}", line.box
-        one, two = keys(line.text), keys(" ".join(beside))
-        # One letter may be the reader's slip, but not where the strokes are plainly others.
-        inside = one in two or two in one  # A line that was read in parts.
-        other = not inside if similarity < PLAIN else _unlike(one, two)
-        if kind == "lost" and other:
-            return f"text changed: {line.text!r} became {' '.join(beside)!r}", line.box
-    return None
+    one, two = (soft(luma(rgb), _BLUR) for rgb in (both.source, both.result))
+    mean_one, mean_two = soft(one, _WINDOW), soft(two, _WINDOW)
+    spread_one = np.maximum(soft(one * one, _WINDOW) - mean_one * mean_one, 0)
+    spread_two = np.maximum(soft(two * two, _WINDOW) - mean_two * mean_two, 0)
+    shared = soft(one * two, _WINDOW) - mean_one * mean_two
+    spread = np.sqrt((spread_one + _CONTRAST) * (spread_two + _CONTRAST))
+    return np.asarray((shared + _CONTRAST) / spread, np.float32)
 
 
-def _similarity(tiles: Floats, box: Box) -> float:
-    """Return the lowest similarity of the tiles whose middle lies in a box."""
-    left, top, right, bottom = (int(v) for v in box)
-    inside = tiles[max(top, 0) : max(bottom, 0) + 1, max(left, 0) : max(right, 0) + 1]
-    return float(inside.min()) if inside.size else 1.0
-
-
-def _touch(one: Box, two: Box) -> bool:
-    """Say whether a box covers a fifth of the smaller of both."""
-    width = min(one[2], two[2]) - max(one[0], two[0])
-    height = min(one[3], two[3]) - max(one[1], two[1])
-    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, two)]
-    return width > 0 and height > 0 and width * height >= 0.2 * min(areas)
-
-
-def _unlike(one: str, two: str) -> bool:
-    """Say whether two readings are two texts: a reader's own slip is one letter or two of ten."""
-    if not one or not two or one in two or two in one:
-        return False
-    return difflib.SequenceMatcher(None, one, two, autojunk=False).ratio() < 0.75
-
-
-def changed_parts(tiles: Floats, limit: float) -> list[tuple[int, int, int, int]]:
-    """Return left, top, width and height of what is to be read, worst first.
+def changed_strips(field: Floats, limit: float) -> list[tuple[int, int]]:
+    """Return top and height of what is to be read, worst first.
 
     Strips across the whole picture around the parts below a limit: a line that is cut is misread.
     """
-    mask = (tiles < limit).astype(np.uint8)
+    mask = (field < limit).astype(np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask)
     found = []
     for number in range(1, count):
         left, top, width, height = (int(v) for v in boxes[number][:4])
-        part = tiles[top : top + height, left : left + width]
+        part = field[top : top + height, left : left + width]
         worst = float(part[labels[top : top + height, left : left + width] == number].min())
-        y, bottom = max(top - _MARGIN, 0), min(top + height + _MARGIN, tiles.shape[0])
-        found.append((worst, (0, y, tiles.shape[1], bottom - y)))
-    return [box for _, box in sorted(found)[:_PARTS]]
+        found.append((worst, top, top + height))
+    strips: list[tuple[int, int]] = []
+    for _, top, bottom in sorted(found):
+        if any(start <= top and bottom <= end for start, end in strips):
+            continue  # Read already, with its line around it.
+        if len(strips) == _STRIPS:
+            break
+        strips.append((max(top - _MARGIN, 0), min(bottom + _MARGIN, field.shape[0])))
+    return [(start, end - start) for start, end in strips]
+
+
+def lowest(field: Floats, box: Box) -> float:
+    """Return the lowest value in a box."""
+    left, top, right, bottom = (int(v) for v in box)
+    inside = field[max(top, 0) : max(bottom, 0) + 1, max(left, 0) : max(right, 0) + 1]
+    return float(inside.min()) if inside.size else 1.0
+
+
+def told(line: Line, rule: Text) -> str | None:
+    """Say what became of a line whose strokes changed; ``None`` where it is the same text.
+
+    Both pictures must say so: in each, what is read there is far more probable than what is read in
+    the other. A reader who is not sure of a letter finds both readings about as probable.
+    """
+    before, after = line.before, line.after
+    if min(before.odds, after.odds) < rule.odds or keys(before.text) == keys(after.text):
+        return None
+    gone, new = (read.sure < _NOTHING or not keys(read.text) for read in (after, before))
+    if gone or new:
+        kept, kind = (before, "lost") if gone else (after, "invented")
+        text = kept.sure >= rule.sure and _weight(kept.text) >= rule.letters
+        return f"text {kind}: {kept.text!r}" if text else None
+    if before.sure < rule.read or _weight(before.text) < rule.letters:
+        return None
+    return f"text changed: {before.text!r} became {after.text!r}"
+
+
+def _same(one: Box, two: Box) -> bool:
+    """Say whether two boxes are one line: they share half of the larger."""
+    width = min(one[2], two[2]) - max(one[0], two[0])
+    height = min(one[3], two[3]) - max(one[1], two[1])
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, two)]
+    return width > 0 and height > 0 and width * height >= 0.5 * max(areas)
 
 
 def _weight(text: str) -> int:
@@ -120,24 +145,32 @@ def _weight(text: str) -> int:
 class Text:
     """The text of the source is in the result, and no other.
 
-    Only parts whose structure changed are read, so that a faithful result costs no reading. Both
-    pictures are read at the size of the source: what is only legible when enlarged is no
-    invention. Lines that the reader is not sure of are left to ``upscale.faithful``.
+    Only parts whose strokes changed are read, so that hardly any faithful result costs a reading.
+    Both pictures are read at the size of the source, in the same places: what is only legible when
+    enlarged is no invention. The readings are compared by their probabilities, so that a line need
+    not be read surely to be seen to have changed. Strokes that change and leave the text are left
+    to ``upscale.faithful``.
     """
 
-    #: Similarity of a tile below which its text is read, and below which a difference counts.
-    suspect: float = 0.87
-    limit: float = 0.85
-    #: Confidence of the reader from which a line is text, and its least letters; figures and the
-    #: signs of writing without letters count twice: two are a price or a word.
+    #: Likeness of strokes below which text is read.
+    limit: float = 0.9
+    #: Least odds, as a natural log, in either picture. Letters that changed places lie above 10,
+    #: but for thin ones that are another letter by half; what is as probable is a slip of the
+    #: reader, who finds intended letters probable down to -3: see :mod:`tasks.checks.second_look`.
+    odds: float = 6.0
+    #: Confidence of the reader from which a line is text that changed; and from which it is text
+    #: where the other picture shows none.
+    read: float = 0.6
     sure: float = 0.85
+    #: Its least letters; figures and the signs of writing without letters count twice: two are a
+    #: price or a word.
     letters: int = 3
     name: str = "upscale.text"
-    version: str = "2"
+    version: str = "3"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
-        """Score: similarity of the worst tile."""
+        """Score: likeness of the strokes in the worst place."""
         source = picture.reference("source")
         if source is None or min(source.shape[:2]) < _LEAST:
             return self._finding(
@@ -146,29 +179,44 @@ class Text:
         if not same_shape(source, picture.rgb):
             return self._finding("skip", "another shape than the source")
         both = pair(source, picture.rgb)
-        tiles, _ = similarity(both, *_TILES)
-        for left, top, width, height in changed_parts(tiles, self.suspect):
-            cut = slice(top, top + height), slice(left, left + width)
-            before, after = (self._read(rgb[cut]) for rgb in (both.source, both.result))
-            found = compare(before, after, tiles[cut], self.limit)
-            if found is not None:
-                message, box = found
-                at = both.region(left + box[0], top + box[1], box[2] - box[0], box[3] - box[1])
-                return self._finding("fail", message, float(tiles.min()), at)
-        return self._finding("pass", "", float(tiles.min()))
+        field = alike(both)
+        for top, height in changed_strips(field, self.limit):
+            rows = slice(top, top + height)
+            for line in self._lines(both.source[rows], both.result[rows], field[rows]):
+                message = told(line, self)
+                if message is not None:
+                    left, upper, right, lower = line.box
+                    at = both.region(left, top + upper, right - left, lower - upper)
+                    return self._finding("fail", message, float(field.min()), at)
+        return self._finding("pass", "", float(field.min()))
 
-    def _read(self, part: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> list[Seen]:
-        """Return the lines of a part that the reader is sure of."""
+    def _lines(self, before: Pixels, after: Pixels, field: Floats) -> list[Line]:
+        """Return the lines of a strip whose strokes changed, those of the source first."""
         # The models are loaded only where something has to be read.
         from tasks.checks import ocr
 
-        side = min(_READ_AT, 2 * max(part.shape[:2]))
-        lines = ocr.reader().lines(np.ascontiguousarray(part), side)
-        return [
-            Seen(line.text, line.box)
-            for line in lines
-            if line.reading.score >= self.sure and _weight(line.text) >= self.letters
+        reader = ocr.reader()
+        before, after = np.ascontiguousarray(before), np.ascontiguousarray(after)
+        side = min(_READ_AT, 2 * max(before.shape[:2]))
+        own = reader.detect(before, side)
+        boxes = [ocr.corners(quad) for quad in own]
+        new = [
+            quad
+            for quad in reader.detect(after, side)
+            if not any(_same(ocr.corners(quad), box) for box in boxes)
         ]
+        lines = []
+        for rgb, other, quads in ((before, after, own), (after, before, new)):
+            changed = [q for q in quads if lowest(field, ocr.corners(q)) < self.limit]
+            # An upright line is read one way in both pictures: that of its own.
+            read = reader.read(rgb, changed)
+            there = reader.recognise([ocr.crop(other, line.quad)[0] for line in read])
+            lines += [
+                line.quad
+                for line, reading in zip(read, there, strict=True)
+                if keys(line.text) != keys(reading.text)
+            ]
+        return _read_twice(before, after, lines)
 
     def _finding(
         self, verdict: str, message: str, score: float | None = None, region: Region | None = None
@@ -182,3 +230,36 @@ class Text:
             message=message,
             region=region,
         )
+
+
+def _read_twice(before: Pixels, after: Pixels, quads: Sequence[Any]) -> list[Line]:
+    """Read the same places in both pictures, and ask each for the reading of the other."""
+    from tasks.checks import ocr
+
+    crops = [ocr.crop(rgb, quad)[0] for rgb in (before, after) for quad in quads]
+    reader = ocr.reader()
+    texts = [keys(reading.text) for reading in reader.recognise(crops)]
+    readings = reader.recognise(crops, "".join(sorted(set("".join(texts)))))
+    count = len(quads)
+    lines = []
+    for number, quad in enumerate(quads):
+        places = (number, count + number), (count + number, number)
+        one, two = (
+            Read(
+                readings[own].text,
+                readings[own].score,
+                _log(readings[own], texts[own]) - _log(readings[own], texts[other]),
+            )
+            for own, other in places
+        )
+        lines.append(Line(ocr.corners(quad), one, two))
+    return lines
+
+
+def _log(reading: Any, key: str) -> float:
+    """Return the log-probability of a key, or of nothing at all, on the crop of a reading."""
+    from tasks.checks import ocr
+
+    if not key:
+        return float(reading.emissions[:, 0].sum()) if reading.emissions.size else _LOWEST
+    return max(ocr.forward_score(reading, key), _LOWEST)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.checks.counts import ANY, NEVER_FAIL, CheckHealth
+from tasks.checks.counts import ANY, NEVER_FAIL, CheckHealth, OwnHealth
 from tasks.checks.live import Planted
 from tasks.evidence.present import NONE
 from tasks.evidence.text import visible
+from tasks.metrics.rates import lower_bound
 from tasks.verdict.checkers import Sensitivity, blind
-from tasks.verdict.eyes import RISK, eyes
+from tasks.verdict.eyes import RISK, OwnEyes, eyes, own_eyes
 
 
 def eyesight(found: Planted | None) -> dict[str, Any] | None:
@@ -17,8 +18,10 @@ def eyesight(found: Planted | None) -> dict[str, Any] | None:
 
     Returns:
         ``rows`` with the name, counts and one-sided 95 % bounds as text, worst eyes first, and
-        ``blind`` where the check holds the gate; ``any`` for good pictures that any check called
-        bad; ``words`` on how it was measured; ``problem`` when drawings of this run were lost.
+        ``blind`` where it misses what it must see, which holds the gate if the policy requires the
+        check, and ``unmeasured`` where nothing is known of one that the policy brings; ``any`` for
+        good pictures that any check called bad; ``words`` on how it was measured; ``problem`` when
+        drawings of this run were lost.
     """
     if found is None:
         return None
@@ -34,9 +37,13 @@ def eyesight(found: Planted | None) -> dict[str, Any] | None:
     rows = [
         _row(one, today.get(one.check), bounds[one.check], one.check in named) for one in counted
     ]
+    rows += [_own(one, what) for one, what in zip(found.own, own_eyes(found.own), strict=True)]
     alarms = seen.alarms
     return {
-        "rows": sorted(rows, key=lambda row: (not row["blind"], row["sort"], row["name"])),
+        "rows": sorted(
+            rows,
+            key=lambda row: (not row["blind"], not row["unmeasured"], row["sort"], row["name"]),
+        ),
         "any": None
         if alarms is None
         else f"{_up(alarms.alarms_upper(RISK))} ({alarms.alarms:,} of {alarms.clean:,})",
@@ -44,6 +51,11 @@ def eyesight(found: Planted | None) -> dict[str, Any] | None:
             f"Before this run the checks were shown {found.pictures:,} drawings, as they are and "
             f"with defects planted in them, and now {found.done:,} drawings of this run alone, by "
             "the very processes that judged its pictures."
+            + (
+                " The checks that the policy brings were shown what they themselves plant and know."
+                if found.own
+                else ""
+            )
         ),
         "problem": None if seen.problem is None else visible(seen.problem),
     }
@@ -57,6 +69,7 @@ def _row(
     return {
         "name": visible(one.check),
         "blind": blinded,
+        "unmeasured": False,
         "sort": lower,
         "lower": f"{lower * 1000 // 1 / 10:.1f} %",
         "found": f"{own.found:,} of {own.planted:,}",
@@ -64,6 +77,20 @@ def _row(
         "alarms": f"{_up(own.alarms_upper(RISK))}",
         "alarm_counts": f"{own.alarms:,} of {own.clean:,}",
         "today": NONE if today is None else f"{today.found:,} of {today.planted:,}",
+    }
+
+
+def _own(one: OwnHealth, what: OwnEyes) -> dict[str, Any]:
+    """Return the row of a check that the policy brings: all that is known of it is of this run."""
+    row = _row(
+        one.health,
+        one.health,
+        lower_bound(one.health.found, one.health.planted, RISK),
+        what.state == "blind",
+    )
+    return row | {
+        "unmeasured": what.state == "not measured",
+        "elsewhere": visible(one.problem) if one.problem else "",
     }
 
 

@@ -28,6 +28,7 @@ _WORDS = {
     "edit.outside": "Nothing changed that was not to change",
     "geometry.aspect": "Proportions as asked",
     "geometry.borders": "No bars at the edges",
+    "geometry.orientation": "Upright, as the upload was",
     "geometry.size": "Size as asked",
     "safety.provenance": "Signed by a trusted source",
     "safety.refusal": "A picture, not a refusal",

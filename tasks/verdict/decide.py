@@ -50,6 +50,8 @@ class GateState(Record):
     alarms: Sensitivity | None = None
     #: Why too little is known of the checks to promote anything; ``None`` when enough is.
     unseen: str | None = None
+    #: Checks of the policy's own of which it is not known what they see.
+    unmeasured: tuple[str, ...] = ()
     #: Why the run ended early (a spend cap, a provider down, Ctrl-C); ``None`` when it did not.
     stopped: str | None = None
     #: Pictures of the candidate that nobody could judge: a check broke, or two readers disagree.

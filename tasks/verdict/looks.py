@@ -192,11 +192,12 @@ def state_of(
         checks=seen.checks,
         alarms=seen.alarms,
         unseen=seen.problem,
+        unmeasured=seen.unmeasured,
         stopped=stopped,
         unjudged=sum(1 for o in own if o.outcome == "unmeasured"),
         savings=savings,
         departures=tuple(departures),
-        notes=(*(() if told is None else (f"{told}.",)), *notes),
+        notes=(*(() if told is None else (f"{told}.",)), *seen.notes, *notes),
     )
 
 

@@ -143,6 +143,12 @@ def unprovable(state: GateState) -> Iterator[str]:
             f"It is not known what the checks see today: {_end(state.unseen)}. Resume the run, or "
             "look with `imagegate doctor --checks`."
         )
+    if state.unmeasured and state.policy.checks.unmeasured == "hold":
+        names = ", ".join(state.unmeasured)
+        yield (
+            f"It is not known what {names} would see, and the policy holds then: give known bad "
+            "pictures (`known_bad`), or let the plug-in plant defects."
+        )
     if state.beta_left is not None and state.beta_left <= 0:
         yield (
             "Earlier tests of this build used up the risk of a wrong PROMOTE: no number of images "

@@ -1,5 +1,6 @@
 """Rules of the containers that Pillow lets pass, each on a file that is built here."""
 
+import re
 import struct
 import time
 import zlib
@@ -102,6 +103,42 @@ def test_a_broken_index_of_views_leaves_the_first_picture() -> None:
     assert found.picture.rgb.shape == (48, 64, 3)
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("restarts", [0, 5])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_lost_bytes_of_coded_data_are_found(progressive: bool, restarts: int, mode: str) -> None:
+    how = {"progressive": progressive, "restart_marker_blocks": restarts}
+    whole = encoded(scene(90, 70).convert(mode), "JPEG", **how)
+    assert message(whole) == ""
+    start = whole.index(b"\xff\xda") + 20
+    marker = re.search(rb"\xff[^\0]", whole[start:])  # The end of the first run of coded data.
+    assert marker is not None
+    end = start + marker.start()
+    assert end - start > 4
+    assert "ends before" in message(whole[: end - 3] + whole[end:])
+
+
+def test_pictures_that_use_up_their_data_pass_with_whatever_stands_around() -> None:
+    for quality in (5, 60, 100):
+        for size in ((1, 1), (8, 8), (17, 33), (64, 7)):
+            assert (
+                message(encoded(scene(40, 40, quality).resize(size), "JPEG", quality=quality)) == ""
+            )
+    whole = jpeg(comment=b"a comment", exif=Image.Exif())
+    at = whole.index(b"\xff\xdb")
+    assert message(whole[:at] + b"junk" + whole[at:] + b"behind the end") == ""
+
+
+@pytest.mark.parametrize(("side", "more"), [(64, 120), (3_000, 90)])
+def test_a_jpeg_cannot_have_scans_without_end(side: int, more: int) -> None:
+    whole = encoded(Image.new("L", (side, side), 90), "JPEG", progressive=True)
+    at = whole.rindex(b"\xff\xda")
+    assert message(whole) == ""
+    began = time.process_time()
+    assert "scans" in message(whole[:at] + whole[at:-2] * more + whole[-2:])
+    assert time.process_time() - began < 1
+
+
 # --- GIF ---------------------------------------------------------------------------------------
 
 
@@ -200,6 +237,12 @@ def test_the_pictures_of_an_icon_are_all_there() -> None:
     assert "entry" in message(bytes(data))
     struct.pack_into("<I", data, 14, length * 2)
     assert "beyond the end" in message(bytes(data))
+
+
+def test_the_pages_of_a_tiff_are_limited_together() -> None:
+    large = [Image.new("1", (7_900, 8_000))] * 5  # Each is allowed, and the first is small.
+    data = encoded(Image.new("1", (8, 8)), "TIFF", save_all=True, append_images=large)
+    assert "together" in message(data)
 
 
 # --- AVIF --------------------------------------------------------------------------------------

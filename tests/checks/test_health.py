@@ -197,6 +197,7 @@ def test_the_table_names_what_is_blind(monkeypatch: pytest.MonkeyPatch) -> None:
     weak = DefectHealth("colour cast", "colour.cast", 0.2, 1, 30)
     found = (CheckHealth("colour.cast", CleanHealth("colour.cast", 1, 30, 1, 0.15), (weak, cast)),)
     monkeypatch.setattr(check_health, "measure_drawings", lambda *_, **__: found)
+    monkeypatch.setattr(check_health, "measure_signed", lambda *_: None)
     table = examine_checks(pictures=30, curve=True, seed=1)
     assert not table["ok"]
     assert table["blind"] == ["colour.cast", "colour.cast (colour cast)"]

@@ -136,6 +136,31 @@ def test_text_keeps_its_margin(box: str, verdict: str) -> None:
     assert Margins().run(shown, Expected(intended_text=("Kites",))).verdict == "skip"
 
 
+@pytest.mark.parametrize(("left", "verdict"), [(120, "pass"), (12, "pass"), (0, "fail")])
+def test_large_letters_are_judged_by_what_stands_out_in_their_wide_box(
+    left: int, verdict: str
+) -> None:
+    """Half of their height wider on each side: it reaches the edge long before they do."""
+    rgb = np.full((512, 512, 3), 240, np.uint8)
+    for at in range(left, left + 240, 60):
+        rgb[180:330, at : at + 30] = 20
+    shown = Picture(rgb, b"", "image/png", notes={TEXT_BOXES: ("0,100,420,310",)})
+    found = Margins().run(shown, replace(BRAND, intended_text=("Kites",)))
+    assert found.verdict == verdict, found
+
+
+def test_a_box_from_edge_to_edge_says_nothing_of_where_its_letters_are() -> None:
+    rgb = np.full((512, 512, 3), 240, np.uint8)
+    rgb[180:330, 120:360:40] = 20
+    rgb[100:170, 440:] = 20  # The pen that wrote them reaches out of the picture.
+    shown = Picture(rgb, b"", "image/png", notes={TEXT_BOXES: ("0,0,512,450",)})
+    found = Margins().run(shown, replace(BRAND, intended_text=("Kites",)))
+    assert (found.verdict, found.message) == (
+        "skip",
+        "the letters are too large to tell where they end",
+    )
+
+
 def mug(x: int, y: int) -> Picture:
     image = Image.new("RGB", (512, 512), "#E8E4DC")
     ImageDraw.Draw(image).rounded_rectangle((x, y, x + 160, y + 180), 24, fill="#A02020")

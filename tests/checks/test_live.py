@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from tasks.checks.counts import ANY
+from tasks.check_rules import CheckRules, ConsistencyRules
+from tasks.checks.counts import ANY, CheckHealth, CleanHealth, DefectHealth, OwnHealth
 from tasks.checks.live import LiveLook, counting, read_planted, seed_of
-from tasks.checks.planted import check_names
+from tasks.checks.planted import BY_POLICY, check_names
 from tasks.checks.pool import CheckPool, DrawingReport
 from tasks.plan import RunFolder
+from tasks.policy import Policy
 from tasks.records import Case
 from tests.verdict import plans
 from tests.verdict.plans import seeing
@@ -27,8 +29,13 @@ class Pool:
     def __init__(self, *answers: DrawingReport | list[DrawingReport] | None) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[int, int]] = []
+        self.without: list[frozenset[str]] = []
 
-    def submit_drawing(self, seed: int, number: int) -> Future[DrawingReport]:
+    def submit_drawing(
+        self, seed: int, number: int, of: int, without: frozenset[str]
+    ) -> Future[DrawingReport]:
+        assert number < of == len(self.answers)
+        self.without.append(without)
         self.asked.append((seed, number))
         future: Future[DrawingReport] = Future()
         answer = self.answers[number]
@@ -116,6 +123,53 @@ def test_checks_count_that_can_judge_a_case_of_the_plan() -> None:
     # Extra cases of slices count as well.
     assert "edit.kept" in names(Case(case_id="a", prompt="p", subtask="fast"), reserve=(edit,))
     assert not any(name.startswith("upscale.") for name in names(edit, with_both))
+    assert not BY_POLICY & names(edit, with_both)
+
+
+def test_what_only_some_policies_ask_for_counts_by_the_policy() -> None:
+    def names(rules: CheckRules, *cases: Case) -> set[str]:
+        plan = plans.plan(0, 0, policy=Policy(checks=rules)).model_copy(update={"cases": cases})
+        return set(counting(check_names(), plan)) & BY_POLICY
+
+    plain = Case(case_id="a", prompt="p", subtask="fast")
+    grouped = plain.model_copy(update={"campaign": "spring", "expected_text": ("SALE",)})
+    repeated = plain.model_copy(update={"repeat": 0})
+    strict = CheckRules(
+        extra_text="failure",
+        consistency=ConsistencyRules(campaign="hold", repeat="failure", seed="failure"),
+    )
+    assert names(CheckRules(), plain, grouped, repeated) == set()
+    assert names(strict, plain) == set()
+    assert names(strict, grouped) == {"consistency.campaign", "typography.extra"}
+    assert names(strict, repeated) == {"consistency.repeat", "consistency.seed"}
+
+
+def test_the_policys_own_checks_are_counted_together_and_idle_ones_left_out(
+    tmp_path: Path,
+) -> None:
+    def own(name: str, found: int) -> OwnHealth:
+        kind = DefectHealth("known bad pictures", name, 1.0, found, 2)
+        return OwnHealth(CheckHealth(name, CleanHealth(name), (kind,)))
+
+    def report() -> DrawingReport:
+        return replace(found(1, 1), own=(own("safety.nsfw", 2), own("acme.idle", 0)))
+
+    pool: Any = Pool(report(), report())
+    LiveLook(
+        RunFolder(tmp_path / "run-1"), known(2), pool, {"typography.extra"}, {"acme.idle"}
+    ).finish()
+    kept = read_planted(RunFolder(tmp_path / "run-1"))
+    assert kept is not None
+    (counted,) = kept.own
+    assert (counted.health.check, counted.health.found, counted.health.planted) == (
+        "safety.nsfw",
+        4,
+        4,
+    )
+    assert pool.without == [frozenset({"typography.extra"})] * 2
+    again: Any = Pool()
+    LiveLook(RunFolder(tmp_path / "run-1"), known(2), again).finish()
+    assert again.asked == []
 
 
 def test_a_worker_plants_and_judges_and_one_that_dies_is_replaced() -> None:
@@ -124,8 +178,12 @@ def test_a_worker_plants_and_judges_and_one_that_dies_is_replaced() -> None:
         assert report.problem == ""
         by_name = {one.check: one for one in report.checks}
         assert set(by_name) == {*check_names(), ANY}
+        assert report.own == ()
         assert by_name["geometry.size"].found == by_name["geometry.size"].planted == 1
         assert by_name[ANY].clean.clean == 1
+        usual = pool.submit_drawing(5, 0, 1, BY_POLICY).result()
+        assert {one.check for one in usual.checks} == {*check_names(), ANY} - BY_POLICY
+        assert pool.submit_drawing(5, 0, 1, None).result() == DrawingReport()
         busy = pool.submit_drawing(5, 1)
         (worker,) = [p for p in _children() if p != os.getpid()]
         os.kill(worker, signal.SIGKILL)

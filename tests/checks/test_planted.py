@@ -31,7 +31,7 @@ from tests.checks.drawing import encoded, scene
 
 GOODS = [drawn(3, number) for number in (0, 1, 2, 4, 6, 8, 10, 11)]
 #: Without those that read: they take most of the time.
-CHEAP = [name for name in check_names() if not name.endswith((".text", ".margins"))]
+CHEAP = [name for name in check_names() if not name.endswith((".text", ".margins", ".extra"))]
 
 
 def kind(name: str) -> Defect:

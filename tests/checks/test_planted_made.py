@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from tasks.checks.base import Expected, Picture
 from tasks.checks.colour import Palette
+from tasks.checks.composition import inked
 from tasks.checks.planted import DEFECTS, judge
 from tasks.checks.planted_base import Good
 from tasks.checks.planted_frame import STUDIO_JUDGED
 from tasks.checks.planted_good import brand_of, drawn
-from tasks.checks.planted_layout import inked
-from tasks.checks.planted_letters import exchanged_letters
+from tasks.checks.planted_letters import _alone, exchanged_letters
 from tasks.checks.planted_made import full, in_colours, print_of, printed, roomy
 from tasks.checks.planted_pixels import shows_light
 from tasks.checks.subject import Subject
@@ -101,6 +101,48 @@ def test_letters_of_a_line_change_places_and_nothing_else_does() -> None:
     assert 16 < columns.min() <= columns.max() < 400
     bare = Picture(np.full((200, 200, 3), 250, np.uint8), b"", "image/png")
     assert exchanged_letters(bare, expected, np.random.default_rng(0)) is None
+
+
+def swapped_places(shown: Picture, text: str) -> list[set[int]]:
+    """Return which of 40 pixels' columns changed, for each of 8 draws."""
+    found = []
+    for seed in range(8):
+        expected = Expected(intended_text=(text,), language="en")
+        changed = exchanged_letters(shown, expected, np.random.default_rng(seed))
+        assert changed is not None
+        columns = np.nonzero((changed != shown.rgb).any(axis=(0, 2)))[0]
+        found.append({int(column) // 40 for column in columns})
+    return found
+
+
+def spaced(text: str) -> Picture:
+    """Return a picture with a letter every 40 pixels."""
+    image = Image.new("RGB", (40 * len(text) + 80, 120), "white")
+    draw = ImageDraw.Draw(image)
+    for number, letter in enumerate(text):
+        place = (40 * number + 60, 80)
+        draw.text(place, letter, fill="black", font=ImageFont.load_default(44), anchor="ms")
+    return as_picture(image)
+
+
+def test_a_letter_does_not_change_places_with_the_same_letter() -> None:
+    for places in swapped_places(spaced("NEeRe"), "NEeRe"):
+        # The second, third and fifth are one letter: one of the others must have moved.
+        assert places & {1, 4}
+
+
+def test_letters_are_exchanged_only_where_they_are_those_of_the_text() -> None:
+    other = Expected(intended_text=("MONDAY",), language="en")
+    assert exchanged_letters(spaced("HELLO"), other, np.random.default_rng(0)) is None
+
+
+def test_what_has_strokes_above_it_is_no_letter_but_a_part_of_one() -> None:
+    line = np.full((40, 60, 3), 240, np.uint8)
+    line[15:25, 20:30] = 20
+    ink, part = (line[:, :, 0] < 100).astype(np.uint8), (slice(15, 25), slice(20, 30))
+    assert _alone(ink, part, line)
+    line[4:12, 20:30] = 60
+    assert not _alone(ink, part, line)
 
 
 def test_letters_are_found_inside_the_wider_box_of_a_reader() -> None:

@@ -62,7 +62,12 @@ def test_each_check_gets_the_kind_of_picture_that_it_judges(folder: Path) -> Non
     ]  # fmt: skip
     judged = frozenset().union(*(good.judged or frozenset() for good in goods))
     # It has no text that could stand at the edge, and much of it may be plain.
-    assert set(check_names()) - judged == {"composition.blank_part", "composition.margins"}
+    # Nor does a label speak of the text beside the one that was asked for.
+    assert set(check_names()) - judged == {
+        "composition.blank_part",
+        "composition.margins",
+        "typography.extra",
+    }
     lettered = KnownGood(known.path, Expected(intended_text=("Hi",), language="en"))
     assert goods_of(lettered, 0)[-1].judged == {"composition.margins"}
     # The small picture is enlarged: nothing of it is larger than asked for.

@@ -6,6 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tasks.checks.text_match import Box, align, doubled, find, keys, words
+from tasks.checks.text_thread import stretch
 
 WORDS = st.text(string.ascii_lowercase, min_size=2, max_size=8)
 
@@ -32,7 +33,7 @@ def there(intended: str, boxes: list[Box]) -> bool:
         ("“Hi” – it’s…", '"hi" - it\'s...'),
         ("ＦＵＬＬ　width", "full WIDTH"),
         ("Café", "Cafe\u0301"),
-        ("STRASSE", "Straße"),
+        ("STRAẞE", "Straße"),
         ("İstanbul", "istanbul"),
         ("ｱｲｽ", "アイス"),
         ("ロゴ", "口ゴ"),
@@ -52,6 +53,7 @@ def test_what_means_the_same_is_the_same(one: str, two: str) -> None:
         ("50%", "50"),
         ("o", "0"),
         ("ñ", "n"),
+        ("Maße", "Masse"),
     ],
 )
 def test_what_differs_stays_different(one: str, two: str) -> None:
@@ -114,6 +116,72 @@ def test_marks_that_the_string_has_must_be_there() -> None:
     assert there("Trick or Treat", rows("Trick or. Treat"))
     assert there("Peaceful", rows("Peace-", "ful"))
     assert not there("Treat", rows("Tr3eat"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "drawn"),
+    [
+        ("$19", "$19.99"),
+        ("5%", "2.5%"),
+        ("1,000", "1,000,000"),
+        ("99", "1,99"),
+        ("10", "10:30"),
+        ("24/7", "2.4/7"),
+        ("20°C", "-20°C"),
+        ("Sale 50%", "Sale -50%"),
+        ("000원", "5,000원"),
+        ("100元", "3.100元"),
+        ("1299", "12.99"),
+        ("1030", "10:30"),
+    ],
+)
+def test_a_part_of_a_number_is_not_the_number(asked: str, drawn: str) -> None:
+    assert not there(asked, rows(drawn))
+    assert stretch(keys(asked), rows(drawn), [0]).distance > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "drawn"),
+    [
+        ("cant", "can't"),
+        ("well known", "well-known"),
+        ("Lets eat", "Let's eat"),
+        ("Ocean", "Ocean's"),
+        ("Hello!", "Hello!!"),
+        ("Really?", "Really?!"),
+        ("Wait.", "Wait..."),
+    ],
+)
+def test_signs_that_hold_a_word_together_or_repeat_count(asked: str, drawn: str) -> None:
+    assert not there(asked, rows(drawn))
+
+
+@pytest.mark.parametrize(
+    ("asked", "drawn"),
+    [
+        ("50%", "-50%-"),
+        ("50%", "– 50% –"),
+        ("-20°C", "-20°C"),
+        ("1985", "-SINCE 1985-"),
+        ("été", "l'été"),
+        ("Hello", "'Hello'"),
+        ("Hello", "Hello!"),
+        ("12", "12."),
+        ("2026", "(2026)"),
+        ("Coca", "Coca-Cola"),
+        ("USA", "U.S.A."),
+        ("$19.99", "Only $19.99!"),
+    ],
+)
+def test_ornament_and_signs_beside_a_string_do_not_matter(asked: str, drawn: str) -> None:
+    assert there(asked, rows(drawn))
+
+
+def test_capitals_write_a_sharp_s_as_two() -> None:
+    assert there("Große Straße", rows("GROSSE", "STRASSE"))
+    assert there("Große Straße", rows("GROẞE STRAẞE"))
+    assert not there("Große Straße", rows("Grosse Strasse"))
+    assert not there("Masse", rows("Maße"))
 
 
 def test_a_place_is_used_once() -> None:

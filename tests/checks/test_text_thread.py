@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.checks.text_match import Box, words
+from tasks.checks.text_match import Box, keys, words
 from tasks.checks.text_thread import Stretch, stretch
 
 
@@ -83,3 +83,16 @@ def test_no_other_stretch_is_nearer(key: str, texts: list[str]) -> None:
         assert joined[found.around[0] : len(joined) - found.around[1]] == found.read
     else:
         assert best == len(key)
+
+
+def test_a_small_line_between_two_large_ones_comes_between_them() -> None:
+    """Its box reaches into both: it stands above the other, not beside it."""
+    boxes = [
+        Box("Lord", 347, 151, 687, 322),
+        Box("of the", 434, 285, 640, 343),
+        Box("Rings", 272, 295, 749, 479),
+    ]
+    assert stretch(keys("Lord of the Rings"), boxes, range(3)).distance == 0
+    assert stretch(keys("Lord Rings of the"), boxes, range(3)).distance > 0
+    assert not boxes[1].same_row(boxes[2])
+    assert Box("Left", 0, 0, 90, 40).same_row(Box("right", 100, 8, 200, 44))

@@ -174,6 +174,31 @@ def test_words_beside_a_frame_do_not_disturb_it() -> None:
     assert found.region.x > 150
 
 
+@pytest.mark.parametrize(
+    ("asked", "lines"),
+    [
+        ("Only $19", ("Only $19.99",)),
+        ("We do deliver", ("We do", "not", "deliver")),
+        ("Big Sale", ("Big Sale", "Sale")),
+        ("Große Maße", ("Grosse Masse",)),
+    ],
+)
+def test_more_than_was_asked_for_is_something_else(asked: str, lines: tuple[str, ...]) -> None:
+    found = judged(poster(*lines), asked, language="de")
+    assert (found.verdict, found.confirmed) != ("fail", False)
+    assert found.verdict == "fail"
+    assert found.region is not None
+
+
+def test_of_equal_strings_the_one_too_many_is_called_absent() -> None:
+    picture = as_picture(poster("Bread"))
+    wanted = Expected(intended_text=("Bread", "Bread"), language="en")
+    found = Text().run(picture, wanted)
+    assert picture.notes["text_severity"] == ("exact", "absent")
+    assert "less often than it was asked for" in found.message
+    assert found.confirmed is not False
+
+
 def test_a_string_that_is_asked_for_twice_stands_there_twice() -> None:
     assert judged(poster("Fresh Bread"), "Fresh Bread", "Bread").verdict == "pass"
     assert judged(poster("Bread"), "Bread", "Bread").verdict == "fail"

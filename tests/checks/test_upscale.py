@@ -16,7 +16,7 @@ from tasks.checks.upscale import (
     sharpening,
     similarity,
 )
-from tasks.checks.upscale_text import Seen, Text, _weight, changed_parts, compare
+from tasks.checks.upscale_text import Line, Read, Text, _weight, alike, changed_strips, lowest, told
 from tasks.providers.embedded.upscale import upscale
 from tasks.records import Finding
 from tests.checks.drawing import poster, scene
@@ -197,19 +197,91 @@ def test_two_figures_or_signs_are_a_text_and_two_letters_are_not(text: str, coun
     assert (_weight(text) >= Text().letters) == counts
 
 
-def test_readings_count_only_where_the_structure_differs() -> None:
-    tiles = np.ones((100, 200), np.float32)
-    line, other = Seen("Open", (10, 10, 60, 30)), Seen("Menu", (10, 10, 60, 30))
-    assert compare([line], [], tiles, 0.85) is None
-    tiles[15:25, 20:50] = 0.4
-    assert compare([line], [], tiles, 0.85) == ("text lost: 'Open'", line.box)
-    assert compare([], [line], tiles, 0.85) == ("text invented: 'Open'", line.box)
-    changed = "text changed: 'Open' became 'Menu'"
-    assert compare([line], [other], tiles, 0.85) == (changed, line.box)
-    assert compare([line], [line], tiles, 0.85) is None
-    tiles[15:25, 20:50] = 0.84
-    assert (
-        compare([Seen("Opens now", line.box)], [Seen("0pens now", line.box)], tiles, 0.85) is None
-    )
-    assert changed_parts(tiles, 0.9) == [(0, 0, 200, 89)]
-    assert changed_parts(np.ones((20, 20), np.float32), 0.9) == []
+def test_strokes_are_alike_at_any_contrast_and_not_where_they_are_others() -> None:
+    source = small()
+    assert float(alike(pair(source, source)).min()) == pytest.approx(1, abs=1e-3)
+    softer = np.asarray(cv2.GaussianBlur(large(), (0, 0), 1.0), np.uint8)
+    paler = (large() * 0.7 + 40).astype(np.uint8)
+    for faithful in (large(), softer, paler):
+        assert float(alike(pair(source, faithful)).min()) > 0.93
+    for value in (255, 0):
+        gone = large().copy()
+        gone[92:150, 24:488] = value  # The first line, and what is plain is not like it.
+        assert float(alike(pair(source, gone)).min()) < 0.5
+        assert float(alike(pair(gone[::2, ::2], large())).min()) < 0.5
+
+
+def test_a_letter_of_the_smallest_type_is_not_lost_in_its_surroundings() -> None:
+    one, two = np.full((128, 128, 3), 90, np.uint8), np.full((128, 128, 3), 90, np.uint8)
+    for rgb, mark in ((one, (62, 60)), (two, (60, 62))):
+        rgb[60:68, 60] = rgb[60:68, 64] = 140
+        rgb[mark[0], 60:65] = 140
+        rgb[60 if mark[0] == 62 else 66, 60:65] = 140
+    assert float(alike(pair(one, two)).min()) < Text().limit
+
+
+def test_strips_hold_a_line_with_its_surroundings_and_are_read_once() -> None:
+    field = np.ones((600, 200), np.float32)
+    assert changed_strips(field, 0.9) == []
+    field[15:25, 20:50] = 0.5
+    field[18:22, 80:90] = 0.8  # Another letter of the same line.
+    assert changed_strips(field, 0.9) == [(0, 89)]
+    for top, value in ((150, 0.3), (300, 0.2), (450, 0.1)):
+        field[top : top + 4, 20:50] = value
+    assert changed_strips(field, 0.9) == [(386, 132), (236, 132), (86, 132)]
+    assert lowest(field, (0, 0, 200, 30)) == 0.5
+    assert lowest(field, (300, 700, 400, 800)) == 1.0
+
+
+def line(before: Read, after: Read) -> Line:
+    return Line((10, 10, 60, 30), before, after)
+
+
+def test_both_pictures_must_say_that_a_line_reads_otherwise() -> None:
+    rule = Text()
+    clear = line(Read("Fresh Bread", 0.99, 20), Read("Frash Bread", 0.98, 18))
+    assert told(clear, rule) == "text changed: 'Fresh Bread' became 'Frash Bread'"
+    unsure = line(Read("Love", 0.64, 9), Read("Lvoe", 0.55, 8))
+    assert told(unsure, rule) == "text changed: 'Love' became 'Lvoe'"
+    for one, two in ((20, 2), (2, 20), (-1, 30)):
+        slip = line(Read("Opens now", 0.99, one), Read("0pens now", 0.99, two))
+        assert told(slip, rule) is None
+    assert told(line(Read("Open", 0.99, 20), Read("OPEN", 0.99, 20)), rule) is None
+    assert told(line(Read("abc", 0.55, 20), Read("xyz", 0.99, 20)), rule) is None
+    assert told(line(Read("of", 0.99, 20), Read("to", 0.99, 20)), rule) is None
+
+
+def test_text_that_only_one_picture_has_must_be_read_surely() -> None:
+    rule = Text()
+    word, nothing, texture = Read("Open", 0.95, 30), Read("", 0.0, 30), Read("ii", 0.3, 30)
+    assert told(line(word, nothing), rule) == "text lost: 'Open'"
+    assert told(line(word, texture), rule) == "text lost: 'Open'"
+    assert told(line(nothing, word), rule) == "text invented: 'Open'"
+    assert told(line(Read("Open", 0.8, 30), nothing), rule) is None
+    assert told(line(nothing, Read("of", 0.99, 30)), rule) is None
+    assert told(line(nothing, texture), rule) is None
+
+
+def test_a_faithful_result_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object) -> list[Line]:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(Text, "_lines", read)
+    for kind in ("poster", "scene"):
+        assert judged(Text(), large(kind), small(kind)).verdict == "pass"
+    with pytest.raises(AssertionError, match="read"):
+        judged(Text(), written(large(), "Closed", (300, 400)), small())
+
+
+def test_small_and_pale_letters_that_change_places_are_found() -> None:
+    def shown(text: str) -> Pixels:
+        image = Image.new("RGB", (256, 256), (150, 140, 120))
+        font = ImageFont.load_default(12)
+        ImageDraw.Draw(image).text((60, 120), text, fill=(90, 85, 75), font=font)
+        return np.asarray(image)
+
+    source = shown("family room")
+    assert judged(Text(), upscale(source), source).verdict == "pass"
+    found = judged(Text(), upscale(shown("fayilm room")), source)
+    assert found.verdict == "fail"
+    assert "text changed" in found.message

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.checks.counts import ANY, CheckHealth, CleanHealth, DefectHealth
+from tasks.checks.counts import ANY, CheckHealth, CleanHealth, DefectHealth, OwnHealth
 from tasks.checks.live import Planted
 from tasks.errors import EvidenceError
 from tasks.evidence.eyesight import eyesight
@@ -283,3 +283,39 @@ def test_it_shows_what_the_checks_see(view: ReportView) -> None:
     assert "shown 400 drawings, as they are and with defects planted in them, and now 9 " in text
     assert "at most 2.0 % (3 of 400) good drawings bad" in text
     assert "upscale.halos" not in text.partition("What the checks see")[2].partition("Mixes")[0]
+
+
+def test_the_checks_of_the_policy_stand_in_the_table_of_what_they_see(view: ReportView) -> None:
+    def own(name: str, found: int, planted: int, problem: str = "") -> OwnHealth:
+        kind = DefectHealth("known bad pictures", name, 1.0, found, planted)
+        return OwnHealth(CheckHealth(name, CleanHealth(name), (kind,)), problem=problem)
+
+    found = Planted(
+        version="v",
+        pictures=400,
+        record=(),
+        counting=(),
+        asked=10,
+        done=10,
+        own=(
+            own("acme.sees", 9, 9),
+            own("acme.blind", 3, 9),
+            own("acme.few", 0, 0, "<script>no disk</script>"),
+        ),
+    )
+    table = eyesight(found)
+    assert table is not None
+    assert [
+        (row["name"], row["blind"], row["unmeasured"], row["found"], row["today"])
+        for row in table["rows"]
+    ] == [
+        ("acme.blind", True, False, "3 of 9", "3 of 9"),
+        ("acme.few", False, True, "0 of 0", "0 of 0"),
+        ("acme.sees", False, False, "9 of 9", "9 of 9"),
+    ]
+    assert "what they themselves plant and know" in table["words"]
+    html = render_report(replace(view, planted=found))
+    assert "<script>no disk" not in html
+    text = " ".join(" ".join(Page(html).text).split())
+    assert "acme.few not measured" in text
+    assert "acme.blind blind" in text

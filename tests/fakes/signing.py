@@ -2,87 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import io
 import json
-from dataclasses import dataclass
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from tasks.checks.planted_signed import ACTION, Authority, authority
 
-ACTION = {
-    "action": "c2pa.created",
-    "digitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia",
-}
-
-
-@dataclass(frozen=True)
-class Authority:
-    """PEM of its own certificate, of the signer's with the chain, and of the signer's key."""
-
-    root: str
-    chain: str
-    key: str
-
-
-def authority(organization: str) -> Authority:
-    """A certificate authority with one signer, both valid for some years around today."""
-    now = datetime.datetime.now(datetime.UTC)
-    root_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    root_name, name = (
-        x509.Name(
-            [
-                x509.NameAttribute(NameOID.COMMON_NAME, f"{organization} {what}"),
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
-            ]
-        )
-        for what in ("Root", "Signer")
-    )
-
-    def begun(subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(root_name)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=30))
-            .not_valid_after(now + datetime.timedelta(days=3000))
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        )
-
-    def usage(*, signs: bool) -> x509.KeyUsage:
-        return x509.KeyUsage(True, False, False, False, False, signs, signs, False, False)
-
-    root = (
-        begun(root_name, root_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
-        .add_extension(usage(signs=True), critical=True)
-        .sign(root_key, hashes.SHA256())
-    )
-    leaf = (
-        begun(name, key.public_key())
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(usage(signs=False), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False
-        )
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()),
-            critical=False,
-        )
-        .sign(root_key, hashes.SHA256())
-    )
-    root_pem, leaf_pem = (c.public_bytes(serialization.Encoding.PEM).decode() for c in (root, leaf))
-    secret = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return Authority(root_pem, leaf_pem + root_pem, secret.decode())
+__all__ = ("Authority", "authority", "sign")
 
 
 def sign(

@@ -35,13 +35,7 @@ MADE = ("colour.palette", "composition.blank_part", "composition.margins", "comp
 #: Checks that need another kind of good picture than the first test's, or read text.
 ELSEWHERE = frozenset({"typography.text", "colour.profile", "upscale.text", *MADE, *BRAND})
 #: What is known to be out of reach on real pictures, with the share that is reached.
-KNOWN: dict[str, float] = {
-    # Beside an upload in which hardly anything is neutral a cast is skipped: 89 of 103 are found
-    # there, 233 of 240 elsewhere.
-    "colour.cast": 0.85,
-    # Thin and handwritten letters of small pictures, which the reader is not sure of: 51 of 54.
-    "upscale.text": 0.85,
-}
+KNOWN: dict[str, float] = {}
 
 
 def labels(name: str) -> list[dict[str, str]]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from scipy.stats import binom
 
-from tasks.checks.counts import ANY, CheckHealth, CleanHealth, DefectHealth
+from tasks.checks.counts import ANY, CheckHealth, CleanHealth, DefectHealth, OwnHealth
 from tasks.checks.live import Planted, write_planted
 from tasks.errors import EvidenceError
 from tasks.plan import RunFolder
 from tasks.verdict.checkers import adjusted_pass, blind
-from tasks.verdict.eyes import TODAY_RISK, eyes, eyes_of, sensitivities
+from tasks.verdict.eyes import TODAY_RISK, eyes, eyes_of, own_eyes, sensitivities
 from tests.verdict.plans import seeing
 
 
@@ -119,3 +119,66 @@ def test_what_is_kept_is_what_is_read(tmp_path: Path) -> None:
         write_planted(folder, found)
         assert isinstance(found, Planted)
         assert eyes_of(folder) == eyes(found)
+
+
+def own(found: int, planted: int, required: bool = True, problem: str = "") -> OwnHealth:
+    return OwnHealth(counts(found, planted, check="safety.nsfw"), required, problem)
+
+
+@pytest.mark.parametrize(
+    ("found", "planted", "state"),
+    [
+        (0, 0, "not measured"),
+        # Two of two is no worse than nothing at all, and proves as little.
+        (2, 2, "not measured"),
+        (4, 4, "not measured"),
+        (5, 5, "sees"),
+        (0, 1, "blind"),
+        (4, 5, "blind"),
+        (7, 8, "sees"),
+        (8, 10, "blind"),
+        (15, 20, "sees"),
+        (14, 20, "blind"),
+    ],
+)
+def test_a_check_of_the_policy_sees_is_blind_or_not_measured(
+    found: int, planted: int, state: str
+) -> None:
+    (one,) = own_eyes([own(found, planted)])
+    assert (one.state, one.name) == (state, "safety.nsfw")
+    seen = eyes(replace(seeing(), own=(own(found, planted),)))
+    assert names(seen.checks) == ["geometry.size", *(["safety.nsfw"] * (state != "not measured"))]
+    assert names(blind(seen.checks)) == ["safety.nsfw"] * (state == "blind")
+    assert seen.unmeasured == ("safety.nsfw",) * (state == "not measured")
+    assert len(seen.notes) == (state == "not measured")
+    assert seen.problem is None
+
+
+def test_a_blind_check_that_the_policy_can_do_without_is_only_named() -> None:
+    seen = eyes(replace(seeing(), own=(own(1, 9, required=False),)))
+    assert names(seen.checks) == ["geometry.size"]
+    (note,) = seen.notes
+    assert note == (
+        "Check safety.nsfw, which the policy can do without, is blind: it found 1 of 9 known "
+        "defects."
+    )
+
+
+def test_a_check_that_could_not_be_measured_holds_when_it_is_required() -> None:
+    seen = eyes(replace(seeing(), own=(own(0, 0, problem="OSError: no disk"),)))
+    assert seen.problem == "check safety.nsfw was not measured: OSError: no disk"
+    assert seen.unmeasured == ()
+    seen = eyes(replace(seeing(), own=(own(0, 0, required=False, problem="not installed"),)))
+    assert (seen.problem, seen.notes) == (
+        None,
+        ("Check safety.nsfw was not measured: not installed.",),
+    )
+
+
+def test_good_pictures_that_a_check_of_the_policy_accuses_are_told() -> None:
+    health = counts(9, 9, check="safety.nsfw")
+    accuser = replace(health, clean=CleanHealth("safety.nsfw", 2, 3))
+    seen = eyes(replace(seeing(), own=(OwnHealth(accuser),)))
+    assert seen.notes == (
+        "Check safety.nsfw called 2 of 3 pictures bad that are known to be good.",
+    )
