@@ -27,7 +27,7 @@ from tasks.checks.planted import BY_POLICY, DEFECTS, check_names
 from tasks.checks.planted_own import idle
 from tasks.checks.pool import CheckPool
 from tasks.context import RunContext
-from tasks.errors import ConfigError, PreflightError, known
+from tasks.errors import ConfigError, DataError, PreflightError, known
 from tasks.plan import RunPlan
 from tasks.verdict.checkers import Sensitivity, blind
 from tasks.verdict.eyes import RISK, sensitivities
@@ -195,21 +195,32 @@ def examine_pictures(
     Returns:
         The table; ``source`` names the folder or manifest. A check for which nothing can be
         planted in pictures that were made for no brand is not called blind; ``not_planted`` names
-        those.
+        those. ``left_out`` has the pictures that our decoder refuses, or of which nothing can be
+        made, with the reason; ``labelled`` is false where nobody says which are good.
 
     Raises:
         ConfigError: No check of such a name.
-        DataError: No picture, none that is known to be good, or a manifest that is not valid.
+        DataError: No picture, none that is known to be good or is left, or a manifest that is not
+            valid.
     """
     from tasks.checks.planted_pictures import known_good, measure_pictures
 
     own = _Own(extras, _OWN_DRAWINGS, seed, checks)
     _known_names(checks, own.names)
     pictures = known_good(source)
-    found = measure_pictures(pictures, seed=seed, checks=checks, curve=curve, on_unit=on_unit)
+    left_out: list[dict[str, str]] = []
+    found = measure_pictures(
+        pictures, seed=seed, checks=checks, curve=curve, on_unit=on_unit,
+        on_left_out=lambda path, why: left_out.append({"file": str(path), "why": why}),
+    )  # fmt: skip
+    if len(left_out) == len(pictures):
+        first = f"{left_out[0]['file']!r}: {left_out[0]['why']}"
+        raise DataError(source, None, None, f"none of the pictures can be used; {first}")
     planted = [one for one in found if one.planted]
     without = [one.check for one in found if not one.planted]
-    told = _table(found, len(pictures), seed, judged=planted)
+    told = _table(found, len(pictures) - len(left_out), seed, judged=planted) | {
+        "left_out": left_out, "labelled": any(one.labelled for one in pictures),
+    }  # fmt: skip
     why = not_planted(checks, signed=False)
     return own.told(told) | {"source": str(source), "not_planted": without, "why_not": why}
 
@@ -308,6 +319,7 @@ def render_checks(found: dict[str, Any]) -> str:
         for name in found.get("held", ())
     ]
     lines += [f"NOTE    {note}" for note in found.get("notes", ())]
+    lines += [f"LEFT OUT  {one['file']!r}: {one['why']}" for one in found.get("left_out", ())]
     lines += [f"no defects for {why}" for why in found.get("why_not", ())]
     return "\n".join(lines)
 

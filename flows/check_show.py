@@ -128,8 +128,8 @@ def card(one: Checked) -> Iterator[Text]:
 
     report = one.report
     head = Text()
-    head.append(f"{one.verdict:<10}", style=f"bold {_STYLES[one.verdict]}")
-    head.append(visible(one.entry.file), style="bold")
+    head.append(f"{one.verdict:<11}", style=f"bold {_STYLES[one.verdict]}")
+    head.append(_name(one.entry.file), style="bold")
     if report.width and report.height:
         head.append(f"  {report.width} × {report.height}", style="dim")
     yield head
@@ -144,6 +144,11 @@ def card(one: Checked) -> Iterator[Text]:
         yield _row("not asked", f"{shown}{f' and {more} more lines' if more > 0 else ''}", "dim")
     for label, names in _groups(report.findings):
         yield _row(label, names, "dim")
+
+
+def _name(text: str) -> str:
+    """Return a name as one line: a line break in it must not pass for a line of ours."""
+    return visible(text).replace("\n", "⟨U+000A⟩")
 
 
 def _failure(finding: Finding, *, told: bool) -> Iterator[Text]:
@@ -237,7 +242,7 @@ def row(one: Checked) -> tuple[str, ...]:
         if finding.verdict in wanted
         and (finding.verdict != "skip" or finding.message.startswith(("not covered", "not sure")))
     ]
-    return one.verdict, visible(one.entry.id), "\n".join(told)
+    return one.verdict, _name(one.entry.id), "\n".join(told)
 
 
 def misses_table(missed: Sequence[Checked]) -> Table:
@@ -254,7 +259,7 @@ def misses_table(missed: Sequence[Checked]) -> Table:
         found = miss_line(one, one.miss)
         style = "yellow" if one.miss.kind == "not judged" else "red"
         cells = (
-            found["file"],
+            _name(found["file"]),
             found["truth"],
             found["verdict"],
             " | ".join(shorten(" ".join(t.split()), 120) for t in found["expected"]),

@@ -1,11 +1,12 @@
 """The ``imagegate`` command: one function a subcommand, heavy imports only where needed.
 
 Exit codes: 0 PROMOTE or done, 1 ROLLBACK, 2 usage or configuration (nothing spent), 3 HOLD,
-4 the gate itself broke.
+4 the gate itself broke, 130 interrupted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,11 +16,13 @@ from typing import Any
 import typer
 
 from flows.cli_io import emit, emitted, err
-from tasks.errors import ImagegateError
+from tasks.errors import GateError, ImagegateError
 from tasks.settings import Settings, load_settings
 
 #: Exit code of wrong flags and wrong files.
 USAGE = 2
+#: That of Ctrl-C.
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="imagegate",
@@ -156,20 +159,26 @@ def guard(command: Callable[[], Any], *, as_json: bool) -> int:
         err.print("error:", style="bold red", end=" ")
         err.print(str(error), markup=False)
         if as_json:
-            emit({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code})
+            _emit_error(str(error), error, error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         err.print("\nstopped; nothing was changed after the last finished step")
-        return 130
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last door: say it, keep the details, exit 4
         where = _keep_crash(load_settings())
         text = f"imagegate itself broke: {type(error).__name__}: {error}"
         err.print("error:", style="bold red", end=" ")
         err.print(f"{text}\nThis is not a verdict. Details: {where}", markup=False)
         if as_json:
-            emit({"error": text, "kind": type(error).__name__, "exit_code": 4})
+            _emit_error(text, error, 4)
         return 4
     return 0
+
+
+def _emit_error(text: str, error: Exception, code: int) -> None:
+    # Where stdout itself is what broke, stderr has said so.
+    with contextlib.suppress(GateError):
+        emit({"error": text, "kind": type(error).__name__, "exit_code": code})
 
 
 def _keep_crash(settings: Settings) -> str:
@@ -192,6 +201,10 @@ def main() -> None:
 
 def _main(arguments: list[str]) -> int:
     code = 0
+    if sys.stdout is None:
+        # The next file opened would get its number, and what is printed.
+        err.print("error: standard output is closed; nothing was done", style="bold red")
+        return 4
 
     def command() -> None:
         nonlocal code
@@ -199,6 +212,8 @@ def _main(arguments: list[str]) -> int:
             app(args=arguments, prog_name="imagegate", standalone_mode=True)
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+            if code == INTERRUPTED:
+                raise KeyboardInterrupt from None  # Typer says nothing of it.
 
     as_json = "--json" in arguments
     code = guard(command, as_json=as_json) or code

@@ -6,7 +6,6 @@ worker processes read ahead; only where pictures are judged together do all wait
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli_io import Shown, emit, err, say
 from tasks.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def check(
         typer.Option(help="Text that must stand in every PATH; once for each string."),
     ] = None,
     language: Annotated[
-        str, typer.Option(help="Language of --text, e.g. de or pt-BR.", metavar="TAG")
-    ] = "und",
+        str | None,
+        typer.Option(help="Language of --text, e.g. de or pt-BR; default: und.", metavar="TAG"),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a picture, in order.")
     ] = False,
@@ -79,8 +80,6 @@ def check(
 
     Exit code 1 when any picture fails, 3 when none fails but some could not be judged.
     """
-    from rich.console import Console
-
     from flows.check_show import line
     from tasks.check_rules import CheckRules, Extras
     from tasks.checks.manifest import from_paths, read_manifest, with_text
@@ -93,22 +92,23 @@ def check(
         raise ConfigError("give either pictures and folders, or --manifest FILE")
     if manifest and text:
         raise ConfigError("--text goes with pictures; a manifest has its column intended_text")
+    if manifest and language is not None:
+        raise ConfigError("--language goes with --text; a manifest has its column language")
     entries = (
-        read_manifest(manifest, DATASETS)
+        read_manifest(manifest, DATASETS, _warn)
         if manifest
-        else with_text(from_paths(paths or []), text or (), language)
+        else with_text(from_paths(paths or []), text or (), "und" if language is None else language)
     )
     rules = load_policy(policy).checks if policy else CheckRules()
     extras = Extras(rules, load_settings().plugins) if policy else Extras()
     require(extras)
-    console = Console(stderr=True, highlight=False)
     kept = _Kept()
-    with CheckPool(workers, extras=extras) as pool, _progress(console, len(entries)) as advance:
+    with CheckPool(workers, extras=extras) as pool, _progress(err, len(entries)) as advance:
         for one in _judged(entries, pool, rules, advance):
             kept.add(one)
             if as_json:
-                _write(line(one))
-    _summary(console, kept, as_json=as_json)
+                emit(line(one))
+    _summary(kept, as_json=as_json)
     found = kept.verdicts
     raise typer.Exit(1 if found["fail"] else max((_EXIT[v] for v in found), default=0))
 
@@ -186,26 +186,31 @@ def _in_order(entries: Sequence[Entry], pool: CheckPool) -> Iterator[tuple[Entry
         yield first, future.result()
 
 
-def _write(value: dict[str, Any]) -> None:
-    # A file name that is not UTF-8 comes as lone surrogates; stdout takes them escaped.
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
-    sys.stdout.flush()
+def _warn(text: str) -> None:
+    err.print(f"warning: {text}", markup=False, soft_wrap=True)
 
 
-def _summary(console: Console, kept: _Kept, *, as_json: bool) -> None:
+def _summary(kept: _Kept, *, as_json: bool) -> None:
     """Say how many passed, and for people what is wrong with the others.
 
     With ``--json`` it goes to stderr: the same is in the lines, for programs.
     """
-    from rich.console import Console as Output
+    from rich.console import Console
 
+    shown = Shown()
+    ours = Console(file=shown, force_terminal=sys.stdout.isatty(), highlight=False, emoji=False)
+    out = err if as_json else ours
+    if not out.is_terminal:
+        out.width = _WIDTH  # A file or a pipe has no width: the tables must stay readable.
+    _tell(out, kept, as_json=as_json)
+    if not as_json:
+        say(shown.getvalue().removesuffix("\n"))
+
+
+def _tell(out: Console, kept: _Kept, *, as_json: bool) -> None:
     from flows.check_show import card, misses_table, score_words
     from tasks.checks.truth import score
 
-    out = console if as_json else Output(highlight=False)
-    if not out.is_terminal:
-        out.width = _WIDTH  # A file or a pipe has no width: the tables must stay readable.
     if kept.labelled:
         if kept.missed:
             out.print(misses_table(kept.missed))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import io
 import json
 import os
 import socket
 import sys
 import threading
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
+
+from tasks.errors import GateError
 
 EXIT_CODES = {"PROMOTE": 0, "ROLLBACK": 1, "HOLD": 3}
 
@@ -20,7 +24,18 @@ Product = Annotated[str, typer.Option("--product", help="The product whose produ
 Owner = Annotated[str | None, typer.Option("--owner", help="Who asks; default: user@host.")]
 DEFAULT_PRODUCT = "storefront"
 
-err = Console(stderr=True, highlight=False)
+
+class _Stderr(Console):
+    """Rich ends the program with 1 when the reader is gone: for us that would be a verdict."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
+        _to_nowhere(sys.stderr)
+
+
+# Names and messages are not ours: `:x:` in one stays what it is.
+err = _Stderr(stderr=True, highlight=False, emoji=False)
 
 
 def whoami() -> str:
@@ -37,19 +52,57 @@ _emitted = threading.Event()
 
 
 def emit(value: Any) -> None:
-    """Print one JSON object on stdout."""
+    """Print one JSON object on stdout.
+
+    Raises:
+        GateError: As :func:`say`.
+    """
     _emitted.set()
-    say(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    plain = not _encoding().lower().startswith("utf")
+    say(json.dumps(value, ensure_ascii=plain, allow_nan=False))
 
 
 def say(text: str) -> None:
-    """Print a line for people on stdout; a reader that went away does not change the verdict."""
+    """Print a line for people on stdout; a reader that went away does not change the verdict.
+
+    Raises:
+        GateError: Nothing can be written there: the disk is full, or stdout is closed.
+    """
     try:
-        # A lone half of a surrogate pair cannot be written; it is shown, not fatal.
-        sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+        # What stdout cannot take, such as a lone half of a surrogate pair, is shown, not fatal.
+        encoding = _encoding()
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_nowhere(sys.stdout)
+    except (OSError, ValueError) as error:
+        _to_nowhere(sys.stdout)
+        raise GateError(f"standard output cannot be written: {error}") from None
+
+
+class Shown(io.StringIO):
+    """What rich makes of something, for :func:`say`.
+
+    Rich itself ends the program with 1 when nobody reads, and with an error at a letter that stdout
+    cannot take. It asks for the encoding to draw its boxes.
+    """
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """That of stdout."""
+        return _encoding()
+
+
+def _encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    """Let what is still buffered go nowhere: Python would try it again at its end, and complain."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def emitted() -> bool:

@@ -13,6 +13,11 @@ from tasks.settings import load_settings
 
 #: Most drawings of `imagegate doctor --checks`.
 MOST_DRAWINGS = 100_000
+#: Flags of `imagegate doctor` that mean nothing without --checks.
+_WITH_CHECKS = {
+    "curve": "--curve", "pictures": "--pictures", "seed": "--seed", "only": "--check",
+    "policy": "--policy",
+}  # fmt: skip
 
 
 def freeze(
@@ -121,6 +126,7 @@ def report(
 
 
 def doctor(
+    context: typer.Context,
     checks: Annotated[
         bool,
         typer.Option(
@@ -166,6 +172,10 @@ def doctor(
     if checks:
         _doctor_checks(pictures, seed, only, policy, curve=curve, as_json=as_json)
         return
+    for name, flag in _WITH_CHECKS.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise ConfigError(f"{flag} goes with --checks, which is missing")
     from flows.doctor import examine, render_examination
 
     found = examine(load_settings())
@@ -177,6 +187,13 @@ def doctor(
         raise typer.Exit(4)
 
 
+def _there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # A name that the system does not take.
+        return False
+
+
 def _count(pictures: str) -> int | None:
     """Return how many drawings are asked for, ``None`` where pictures are named.
 
@@ -184,7 +201,7 @@ def _count(pictures: str) -> int | None:
         ConfigError: It is neither, or too many.
     """
     if not pictures.isdecimal():
-        if Path(pictures).exists():
+        if pictures.strip() and _there(pictures):
             return None
         raise ConfigError(
             f"--pictures {pictures!r}: neither a number of drawings nor a folder or manifest that"
@@ -227,6 +244,11 @@ def _doctor_checks(
             found = examine_pictures(
                 Path(pictures), curve=curve, seed=seed, checks=only, extras=own, on_unit=told
             )
+    if count is None and not found["labelled"] and not Path(pictures).is_dir():
+        err.print(
+            f"warning: {pictures}: no column truth, legible_match or expected says which pictures"
+            " are good; all are taken to be", markup=False, soft_wrap=True,
+        )  # fmt: skip
     if as_json:
         emit(found)
     else:

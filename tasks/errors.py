@@ -52,7 +52,8 @@ class DataError(ConfigError):
 
     def __init__(self, path: Path | str, row: int | None, field: str | None, problem: str) -> None:
         self.path, self.row, self.field, self.problem = str(path), row, field, problem
-        where = self.path
+        # A name may hold anything: a line break in it must not pass for a line of ours.
+        where = _one_line(self.path)
         if row is not None:
             where += f", row {row}"
         if field is not None:
@@ -118,6 +119,11 @@ class RolloutError(GateError):
 
 class FencedError(RolloutError):
     """Somebody else moved production since this controller read it."""
+
+
+def _one_line(text: str) -> str:
+    """Return the text with everything that is not printed written as Python writes it."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def known(names: Sequence[str] | Iterable[str], most: int = 12) -> str:

@@ -29,6 +29,8 @@ VERSION = "3"
 FILE, MIME, STILL = "decode.file", "decode.mime", "decode.still"
 
 MAX_BYTES = 64 * 2**20
+#: Bytes of a larger file that are read, to tell what it is.
+_HEAD = 4_096
 MAX_PIXELS = 64_000_000
 MAX_FRAMES = 1_000
 #: All frames of an animation together.
@@ -94,18 +96,36 @@ def same_mime(declared: str, found: str) -> bool:
     return _ALIASES.get(first, first) == _ALIASES.get(second, second)
 
 
-def decode(data: bytes, expected: Expected) -> Decoded:
+def read_file(path: Path) -> tuple[bytes, int]:
+    """Return a file and its size; of one too large to be decoded only the beginning.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        with path.open("rb") as file:
+            return file.read(_HEAD), size
+    data = path.read_bytes()
+    return data, len(data)
+
+
+def decode(data: bytes, expected: Expected, size: int = 0) -> Decoded:
     """Decode the bytes of a file.
 
     Args:
         data: The whole file; untrusted.
         expected: Its ``declared_mime`` is compared with the content.
+        size: Of the file, where ``data`` is only its beginning; see :func:`read_file`.
 
     Returns:
         The picture as displayed, with the findings ``decode.file``, ``decode.mime`` and
         ``decode.still``. Never raises for what the bytes hold.
     """
     mime = containers.sniff(data)
+    size = max(size, len(data))
+    if size > MAX_BYTES:
+        return _refused(f"{size:,} bytes, more than the {MAX_BYTES:,} allowed", mime, expected)
     try:
         with _strict_warnings():
             picture, frames, note = _open(data, mime)
@@ -197,8 +217,6 @@ def _open(data: bytes, mime: str | None) -> tuple[Picture, int, str]:
     Raises:
         Damaged: A limit or a rule of the container is broken.
     """
-    if len(data) > MAX_BYTES:
-        raise Damaged(f"{len(data):,} bytes, more than the {MAX_BYTES:,} allowed")
     if not data:
         raise Damaged("not a supported image: the body is empty")
     shape = containers.inspect(data, mime, MAX_PIXELS) if mime else None

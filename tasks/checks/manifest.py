@@ -5,23 +5,25 @@ A manifest is CSV (with a header) or JSONL. ``file`` is needed, relative to the 
 ``aspect`` (``16:9`` or ``1.78``), ``brand``, ``subtask``, ``mime`` and ``prompt`` may follow;
 ``upload``, ``mask`` and ``source``, files that the picture is judged against; ``campaign`` and
 ``repeat``, for pictures that are judged together; and what people say of it, see
-:mod:`tasks.checks.truth`. Other columns are ignored.
+:mod:`tasks.checks.truth`. Other columns are ignored; one that looks like a misspelt one is told.
 """
 
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tasks.check_rules import ConsistencyRules
 from tasks.checks.base import Expected, Role
+from tasks.checks.truth import COLUMNS as TRUTH_COLUMNS
 from tasks.checks.truth import Truth, truth_of
 from tasks.errors import ConfigError, DataError, known
 from tasks.inputs.brands import brand_names
@@ -33,6 +35,14 @@ EXTENSIONS = frozenset(
 )
 #: Columns that name files which a picture is judged against.
 ROLES: tuple[Role, ...] = ("upload", "mask", "source")
+#: Columns that mean something; all others are the user's own.
+COLUMNS = (
+    "file", "id", "intended_text", "language", "width", "height", "aspect", "brand", "subtask",
+    "mime", "prompt", *ROLES, "campaign", "repeat",
+    *(column for column, _ in TRUTH_COLUMNS), "level", "strict",
+)  # fmt: skip
+#: From this likeness on, and up to so many letters more or less, a column is taken for a slip.
+_SLIP, _SLIP_LETTERS = 0.8, 2
 MAX_SIDE = 100_000
 MAX_TEXTS = 64
 _RATIO = re.compile(r"\s*(\d{1,5}(?:\.\d{1,6})?)\s*[:/x×]\s*(\d{1,5}(?:\.\d{1,6})?)\s*\Z")
@@ -71,18 +81,33 @@ def from_paths(paths: Iterable[Path]) -> list[Entry]:
     """
     entries: list[Entry] = []
     for path in paths:
-        if path.is_dir():
+        if _is_dir(path):
             inside = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file()
+                p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and _is_file(p)
             )
             if not inside:
                 raise DataError(path, None, None, "the folder holds no picture " + _extensions())
             entries += [Entry(str(p), str(p), p, Expected()) for p in inside]
-        elif path.is_file():
+        elif _is_file(path):
             entries.append(Entry(str(path), str(path), path, Expected()))
         else:
             raise DataError(path, None, None, "no such file or folder")
     return entries
+
+
+def _is_file(path: Path) -> bool:
+    """Say whether there is such a file; none has a name that the system does not take."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _extensions() -> str:
@@ -93,9 +118,13 @@ def with_text(entries: Iterable[Entry], text: Sequence[str], language: str) -> l
     """Return the pictures with the text that must stand in each.
 
     Raises:
-        ConfigError: Too many texts, or the language is no tag.
+        ConfigError: A blank text, too many, or the language is no tag.
     """
-    found = tuple(part for part in text if part.strip())
+    found = tuple(text)
+    if not all(part.strip() for part in found):
+        raise ConfigError(
+            "--text is blank: nothing would be looked for; give the text, or leave the flag out"
+        )
     if len(found) > MAX_TEXTS or not _LANGUAGE.match(language):
         raise ConfigError(
             f"--text and --language: at most {MAX_TEXTS} texts and a tag such as 'en' or 'pt-BR', "
@@ -144,12 +173,15 @@ def _case(entry: Entry, number: int) -> Case:
     )
 
 
-def read_manifest(path: Path, datasets: Path) -> list[Entry]:
+def read_manifest(
+    path: Path, datasets: Path, warn: Callable[[str], None] = lambda _: None
+) -> list[Entry]:
     """Read a manifest.
 
     Args:
         path: CSV, or JSONL when the name ends in ``.jsonl`` or ``.ndjson``.
         datasets: Folder that holds ``brands/``.
+        warn: Called with a sentence for each column that looks like a misspelt one.
 
     Raises:
         DataError: With file, row and field; or the files that are missing.
@@ -158,15 +190,46 @@ def read_manifest(path: Path, datasets: Path) -> list[Entry]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(path, None, None, "no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise DataError(path, None, None, f"cannot be read: {why}") from None
+    except UnicodeDecodeError as error:
         raise DataError(path, None, None, f"cannot be read as UTF-8 text: {error}") from None
     lines = _jsonl(text, path) if path.suffix.lower() in {".jsonl", ".ndjson"} else _csv(text, path)
+    rows = list(lines)
+    for told in _slips(rows):
+        warn(f"{path}: {told}")
     brands = brand_names(datasets)
-    entries = [_entry(row, number, path, brands) for number, row in lines]
+    entries = [_entry(row, number, path, brands) for number, row in rows]
     if not entries:
         raise DataError(path, None, None, "the manifest holds no picture")
+    _each_once(rows, path)
     _all_there(entries, path)
     return entries
+
+
+def _slips(rows: Sequence[tuple[int, Mapping[str, Any]]]) -> Iterator[str]:
+    """Yield a sentence for each column that is nearly one that means something."""
+    for name in dict.fromkeys(column for _, row in rows for column in row):
+        plain = name.strip().lower().replace(" ", "_").replace("-", "_")
+        near = difflib.get_close_matches(plain, COLUMNS, 1, _SLIP)
+        if name not in COLUMNS and near and abs(len(plain) - len(near[0])) <= _SLIP_LETTERS:
+            yield f"the column {name!r} is ignored; did you mean {near[0]!r}?"
+
+
+def _each_once(rows: Sequence[tuple[int, Mapping[str, Any]]], path: Path) -> None:
+    """Pass when every id that is given names one row.
+
+    Raises:
+        DataError: Two rows have the same: what is said of one could be of either.
+    """
+    first: dict[str, int] = {}
+    for number, row in rows:
+        name = "" if row.get("id") is None else str(row["id"]).strip()
+        if name and first.setdefault(name, number) != number:
+            raise DataError(
+                path, number, "id", f"{name!r:.60} is the id of row {first[name]} already"
+            )
 
 
 def _csv(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -184,11 +247,11 @@ def _csv(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             number, began = began, reader.line_num + 1
             if not any(cell.strip() for cell in cells):
                 continue
-            if len(cells) > len(header):
+            if len(cells) != len(header):
                 raise DataError(
                     path, number, None, f"{len(cells)} cells, the header has {len(header)}"
                 )
-            yield number, dict(zip(header, cells, strict=False))
+            yield number, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise DataError(path, reader.line_num, None, f"not valid CSV: {error}") from None
 
@@ -264,7 +327,7 @@ def _entry(row: Mapping[str, Any], number: int, path: Path, brands: Sequence[str
 
 
 def _beside(path: Path, name: str, role: str, number: int) -> Path:
-    if "\0" in name or not (path.parent / name).is_file():
+    if "\0" in name or not _is_file(path.parent / name):
         raise DataError(path, number, role, f"no such file beside the manifest: {name[:120]!r}")
     return path.parent / name
 
@@ -287,6 +350,12 @@ def _strings(value: Any, number: int, path: Path) -> tuple[str, ...]:
             path, number, "intended_text", f"expected strings separated by '|', got {value!r:.60}"
         )
     found = tuple(part.strip() for part in parts if part.strip())
+    if not found and (any(parts) if isinstance(value, list) else str(value or "").strip()):
+        raise DataError(
+            path, number, "intended_text",
+            f"{value!r:.60} holds no text: nothing would be looked for; give the text, or nothing "
+            "at all where none is asked for",
+        )  # fmt: skip
     if len(found) > MAX_TEXTS:
         raise DataError(
             path, number, "intended_text", f"{len(found)} strings; at most {MAX_TEXTS} are allowed"
@@ -334,10 +403,10 @@ def _aspect(value: str | None, number: int, path: Path) -> float | None:
 
 
 def _all_there(entries: Sequence[Entry], path: Path) -> None:
-    missing = [entry.file for entry in entries if not entry.path.is_file()]
+    missing = [entry.file for entry in entries if not _is_file(entry.path)]
     if missing:
         more = f" and {len(missing) - _MOST} more" if len(missing) > _MOST else ""
-        shown = ", ".join(repr(name) for name in missing[:_MOST])
+        shown = ", ".join(f"{name[:120]!r}" for name in missing[:_MOST])
         raise DataError(
             path, None, "file", f"{len(missing)} of {len(entries)} files are missing: {shown}{more}"
         )

@@ -20,6 +20,7 @@ import cv2
 from tasks.checks import planted
 from tasks.checks.base import Expected, Pixels
 from tasks.checks.counts import CheckHealth
+from tasks.checks.decode import decode, read_file
 from tasks.checks.health import added
 from tasks.checks.manifest import Entry, from_paths, read_manifest
 from tasks.checks.planted_base import Good, encoded
@@ -62,11 +63,13 @@ class KnownGood:
         path: The file.
         expected: What it should show; its own size where nothing is asked for.
         file_only: Only the file is known to be whole; nothing is known of what it shows.
+        labelled: A person says so of this very picture: our decoder errs where it refuses it.
     """
 
     path: Path
     expected: Expected
     file_only: bool = False
+    labelled: bool = False
 
 
 def known_good(source: Path, datasets: Path = DATASETS) -> list[KnownGood]:
@@ -74,7 +77,7 @@ def known_good(source: Path, datasets: Path = DATASETS) -> list[KnownGood]:
 
     In a manifest a column ``truth``, ``legible_match`` or ``expected`` says what is good, as in
     :mod:`tasks.checks.truth`. Rows that it calls bad, and rows of which it says nothing, are left
-    out; without such a column every row is good.
+    out; without such a column every row is good, and none is :attr:`KnownGood.labelled`.
 
     Raises:
         DataError: There is no picture, or none is known to be good; or the manifest is not valid.
@@ -84,7 +87,9 @@ def known_good(source: Path, datasets: Path = DATASETS) -> list[KnownGood]:
     entries = read_manifest(source, datasets)
     told = any(entry.truth is not None for entry in entries)
     found = [
-        KnownGood(entry.path, entry.expected, entry.truth is not None and entry.truth.of == "file")
+        KnownGood(
+            entry.path, entry.expected, entry.truth is not None and entry.truth.of == "file", told
+        )
         for entry in entries
         if not told or _is_good(entry)
     ]
@@ -168,6 +173,7 @@ def measure_pictures(
     curve: bool = False,
     workers: int | None = None,
     on_unit: Callable[[int], None] | None = None,
+    on_left_out: Callable[[Path, str], None] = lambda *_: None,
 ) -> tuple[CheckHealth, ...]:
     """Plant every kind of defect in pictures, in processes of their own.
 
@@ -180,6 +186,8 @@ def measure_pictures(
         curve: See :func:`tasks.checks.planted.measure`.
         workers: Processes; one a core by default.
         on_unit: Called with the number of pictures done after each part.
+        on_left_out: Called with each picture that our decoder refuses and nobody calls good, or of
+            which nothing can be made, and why.
 
     Raises:
         BrokenProcessPool: A process died.
@@ -195,7 +203,10 @@ def measure_pictures(
         ]
         try:
             for number, job in enumerate(jobs, 1):
-                whole = added(whole, job.result())
+                found, left_out = job.result()
+                whole = added(whole, found)
+                for path, why in left_out:
+                    on_left_out(path, why)
                 if on_unit is not None:
                     on_unit(min(number * _UNIT, len(pictures)))
         finally:
@@ -214,12 +225,31 @@ def _unit(
     seed: int,
     checks: tuple[str, ...] | None,
     curve: bool,
-) -> tuple[CheckHealth, ...]:
+) -> tuple[tuple[CheckHealth, ...], list[tuple[Path, str]]]:
     wanted = None if checks is None else frozenset(checks)
-    goods = [
-        good
-        for place, known in enumerate(pictures, first)
-        for good in goods_of(known, place, seed)
-        if wanted is None or good.judged is None or good.judged & wanted
-    ]
-    return planted.measure(goods, checks, seed=seed, curve=curve)
+    goods: list[Good] = []
+    left_out: list[tuple[Path, str]] = []
+    for place, known in enumerate(pictures, first):
+        try:
+            if not known.labelled:
+                _whole(known)
+            made = goods_of(known, place, seed)
+        except Exception as error:  # noqa: BLE001 - of this picture; the others are measured
+            own = isinstance(error, ValueError | OSError)
+            what = str(error) if own else f"no defect can be planted in it ({error})"
+            left_out.append((known.path, " ".join(what.split())[:200]))
+            continue
+        goods += [g for g in made if wanted is None or g.judged is None or g.judged & wanted]
+    return planted.measure(goods, checks, seed=seed, curve=curve), left_out
+
+
+def _whole(known: KnownGood) -> None:
+    """Pass for a picture that our decoder takes.
+
+    Raises:
+        ValueError: It refuses it, for this reason.
+    """
+    data, size = read_file(known.path)
+    found = decode(data, Expected(), size)
+    if found.picture is None:
+        raise ValueError(found.findings[0].message)

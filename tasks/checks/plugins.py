@@ -40,13 +40,14 @@ class PluginError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """Stands in the report for a check that could not be loaded."""
+    """Stands in the report for a check that could not be loaded, or is left out."""
 
     name: str
     why: str
     required: bool
     version: str = "none"
     higher_is_better: bool = True
+    how: str = "could not be loaded"
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
         """Skip when the policy can do without the check.
@@ -56,7 +57,7 @@ class Absent:
         """
         if self.required:
             raise PluginError(self.why)
-        message = f"could not be loaded, and the policy can do without: {self.why}"
+        message = f"{self.how}, and the policy can do without: {self.why}"
         return Finding(
             check=self.name, version=self.version, verdict="skip", message=message[:_MESSAGE]
         )

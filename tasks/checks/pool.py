@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
@@ -48,6 +49,9 @@ _THREADS = dict.fromkeys(
 _STARTING = threading.Lock()
 #: Bytes of address space for a worker: models and the largest picture allowed fit several times.
 _MEMORY = 6 * 2**30
+#: Bytes in which a worker notes what it does: a mark whether the policy can do without it, a name.
+_NOTE = 128
+_NEEDED, _OPTIONAL = b".", b"?"
 #: Longest report that is taken from a worker.
 _MAX_REPORT = 16 * 2**20
 
@@ -110,6 +114,15 @@ class _Drawing:
 _DRAWING: TypeAdapter[DrawingReport] = TypeAdapter(DrawingReport)
 
 
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """How a worker ended on a job."""
+
+    message: str
+    #: The check that it was in, where the policy can do without that one.
+    optional: str = ""
+
+
 class CheckPool:
     """A pool of check workers; use it as a context manager.
 
@@ -132,6 +145,11 @@ class CheckPool:
         self._jobs: queue.SimpleQueue[_Job | _Drawing | None] = queue.SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
+        #: Set by an interrupt: nobody waits for what is under way.
+        self._stopped = False
+        self._busy: set[_Worker] = set()
+        #: Checks that the policy can do without and that ended a worker, and how.
+        self._left_out: dict[str, str] = {}
         self.workers = workers or max(1, os.cpu_count() or 1)
         self._threads = [
             threading.Thread(target=self._serve, name=f"check-{n}", daemon=True)
@@ -151,6 +169,11 @@ class CheckPool:
     ) -> None:
         with self._closing:
             self._closed = True
+            # Other errors leave the pictures under way their reports, which a run keeps.
+            self._stopped = kind is not None and not issubclass(kind, Exception)
+            if self._stopped:
+                for worker in self._busy:
+                    worker.interrupt()
         if kind is not None:
             self._drop_waiting()
         for _ in self._threads:
@@ -204,41 +227,72 @@ class CheckPool:
     def _serve(self) -> None:
         """Feed one worker process, replacing it when it dies or hangs."""
         worker: _Worker | None = None
+        # Workers inherit it: Ctrl-C is for the parent, from their first moment on. Python's own
+        # helper process is started before, for that would lift it.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             while (job := self._jobs.get()) is not None:
                 if not job.future.set_running_or_notify_cancel():
                     continue
                 try:
-                    if worker is None:
-                        worker = _Worker(self._context, self._extras)
-                    worker.do(job, self._timeout_s)
+                    worker = self._do(job, worker)
                 except Exception as error:  # noqa: BLE001 - a fault of this picture's check
                     job.fault(f"the check process could not start: {error}")
                     worker = None
-                else:
-                    if not worker.alive:
-                        worker = None
         finally:
             if worker is not None:
                 worker.stop()
+
+    def _do(self, job: _Job | _Drawing, worker: _Worker | None) -> _Worker | None:
+        """Do a job and return the worker that can go on.
+
+        A check that ended its worker and that the policy can do without is left out from then on,
+        and the job is done again.
+        """
+        while True:
+            left_out = dict(self._left_out) if worker is None else worker.left_out
+            if worker is None:
+                worker = _Worker(self._context, self._extras, left_out)
+            with self._closing:
+                self._busy.add(worker)
+                if self._stopped:
+                    worker.interrupt()
+            try:
+                death = worker.do(job, self._timeout_s)
+            finally:
+                with self._closing:
+                    self._busy.discard(worker)
+            if death is None:
+                return worker
+            if self._stopped or not death.optional or death.optional in left_out:
+                job.fault("the checks were stopped" if self._stopped else death.message)
+                return None
+            self._left_out[death.optional] = death.message
+            worker = None
 
 
 class _Worker:
     """One check process and the pipe to it."""
 
-    def __init__(self, context: SpawnContext, extras: Extras) -> None:
+    def __init__(self, context: SpawnContext, extras: Extras, left_out: Mapping[str, str]) -> None:
+        self.left_out = left_out
         self._pipe, theirs = context.Pipe()
+        # Shared memory: what is written there stays when the worker dies.
+        self._note = context.RawArray("c", _NOTE)
         with _single_threaded():
             self._process: BaseProcess = context.Process(
-                target=_work, args=(theirs, extras), name="imagegate-check", daemon=True
+                target=_work,
+                args=(theirs, extras, self._note, left_out),
+                name="imagegate-check",
+                daemon=True,
             )
             self._process.start()
         theirs.close()
         self._warm = False
-        self.alive = True
 
-    def do(self, job: _Job | _Drawing, timeout_s: float) -> None:
-        """Do a job and hand over its report; ``alive`` tells whether the worker can go on.
+    def do(self, job: _Job | _Drawing, timeout_s: float) -> _Death | None:
+        """Do a job and hand over its report, or return how the worker ended instead.
 
         Raises:
             ValueError: The report is none.
@@ -250,21 +304,25 @@ class _Worker:
             if not self._answers_within(patience):
                 self.kill()
                 clock = _BY_THE_CLOCK * patience
-                job.fault(
+                return self._death(
                     f"the checks did not end within {patience:.0f} s of CPU time or "
                     f"{clock:.0f} s by the clock"
                 )
-                return
             # Bytes, not objects: a worker that a picture took over must not reach further.
             report = self._pipe.recv_bytes(_MAX_REPORT)
         except (EOFError, OSError):
             self.kill()
             code = self._process.exitcode
             how = f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
-            job.fault(f"the check process died {how}")
-            return
+            return self._death(f"the check process died {how}")
         self._warm = True
         job.answer(report)
+        return None
+
+    def _death(self, how: str) -> _Death:
+        """Return how it ended, and in which check."""
+        mark, name = self._note.value[:1], self._note.value[1:].decode("utf-8", "replace")
+        return _Death(f"{how}, in {name}" if name else how, name if mark == _OPTIONAL else "")
 
     def _answers_within(self, seconds: float) -> bool:
         """Wait for an answer or the worker's end; give up after these seconds of its CPU."""
@@ -285,9 +343,12 @@ class _Worker:
         if self._process.is_alive():
             self.kill()
 
+    def interrupt(self) -> None:
+        """End the worker from another thread than the one that waits for it, which notices."""
+        self._process.kill()
+
     def kill(self) -> None:
         """End the worker at once."""
-        self.alive = False
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -331,20 +392,33 @@ def _fault(message: str) -> ImageReport:
     )
 
 
-def _work(pipe: Connection, extras: Extras) -> None:
+def _work(pipe: Connection, extras: Extras, note: Any, left_out: Mapping[str, str]) -> None:
     """Check pictures until the pipe closes, which it also does when the parent is killed."""
     # Ctrl-C is for the parent, which ends its workers by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _confine()
-    from tasks.checks.plugins import load
+    from tasks.checks.decode import read_file
+    from tasks.checks.plugins import Absent, load
     from tasks.checks.suite import CHECKS, check_picture
 
-    extra = load(extras, [check.name for check in CHECKS])
+    def noted(check: Check | None) -> None:
+        mark = _OPTIONAL if getattr(check, "required", True) is False else _NEEDED
+        note.value = b"" if check is None else (mark + check.name.encode())[: _NOTE - 1]
+
+    note.value = _NEEDED + b"the loading of the policy's checks"
+    extra = tuple(
+        Absent(c.name, left_out[c.name], False, c.version, c.higher_is_better, "is left out")
+        if c.name in left_out
+        else c
+        for c in load(extras, [check.name for check in CHECKS])
+    )
+    note.value = b""
 
     def picture(path: Path, expected: Expected, references: dict[Role, Path]) -> bytes:
         try:
-            files = {role: file.read_bytes() for role, file in references.items()}
-            report = check_picture(path.read_bytes(), expected, files, extra)
+            files = {role: read_file(file)[0] for role, file in references.items()}
+            data, size = read_file(path)
+            report = check_picture(data, expected, files, extra, size=size, on_check=noted)
         except Exception as error:  # noqa: BLE001 - a fault of this picture's check
             report = _fault(f"the checks broke: {type(error).__name__}: {error}"[:300])
         return report.model_dump_json().encode("utf-8", "backslashreplace")

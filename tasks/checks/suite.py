@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypedDict
 
@@ -69,6 +69,9 @@ def check_picture(
     expected: Expected,
     references: Mapping[Role, bytes] | None = None,
     extra: Sequence[Check] = (),
+    *,
+    size: int = 0,
+    on_check: Callable[[Check | None], None] = lambda _: None,
 ) -> ImageReport:
     """Run every check on the bytes of a file.
 
@@ -77,6 +80,8 @@ def check_picture(
         expected: What the picture should be.
         references: Files that it is judged against.
         extra: Checks that the policy asks for, after the built-in ones.
+        size: Of the file, where ``data`` is only its beginning; see :func:`decode.read_file`.
+        on_check: Called with each check before it runs, and with ``None`` when it has ended.
 
     Returns:
         One finding for each check. An unreadable file fails ``decode.file`` and all others skip;
@@ -84,7 +89,7 @@ def check_picture(
     """
     started = time.process_time()
     checks = (*CHECKS, *extra)
-    decoded = decode(data, expected)
+    decoded = decode(data, expected, size)
     picture = decoded.picture
     findings = list(decoded.findings)
     if picture is not None and references:
@@ -97,14 +102,14 @@ def check_picture(
             findings=tuple(findings), seconds=round(time.process_time() - started, 4)
         )
     judged = {}
-    blank = _run(next(c for c in CHECKS if c.name == _BLANK), picture, expected)
+    blank = _run(next(c for c in CHECKS if c.name == _BLANK), picture, expected, on_check)
     for check in checks:
         if check.name == _BLANK:
             judged[check.name] = blank
         elif blank.verdict == "fail" and check.name not in _FOR_BLANK:
             judged[check.name] = _skip(check, "the picture is blank")
         else:
-            judged[check.name] = _run(check, picture, expected)
+            judged[check.name] = _run(check, picture, expected, on_check)
     findings += judged.values()
     height, width = picture.rgb.shape[:2]
     fingerprint = _fingerprint(picture, findings)
@@ -123,7 +128,10 @@ def check_picture(
     )
 
 
-def _run(check: Check, picture: Picture, expected: Expected) -> Finding:
+def _run(
+    check: Check, picture: Picture, expected: Expected, on_check: Callable[[Check | None], None]
+) -> Finding:
+    on_check(check)
     try:
         return check.run(picture, expected)
     except Exception as error:  # noqa: BLE001 - a broken check is a fault, never a bad picture
@@ -134,6 +142,8 @@ def _run(check: Check, picture: Picture, expected: Expected) -> Finding:
             higher_is_better=check.higher_is_better,
             message=f"the check broke: {type(error).__name__}: {error}"[:300],
         )
+    finally:
+        on_check(None)
 
 
 def _skip(check: Check, why: str) -> Finding:

@@ -9,8 +9,8 @@ A manifest may carry one of these columns:
 - ``truth``: whether the picture is good (``good``, ``bad``, ``yes``, ``no``, ``pass``, ``fail``);
   it is compared with the verdict.
 
-``level`` may say how bad it is. Where there is a column ``strict``, only rows with ``1`` in it
-count: the others say what was intended by guess.
+``level`` may say how bad it is. In a column ``strict``, ``1`` or nothing means that the row counts,
+``0`` that it does not: what was intended is a guess.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ def truth_of(text: Callable[[str], str | None]) -> Truth | None:
     Raises:
         ValueError: A word that is none of these; it begins with the column and a colon.
     """
-    if text("strict") not in (None, "1"):
+    strict = text("strict")
+    if strict not in (None, "0", "1"):
+        raise ValueError(f"strict:expected 1, 0 or nothing, got {strict[:40]!r}")
+    if strict == "0":
         return None
     for column, of in COLUMNS:
         word = (text(column) or "").lower()

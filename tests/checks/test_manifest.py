@@ -40,7 +40,7 @@ def test_all_columns(folder: Path) -> None:
 
 
 def test_only_the_file_is_needed(folder: Path) -> None:
-    found = read(folder, "\ufefffile , language\nb.png,-\n\na.png\n")
+    found = read(folder, "\ufefffile , language\nb.png,-\n\na.png,\n")
     assert [(e.id, e.file, e.expected) for e in found] == [
         ("b.png", "b.png", Expected()), ("a.png", "a.png", Expected()),
     ]  # fmt: skip
@@ -69,6 +69,7 @@ def test_jsonl(folder: Path) -> None:
         ("a.png,,,,,english please", "language", "pt-BR"),
         (",1,,,,", "file", "nothing"),
         ("a.png,1,,,,,,", None, "cells"),
+        ("a.png,1,,", None, "4 cells, the header has 6"),
     ],
 )
 def test_bad_rows_name_row_and_field(folder: Path, row: str, field: str | None, says: str) -> None:
@@ -94,6 +95,56 @@ def test_broken_manifests_are_data_errors(folder: Path, text: str, name: str, sa
         read(folder, text, name)
     assert says in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("file,intended_text\na.png,x\nb.png,|||\n", "m.csv"),
+        ('{"file": "a.png"}\n{"file": "b.png", "intended_text": ["", " "]}', "m.jsonl"),
+        ('{"file": "a.png"}\n{"file": "b.png", "intended_text": [" "]}', "m.jsonl"),
+    ],
+)
+def test_a_text_without_a_string_is_refused(folder: Path, text: str, name: str) -> None:
+    with pytest.raises(DataError, match=r"holds no text.*or nothing at all") as caught:
+        read(folder, text, name)
+    assert caught.value.field == "intended_text"
+    assert read(folder, 'file,intended_text\na.png," "\n')[0].expected.intended_text == ()
+    assert read(folder, '{"file": "a.png", "intended_text": []}', "e.jsonl")
+
+
+def test_an_id_names_one_row(folder: Path) -> None:
+    assert len(read(folder, "file,id\na.png,\na.png,\na.png,1\n")) == 3
+    with pytest.raises(DataError, match="'1' is the id of row 2 already") as caught:
+        read(folder, "file,id\na.png,1\na.png,2\nb.png,1\n")
+    assert (caught.value.row, caught.value.field) == (4, "id")
+    with pytest.raises(DataError, match="is the id of row 1 already"):
+        read(folder, '{"file": "a.png", "id": 0}\n{"file": "b.png", "id": "0"}', "m.jsonl")
+
+
+def test_columns_that_are_nearly_known_are_told(folder: Path) -> None:
+    file = folder / "m.csv"
+    slips = "intendet_text,widht,Prompt,langauge,upload file,mime_typ"
+    file.write_text(f"file,{slips},notes,source_id,bytes,magic,generator\na.png{',x' * 11}\n")
+    told: list[str] = []
+    read_manifest(file, DATASETS, told.append)
+    meant = ["intended_text", "width", "prompt", "language"]
+    assert [one.rsplit("mean ", 1)[1] for one in told] == [f"{name!r}?" for name in meant]
+
+
+@pytest.mark.parametrize("column", ["file", "upload"])
+def test_a_name_that_no_system_takes_is_missing(folder: Path, column: str) -> None:
+    row = {"file": "a.png", column: "x" * 5000}
+    with pytest.raises(DataError, match=r"missing|no such file"):
+        read(folder, json.dumps(row), "m.jsonl")
+    with pytest.raises(DataError, match="no such file"):
+        from_paths([Path("x" * 5000)])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_manifest(Path("x" * 5000), DATASETS)
+
+
+def test_a_name_is_one_line_of_an_error() -> None:
+    assert str(DataError("a\nb\x1b.csv", 1, None, "x")) == "a\\nb\\x1b.csv, row 1: x"
 
 
 def test_missing_files_are_listed_before_anything_runs(folder: Path) -> None:
@@ -154,6 +205,7 @@ def test_references_groups_and_truth(folder: Path) -> None:
         ("repeat", "1", "repeats are of one prompt"),
         ("legible_match", "maybe", "expected a word such as"),
         ("truth", "perhaps", "expected a word such as"),
+        ("strict", "2", "expected 1, 0 or nothing, got '2'"),
     ],
 )
 def test_bad_references_groups_and_truth_are_said(

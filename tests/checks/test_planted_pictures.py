@@ -102,6 +102,62 @@ def test_defects_are_planted_in_processes_and_counted(folder: Path) -> None:
         assert (one.clean.alarms, one.clean.faults) == (0, 0), one
 
 
+def test_a_picture_of_which_nothing_can_be_made_is_named_and_left_out(folder: Path) -> None:
+    photos = folder / "photos"
+    (photos / "dot.png").write_bytes(encoded(Image.new("RGB", (1, 1))))
+    (photos / "cut.png").write_bytes(encoded(poster("Hello"))[:2000])
+    (photos / "page.png").write_bytes(b"<html></html>")
+    told: dict[str, str] = {}
+    (found,) = measure_pictures(
+        known_good(photos), checks=["decode.file"], workers=1,
+        on_left_out=lambda path, why: told.update({path.name: why}),
+    )  # fmt: skip
+    assert set(told) == {"dot.png", "cut.png", "page.png"}
+    assert "HTML" in told["page.png"]
+    assert "GaussianBlur" in told["dot.png"]
+    assert (found.clean.alarms, found.clean.clean) == (0, 2)
+    # Where a person calls the file good, it is our decoder that errs.
+    files = manifest(folder, "file,expected", "photos/0.jpg,accept", "photos/cut.png,accept")
+    (found,) = measure_pictures(known_good(files), checks=["decode.file"], workers=1)
+    assert (found.clean.alarms, found.clean.clean) == (1, 2)
+
+
+def test_the_doctor_says_what_it_left_out(folder: Path, light_imagegate: Command) -> None:
+    asked = ("doctor", "--checks", "--check", "geometry.size", "--pictures")
+    cut = folder / "photos" / "cut.png"
+    cut.write_bytes(encoded(poster("Hello"))[:2000])
+    plain = manifest(folder, "file", "photos/0.jpg", "photos/cut.png")
+    done = light_imagegate(*asked, str(plain))
+    assert (done.code, done.out.splitlines()[0].split(";")[0]) == (3, "1 good pictures")
+    assert f"LEFT OUT  '{cut}': PNG: chunk" in done.out
+    assert "no column truth, legible_match or expected says which pictures are good" in done.err
+    plain = manifest(folder, "file", "photos/cut.png")
+    done = light_imagegate(*asked, str(plain), "--json")
+    assert done.code == 2
+    assert "none of the pictures can be used" in done.json["error"]
+    assert "photos/cut.png" in done.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--pictures", "3"), "--pictures goes with --checks"),
+        (("--pictures", "30"), "--pictures goes with --checks"),
+        (("--check", "geometry.size"), "--check goes with --checks"),
+        (("--curve",), "--curve goes with --checks"),
+        (("--seed", "1"), "--seed goes with --checks"),
+        (("--checks", "--pictures", ""), "neither a number"),
+        (("--checks", "--pictures", "x" * 300), "neither a number"),
+    ],
+)
+def test_flags_of_the_doctor_that_would_do_nothing_are_refused(
+    arguments: tuple[str, ...], says: str, light_imagegate: Command
+) -> None:
+    done = light_imagegate("doctor", *arguments)
+    assert done.code == 2
+    assert says in done.err
+
+
 def test_the_doctor_takes_pictures_or_a_number(folder: Path, light_imagegate: Command) -> None:
     asked = ("doctor", "--checks", "--check", "geometry.size", "--json", "--pictures")
     done = light_imagegate(*asked, str(folder / "photos"))

@@ -139,3 +139,34 @@ def test_a_run_is_refused_before_it_pays_when_a_check_breaks(
     with pytest.raises(PreflightError, match="there is no file"):
         rehearse(Extras(CheckRules(onnx=(NSFW,)), folder / "elsewhere"))
     rehearse(Extras(CheckRules(plugins=(PluginRule(name="acme", required=False),)), folder))
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_check_that_kills_its_worker_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, required: bool
+) -> None:
+    body = "        import os\n        os.kill(os.getpid(), 9)\n"
+    install(folder, PLUGIN.replace("        score =", body + "        score ="))
+    monkeypatch.syspath_prepend(str(folder))
+    rules = CheckRules(plugins=(PluginRule(name="acme", required=required),))
+    with CheckPool(workers=1, extras=Extras(rules, folder)) as pool:
+        asked = [pool.submit(folder / "good.png", Expected(width=256)) for _ in range(3)]
+        reports = [one.result() for one in asked]
+    how = "the check process died by signal 9, in acme.pixels"
+    for report in reports:
+        found = {f.check: (f.verdict, f.message) for f in report.findings}
+        if required:
+            assert found == {"decode.file": ("fault", how)}
+        else:
+            verdict, message = found["acme.pixels"]
+            assert (verdict, message.endswith(how)) == ("skip", True)
+            assert found["geometry.size"] == ("pass", "")
+
+
+def test_a_plugin_that_kills_its_worker_on_loading_is_told_apart(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(folder, "import os\nos.kill(os.getpid(), 9)\n")
+    monkeypatch.syspath_prepend(str(folder))
+    found = verdicts(folder, CheckRules(plugins=(PluginRule(name="acme"),)))
+    assert "in the loading of the policy's checks" in found["decode.file"][1]

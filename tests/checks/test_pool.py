@@ -72,6 +72,21 @@ def test_a_worker_that_hangs_is_replaced(
         assert first(after.result())[1] == "pass"
 
 
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
+    huge = tmp_path / "huge.png"
+    with huge.open("wb") as file:
+        file.write(encoded(scene(64, 64)))
+        file.truncate(7 * 2**30)  # More than a worker may hold.
+    with CheckPool(workers=1) as pool:
+        report = pool.submit(huge, Expected(declared_mime="image/png")).result()
+    found = {f.check: (f.verdict, f.message) for f in report.findings}
+    assert found["decode.file"] == (
+        "fail", "7,516,192,768 bytes, more than the 67,108,864 allowed",
+    )  # fmt: skip
+    assert found["decode.mime"][0] == "pass"
+    assert report.findings[0].version != "pool"
+
+
 def test_only_the_time_that_a_process_computes_is_counted() -> None:
     code = "import sys; print('up', flush=True); sys.stdin.read()"
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
