@@ -32,7 +32,7 @@ _CELLS = 8
 #: A campaign that keeps close together is held to what it keeps itself: colours farther apart than
 #: twice its own median, but no less than this share of the tolerance, and layouts less alike than
 #: its own median by more than this correlation.
-_NEARER, _LOOSER = 0.6, 0.4
+_NEARER, _LOOSER = 0.6, 0.5
 #: Bits of 256 up to which two fingerprints are the very same picture, perhaps encoded anew: that
 #: changes fewer than 20, and other pictures differ in about 128.
 _SAME = 20
@@ -128,7 +128,7 @@ def campaign(
         palette: Farthest that the colours may be apart, in CIEDE2000. In a group that keeps
             closer together than half of it, twice the group's own median distance counts
             instead, but no less than 0.6 of this.
-        layout: Least correlation of the layouts, or the group's own median less 0.4 where that is
+        layout: Least correlation of the layouts, or the group's own median less 0.5 where that is
             more; ``None`` where only colours must be shared.
 
     Returns:

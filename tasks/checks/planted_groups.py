@@ -33,8 +33,9 @@ _MEMBERS = 5
 #: Pixels by which members are cut off at a side, and how far their light differs: as a layout that
 #: is set anew for each market, or a model that draws a prompt almost the same again.
 _CUT, _LIGHT = 8, 0.06
-#: Texts of a campaign are about as long: much larger letters would be another layout.
-_LENGTHS = 0.3
+#: Texts of a campaign have as many words and are about as long: larger letters, or another number
+#: of lines, would be another layout.
+_LENGTHS = 0.15
 #: Mean distance in a*b* over the whole picture from which anybody sees other colours.
 _SEEN = 20.0
 #: Mean difference of L*, in 32 × 32 parts, from which anybody sees another layout.
@@ -142,7 +143,12 @@ def _campaign(good: Good) -> Good:
 
     stock = phrases("en")
     first = choice(stock, rng)
-    near = [text for text in stock if abs(len(text) - len(first)) <= _LENGTHS * len(first)]
+    near = [
+        text
+        for text in stock
+        if abs(len(text) - len(first)) <= _LENGTHS * len(first)
+        and len(text.split()) == len(first.split())
+    ]
     texts = [choice(near, rng) for _ in range(_MEMBERS)]
     job = replace(_job(good), locale="en")
     return _group(good, [_varied(_drawing(replace(job, text=(t,))), rng) for t in texts])

@@ -96,7 +96,8 @@ class Look:
 def _boxed(line: Any) -> Box:
     corners = () if line.vertical else tuple((float(x), float(y)) for x, y in line.quad)
     left, top, right, bottom = line.box
-    return Box(line.text, left, top, right, bottom, line.vertical, corners)
+    sure = line.reading.score >= READABLE
+    return Box(line.text, left, top, right, bottom, line.vertical, corners, sure)
 
 
 Rectangle = tuple[float, float, float, float]

@@ -155,6 +155,8 @@ class Box:
     vertical: bool = False
     #: Corners of a line that may be tilted, clockwise from where it begins; empty: it is upright.
     corners: tuple[tuple[float, float], ...] = ()
+    #: Whether it was read surely enough to say that something is written there at all.
+    sure: bool = True
 
     @property
     def tilt(self) -> float:

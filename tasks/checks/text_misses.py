@@ -135,6 +135,8 @@ def region(misses: Sequence[Miss], rgb: Pixels) -> Region | None:
 def extra(lines: Sequence[Box], places: Sequence[Box]) -> tuple[Box, ...]:
     """Return the text that nobody asked for: lines apart from every place that is accounted for.
 
+    A texture is read as a few unsure letters; such lines say nothing.
+
     Args:
         lines: Lines of one reading of the picture.
         places: Where strings were found, or something stands in their place.
@@ -142,7 +144,9 @@ def extra(lines: Sequence[Box], places: Sequence[Box]) -> tuple[Box, ...]:
     return tuple(
         line
         for line in lines
-        if len(keys(line.text)) > 1 and all(line.overlap(other) <= 0.5 for other in places)
+        if line.sure
+        and len(keys(line.text)) > 1
+        and all(line.overlap(other) <= 0.5 for other in places)
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tasks.check_rules import CheckRules
 from tasks.records import CheckVerdict, Finding, ImageReport
 
-CHECK, VERSION = "typography.extra", "1"
+CHECK, VERSION = "typography.extra", "2"
 _TEXT = "typography.text"
 #: Lines that the message names.
 _MOST = 4
