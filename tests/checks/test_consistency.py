@@ -85,6 +85,26 @@ def test_the_stranger_is_accused_and_not_the_others() -> None:
     assert campaign([*members, ("odd", seen(upside))], layout=None)["odd"].verdict == "pass"
 
 
+def test_a_campaign_that_keeps_close_together_is_held_to_its_own_layout() -> None:
+    rng = np.random.default_rng(3)
+    common = rng.normal(size=64)
+
+    def member(share: float) -> Look:
+        own = rng.normal(size=64)
+        layout = share * common + np.sqrt(1 - share**2) * own
+        layout = (layout - layout.mean()) / layout.std()
+        return Look(np.array([[60.0, 5, 5]]), np.array([1.0]), layout)
+
+    odd = member(0.4)
+    close = [(str(n), member(0.99)) for n in range(5)]
+    loose = [(str(n), member(0.75)) for n in range(5)]
+    likeness = np.median([layout_likeness(odd, one) for _, one in close])
+    assert 0.3 < likeness < 0.48, "alike enough for any campaign, not for this one"
+    assert campaign([*close, ("odd", odd)])["odd"].verdict == "fail"
+    found = campaign(loose)
+    assert [case for case, one in found.items() if one.verdict == "fail"] == []
+
+
 def test_small_groups_are_not_judged() -> None:
     assert campaign([]) == {}
     found = campaign(set_of_posters()[:2])
