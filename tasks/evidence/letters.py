@@ -112,12 +112,17 @@ def _folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())[:LONGEST_COMPARED]
 
 
-def _letters(text: str) -> tuple[list[_Letter], str]:
-    """Return the letters of a text, and what stands after the last one."""
+def _letters(text: str, *, capitals: bool = False) -> tuple[list[_Letter], str]:
+    """Return the letters of a text, and what stands after the last one.
+
+    Args:
+        text: The text.
+        capitals: Whether it is held against one in capitals, which write ß as SS.
+    """
     found: list[_Letter] = []
     lead, before = "", ""
     for cluster in clusters(_folded(text)):
-        key = keys(cluster)
+        key = keys(cluster).replace("ß", "ss") if capitals else keys(cluster)
         if not key:
             lead += visible(cluster)
             continue
@@ -169,7 +174,7 @@ def compare(expected: str, read: str) -> list[Piece]:
     The joined expected parts are the expected text, the joined read parts the read one (without
     line breaks, cut at :data:`LONGEST_COMPARED`).
     """
-    left, left_rest = _letters(expected)
+    left, left_rest = _letters(expected, capitals=read == read.upper())
     right, right_rest = _letters(read)
     steps, start, end, distance = _align(left, right)
     before, after = right[:start], right[end:]

@@ -15,7 +15,7 @@ from tasks.approval.store import assert_stands, withdraw
 from tasks.errors import FencedError
 from tasks.mix.freeze import assert_may_change
 from tasks.mix.manifest import ResolvedMix
-from tasks.mix.production import keep_mix, kept_mix
+from tasks.mix.production import keep_mix, kept_mix, read_production
 from tasks.rollout.decision import RolloutResult, alone, check_product, free_epoch
 from tasks.rollout.faults import fault
 from tasks.rollout.guards import (
@@ -95,6 +95,7 @@ def promote(
     check_product(mix, product)
     router.probe()
     fault("router probed")
+    before = read_production(state, product)
     shown = router.read(product)
     fault("router read")
     with state.begin() as connection:
@@ -120,7 +121,7 @@ def promote(
         # What serves already stays as it is, with the share of a later canary if one is on.
         shares = alone(mix) if changed else shares_of(connection, current)
         why = Why(actor, reason, run_id, canary_id)
-        decision = decide(connection, "promote", current, shares, shown, why)
+        decision = decide(connection, "promote", current, shares, before, shown, why)
     return carry_out(state, router, decision, now, started, tell)
 
 
@@ -176,6 +177,7 @@ def roll_back(
     """
     started = time.monotonic() if trigger is None else trigger
     now = now or datetime.now(UTC)
+    before = read_production(state, product)
     shown = shown_by(router, product)
     fault("router read")
     with state.begin() as connection:
@@ -199,7 +201,7 @@ def roll_back(
                 f"for canary {canary_id}. Nothing was changed; see `imagegate canary status`"
             )
         why = Why(actor, reason, run_id, canary_id)
-        decision = decide(connection, "rollback", current, alone(mix), shown, why)
+        decision = decide(connection, "rollback", current, alone(mix), before, shown, why)
         # What a person was asked about is not what serves any more.
         void = f"production was rolled back by {actor}: {reason}"
         withdraw(connection, product=product, via="rollback", by=actor, reason=void, now=now)
@@ -230,6 +232,7 @@ def reconcile(
     """
     started = time.monotonic() if trigger is None else trigger
     now = now or datetime.now(UTC)
+    before = read_production(state, product)
     shown = shown_by(router, product)
     fault("router read")
     with state.begin() as connection:
@@ -237,5 +240,5 @@ def reconcile(
         current, _ = wanted_now(connection, product, shown, state.last_good)
         shares = shares_of(connection, current)
         why = Why(actor, reason)
-        decision = decide(connection, "reconcile", current, shares, shown, why)
+        decision = decide(connection, "reconcile", current, shares, before, shown, why)
     return carry_out(state, router, decision, now, started, tell)

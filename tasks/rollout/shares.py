@@ -9,7 +9,7 @@ from tasks.approval.store import assert_stands
 from tasks.errors import RefusedError
 from tasks.mix.freeze import assert_may_change
 from tasks.mix.manifest import ResolvedMix
-from tasks.mix.production import keep_mix, kept_mix
+from tasks.mix.production import keep_mix, kept_mix, read_production
 from tasks.rollout.decision import RolloutResult, check_product, check_weight, split
 from tasks.rollout.faults import fault
 from tasks.rollout.guards import (
@@ -80,6 +80,7 @@ def set_share(
     check_product(candidate, product)
     router.probe()
     fault("router probed")
+    before = read_production(state, product)
     shown = router.read(product)
     fault("router read")
     with state.begin() as connection:
@@ -106,5 +107,5 @@ def set_share(
         fault("mix kept")
         shares = split(kept_mix(connection, current.mix_digest), candidate, float(weight))
         why = Why(actor, reason, run_id, canary_id)
-        decision = decide(connection, "canary", current, shares, shown, why)
+        decision = decide(connection, "canary", current, shares, before, shown, why)
     return carry_out(state, router, decision, now, started, tell)

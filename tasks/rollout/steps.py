@@ -122,10 +122,21 @@ def decide(
     kind: ChangeKind,
     current: Production,
     shares: Sequence[Share],
+    before: Production | None,
     shown: RouterState | None,
     why: Why,
 ) -> Decision:
-    """Write the wanted routing and its line in the journal, in the caller's transaction."""
+    """Write the wanted routing and its line in the journal, in the caller's transaction.
+
+    Args:
+        connection: The transaction, which holds the lock on the pointer.
+        kind: What is done.
+        current: What production should be.
+        shares: What it shall be.
+        before: The pointer as it was before the router was read.
+        shown: What the router showed, before the transaction began.
+        why: Who does it, and why.
+    """
     product, shares = current.product, tuple(shares)
     digest = shares[0].mix.digest
     changed = not wants(current, shares)
@@ -137,9 +148,12 @@ def decide(
     if moved:
         _want(connection, product, shares, epoch)
         fault("wanted routing written")
-    # The router lost what it had shown. Known to be unsettled, this is told once, however often
-    # it takes to put it right.
-    astray = current.settled and not moved and (shown is None or not shown.shows(desired))
+    # The router lost what it had shown: recorded before it was read, for another controller may
+    # have finished its change since. Known to be unsettled, this is told once, however often it
+    # takes to put it right.
+    recorded = before is not None and before.settled and before.epoch == current.epoch
+    lost = shown is None or not shown.shows(desired)
+    astray = current.settled and not moved and recorded and lost
     if astray:
         connection.execute(
             sa.update(production).where(production.c.product == product).values(applied_epoch=0)

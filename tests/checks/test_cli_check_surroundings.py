@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -74,10 +75,12 @@ def test_a_stdout_that_takes_nothing_is_said_and_no_verdict(
 def test_a_stdout_for_ascii_gets_ascii(
     good: Path, kind: tuple[str, ...], light_imagegate: Command
 ) -> None:
-    cut = good.with_name("größe.png")
-    cut.write_bytes(good.read_bytes()[:900])
-    arguments = ("check", str(good), *[str(cut)] * 4, "--workers", "1", *kind)
-    done = light_imagegate(*arguments, PYTHONIOENCODING="ascii")
+    # A short path: the table breaks long ones in the middle of a name.
+    with tempfile.TemporaryDirectory() as folder:
+        cut = Path(folder) / "größe.png"
+        cut.write_bytes(good.read_bytes()[:900])
+        arguments = ("check", str(good), *[str(cut)] * 4, "--workers", "1", *kind)
+        done = light_imagegate(*arguments, PYTHONIOENCODING="ascii")
     assert done.code == 1, done.err
     assert done.out.isascii()
     if kind:

@@ -110,6 +110,7 @@ def told(expected: str, read: str) -> list[list[str]]:
         ("5 km", "50 km", [["=", "5"], ["+", "", "0"], ["=", " km"]]),
         ("Grand Opening", "GRANDOPENING", [["=", "Grand Opening", "GRANDOPENING"]]),
         ("Straße", "STRASSE", [["=", "Straße", "STRASSE"]]),
+        ("Maße", "Masse", [["=", "Ma"], ["~", "ß", "ss"], ["=", "e"]]),
         ("…more", "...more", [["=", "…more", "...more"]]),
         ("SALE", "big SALE now", [[".", "", "big"], ["=", "SALE", " SALE"], [".", "", " now"]]),
         ("SALE", "SALE SALE", [["=", "SALE"], ["+", "", " SALE"]]),
