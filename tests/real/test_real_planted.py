@@ -32,8 +32,11 @@ LEAST, MOST = 0.95, 0.01
 #: into what a brand asks for.
 BRAND = ("composition.logo", "colour.channels")
 MADE = ("colour.palette", "composition.blank_part", "composition.margins", "composition.subject")
+#: Checks of groups, and of one line more: real pictures seldom have several seeds or strings.
+#: Theirs are planted in drawings, see `tests/checks/test_planted_groups.py`.
+DRAWN = ("typography.extra", "consistency.campaign", "consistency.repeat", "consistency.seed")
 #: Checks that need another kind of good picture than the first test's, or read text.
-ELSEWHERE = frozenset({"typography.text", "colour.profile", "upscale.text", *MADE, *BRAND})
+ELSEWHERE = frozenset({"typography.text", "colour.profile", "upscale.text", *MADE, *BRAND, *DRAWN})
 #: What is known to be out of reach on real pictures, with the share that is reached.
 KNOWN: dict[str, float] = {}
 
