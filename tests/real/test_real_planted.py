@@ -32,13 +32,14 @@ LEAST, MOST = 0.95, 0.01
 #: into what a brand asks for.
 BRAND = ("composition.logo", "colour.channels")
 MADE = ("colour.palette", "composition.blank_part", "composition.margins", "composition.subject")
-#: Checks of groups, and of one line more: real pictures seldom have several seeds or strings.
-#: Theirs are planted in drawings, see `tests/checks/test_planted_groups.py`.
-DRAWN = ("typography.extra", "consistency.campaign", "consistency.repeat", "consistency.seed")
+#: One picture for all seeds, and one line more: a real picture has no other seeds, and seldom
+#: several strings. Planted in drawings only.
+DRAWN = ("typography.extra", "consistency.seed")
 #: Checks that need another kind of good picture than the first test's, or read text.
 ELSEWHERE = frozenset({"typography.text", "colour.profile", "upscale.text", *MADE, *BRAND, *DRAWN})
-#: What is known to be out of reach on real pictures, with the share that is reached.
-KNOWN: dict[str, float] = {}
+#: What is not reached on real pictures yet, with the share that is. Of groups made of one picture
+#: 103 of 114 and 23 of 28 are found. Both checks only warn unless a policy says otherwise.
+KNOWN: dict[str, float] = {"consistency.campaign": 0.8, "consistency.repeat": 0.65}
 
 
 def labels(name: str) -> list[dict[str, str]]:
