@@ -7,7 +7,9 @@ from PIL import Image
 from tasks.checks.consistency import (
     Look,
     campaign,
+    colour_shift,
     layout_likeness,
+    light_likeness,
     look,
     palette_distance,
     repeats,
@@ -37,9 +39,79 @@ def test_a_look_survives_its_record() -> None:
     again = unpacked(one.packed())
     assert palette_distance(one, again) < 0.1
     assert layout_likeness(one, again) == pytest.approx(1.0, abs=0.01)
+    assert light_likeness(one, again) == pytest.approx(1.0, abs=0.01)
     assert again.packed() == one.packed()
     with pytest.raises(ValueError, match="look"):
         unpacked("00ff")
+
+
+def test_a_look_of_evidence_without_lightness_is_read_as_plain() -> None:
+    one = seen(scene(seed=2))
+    old = unpacked(one.packed()[: 4 * (4 * 8 + 64)])
+    assert layout_likeness(one, old) == pytest.approx(1.0, abs=0.01)
+    assert not old.light.any()
+    assert light_likeness(old, old) == 1
+
+
+def two_colours(share: float) -> Look:
+    """Navy above gold, with so much navy."""
+    image = Image.new("RGB", (200, 200), "gold")
+    image.paste("navy", (0, 0, 200, round(200 * share)))
+    return seen(image)
+
+
+def test_a_colour_shift_is_the_work_of_moving_the_shares() -> None:
+    for share in (0.3, 0.5, 0.9):
+        moved = colour_shift(two_colours(0.2), two_colours(share))
+        whole = colour_shift(seen(Image.new("RGB", (9, 9), "navy")), two_colours(0.0))
+        assert moved == pytest.approx((share - 0.2) * whole, rel=0.04)
+        assert palette_distance(two_colours(0.2), two_colours(share)) < 1
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_colours_must_be_moved_no_less_far_than_to_the_nearest(first: int, second: int) -> None:
+    one, two = seen(scene(96, 96, first)), seen(scene(96, 96, second))
+    assert colour_shift(one, two) >= palette_distance(one, two) - 1e-3
+    assert colour_shift(one, two) == pytest.approx(colour_shift(two, one), rel=1e-4)
+    assert colour_shift(one, one) == pytest.approx(0, abs=1e-4)
+
+
+def test_the_colours_of_a_campaign_may_cover_other_parts_only_where_the_others_vary() -> None:
+    close = [(str(n), two_colours(0.2 + n / 100)) for n in range(5)]
+    found = campaign([*close, ("odd", two_colours(0.6))], layout=None)
+    assert [case for case, one in found.items() if one.verdict == "fail"] == ["odd"]
+    assert "cover other parts" in found["odd"].message
+    loose = [(str(n), two_colours(0.1 + n / 5)) for n in range(5)]
+    assert {f.verdict for f in campaign(loose, layout=None).values()} == {"pass"}
+
+
+def test_a_picture_turned_upside_down_is_told_by_its_light() -> None:
+    """Where as much is drawn above as below, only light and dark show that it is turned."""
+    rows = np.linspace(30, 220, 128)[:, None, None]
+    rng = np.random.default_rng(5)
+
+    def member() -> Image.Image:
+        noise = rng.normal(0, 12, (128, 128, 1))
+        return Image.fromarray(np.clip(rows + noise, 0, 255).astype(np.uint8).repeat(3, axis=2))
+
+    upside = member().transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    members = [(str(n), seen(member())) for n in range(4)]
+    found = campaign([*members, ("odd", seen(upside))], layout=-1.0)
+    assert [case for case, one in found.items() if one.verdict == "fail"] == ["odd"]
+    assert "layout" in found["odd"].message
+
+
+def test_a_stranger_among_three_does_not_widen_its_own_limits() -> None:
+    members = [("one", two_colours(0.2)), ("two", two_colours(0.22)), ("odd", two_colours(0.7))]
+    found = campaign(members, layout=None)
+    assert [case for case, one in found.items() if one.verdict == "fail"] == ["odd"]
+
+
+@pytest.mark.parametrize("size", [30, 31, 60])
+def test_large_campaigns_are_judged_as_small_ones(size: int) -> None:
+    members = [(str(n), two_colours(0.2 + n / 1000)) for n in range(size - 1)]
+    found = campaign([*members, ("odd", two_colours(0.7))], layout=None)
+    assert [case for case, one in found.items() if one.verdict == "fail"] == ["odd"]
 
 
 def test_a_look_survives_scaling_and_slight_noise() -> None:
@@ -63,7 +135,8 @@ def test_distances_are_symmetric_and_zero_for_the_same(first: int, second: int) 
 def test_flat_pictures_have_a_colour_and_no_layout() -> None:
     one, two = (seen(Image.new("RGB", (64, 64), c)) for c in ("navy", "gold"))
     assert palette_distance(one, two) > 40
-    assert layout_likeness(one, two) == 1
+    assert layout_likeness(one, two) == light_likeness(one, two) == 1
+    assert light_likeness(one, seen(scene())) == 0
     assert layout_likeness(one, seen(scene())) == 0
 
 
@@ -93,7 +166,7 @@ def test_a_campaign_that_keeps_close_together_is_held_to_its_own_layout() -> Non
         own = rng.normal(size=64)
         layout = share * common + np.sqrt(1 - share**2) * own
         layout = (layout - layout.mean()) / layout.std()
-        return Look(np.array([[60.0, 5, 5]]), np.array([1.0]), layout)
+        return Look(np.array([[60.0, 5, 5]]), np.array([1.0]), layout, np.zeros(64))
 
     odd = member(0.4)
     close = [(str(n), member(0.99)) for n in range(5)]

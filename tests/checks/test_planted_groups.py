@@ -46,11 +46,9 @@ def test_a_good_group_passes_and_is_made_once(check: str) -> None:
 
 def test_groups_are_planted_and_found() -> None:
     for found in measure(GOODS, BY_POLICY):
-        # Long and short words in one layout: one of these campaigns is accused for it.
-        few = found.check == CAMPAIGN
         assert found.planted >= 3, found
-        assert found.planted - found.found <= few, found
-        assert found.clean.alarms <= few, found
+        assert found.found == found.planted, found
+        assert found.clean.alarms == 0, found
         assert found.clean.faults == 0
         assert found.clean.clean >= 3, found
 
