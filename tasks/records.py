@@ -533,7 +533,7 @@ class ImageReport(Record):
     extra_text: tuple[str, ...] = ()
     extra_regions: tuple[Region, ...] = ()
     #: Colours and layout in short, of a picture that belongs to a group; see
-    #: :func:`tasks.checks.consistency.unpacked`.
+    #: :func:`tasks.checks.look.unpacked`.
     look: str = ""
     #: CPU seconds that the checks took.
     seconds: float = 0.0

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tasks.check_rules import GROUP_KINDS, ConsistencyRules
 from tasks.checks import consistency, duplicates
-from tasks.checks.consistency import Look, unpacked
+from tasks.checks.consistency import Norm
+from tasks.checks.look import Look, unpacked
 from tasks.records import Arm, Case, Finding, ImageReport
 
 #: Cases and reports of one arm.
 Members = Sequence[tuple[Case, ImageReport]]
 Found = dict[str, tuple[Finding, ...]]
-#: How much farther than the baseline's own repeats a repeat may stray: a handful of them does not
-#: show how far they go.
-_SLACK = 1.25
+#: Repeats are held to the others of their group where nobody knows what production does.
+OTHERS: Literal["others"] = "others"
 
 
 def group_findings(
@@ -42,18 +43,18 @@ def group_findings(
         arm: [(c, reports[arm, c.case_id]) for c in listed if (arm, c.case_id) in reports]
         for arm in ("baseline", "candidate")
     }
-    tolerance = repeat_tolerance(arms["baseline"], rules)
+    norm = repeat_norm(arms["baseline"], rules)
     return {
         (arm, case_id): findings
         for arm, members in arms.items()
-        for case_id, findings in judge_groups(members, rules, tolerance, kinds).items()
+        for case_id, findings in judge_groups(members, rules, norm, kinds).items()
     }
 
 
 def judge_groups(
     members: Members,
     rules: ConsistencyRules,
-    tolerance: float | None,
+    norm: Norm | Literal["others"] | None,
     kinds: Collection[str] = GROUP_KINDS,
 ) -> Found:
     """Return the findings on the pictures of one arm, by case id, in a fixed order of checks.
@@ -61,7 +62,8 @@ def judge_groups(
     Args:
         members: The pictures.
         rules: Tolerances of campaigns.
-        tolerance: Farthest that the colours of repeats may be apart; ``None``: no norm is known.
+        norm: How far the colours of repeats may be apart, or those of the others in their group;
+            ``None``: no norm is known.
         kinds: Which findings are wanted.
     """
     found: dict[str, list[Finding]] = {}
@@ -71,7 +73,7 @@ def judge_groups(
     if "campaign" in kinds:
         parts.append(campaigns(members, rules))
     if "repeat" in kinds:
-        parts.append(straying(members, tolerance))
+        parts.append(straying(members, norm, rules))
     if "seed" in kinds:
         parts.append(unseeded(members))
     for part in parts:
@@ -106,11 +108,16 @@ def campaigns(members: Members, rules: ConsistencyRules) -> dict[str, Finding]:
     return found
 
 
-def straying(members: Members, tolerance: float | None) -> dict[str, Finding]:
+def straying(
+    members: Members, norm: Norm | Literal["others"] | None, rules: ConsistencyRules
+) -> dict[str, Finding]:
     """Find repeats of a prompt whose colours stray from the other repeats."""
     found: dict[str, Finding] = {}
     for group in _repeat_groups(members).values():
-        found |= consistency.repeats(group, tolerance)
+        if norm == OTHERS:
+            found |= consistency.repeats_by_others(group, rules.repeat_floor)
+        else:
+            found |= consistency.repeats(group, norm)
     return found
 
 
@@ -128,17 +135,18 @@ def unseeded(members: Members) -> dict[str, Finding]:
     }
 
 
-def repeat_tolerance(baseline: Members, rules: ConsistencyRules) -> float | None:
-    """Return how far the colours of repeats may be apart, in CIEDE2000.
+def repeat_norm(baseline: Members, rules: ConsistencyRules) -> Norm | None:
+    """Return how far the colours of repeats may be apart.
 
     Returns:
-        What the policy says, or what production does; ``None`` when neither says anything.
+        What production does, or for the palette what the policy says; ``None`` when neither says
+        anything.
     """
-    if rules.repeat_palette is not None:
-        return rules.repeat_palette
     groups = [[seen for _, seen in group] for group in _repeat_groups(baseline).values()]
-    own = consistency.tolerance_from(groups)
-    return None if own is None else max(_SLACK * own, rules.repeat_floor)
+    own = consistency.norm_of(groups, rules.repeat_floor)
+    if rules.repeat_palette is None:
+        return own
+    return Norm(rules.repeat_palette, own.shift if own else None)
 
 
 def _repeat_groups(members: Members) -> dict[str, list[tuple[str, Look]]]:

@@ -142,19 +142,21 @@ def together(
 ) -> list[tuple[Finding, ...]]:
     """Return what is found on pictures of a manifest that are judged together, in their order.
 
-    Near-duplicates are looked for among pictures whose prompt is known.
+    Near-duplicates are looked for among pictures whose prompt is known. There is no baseline, so
+    repeats are held to the others of their prompt.
 
     Args:
         pairs: All pictures of the manifest with their reports.
         rules: Tolerances.
     """
-    from tasks.checks.groups import judge_groups, repeat_tolerance
+    from tasks.checks.groups import OTHERS, judge_groups, repeat_norm
 
     members = [
         (_case(entry, number), report if entry.expected.prompt else _unmarked(report))
         for number, (entry, report) in enumerate(pairs)
     ]
-    found = judge_groups(members, rules, repeat_tolerance(members, rules))
+    norm = OTHERS if rules.repeat_palette is None else repeat_norm([], rules)
+    found = judge_groups(members, rules, norm)
     return [found.get(case.case_id, ()) for case, _ in members]
 
 

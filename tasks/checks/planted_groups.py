@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 
 from tasks.check_rules import GROUP_KINDS, ConsistencyRules
-from tasks.checks import consistency, duplicates
+from tasks.checks import duplicates
 from tasks.checks.base import Expected, Pixels
 from tasks.checks.colour_space import lab
 from tasks.checks.consistency import CAMPAIGN, REPEAT, SEED
 from tasks.checks.decode import decode
 from tasks.checks.groups import group_findings
+from tasks.checks.look import look_of
 from tasks.checks.planted_base import Defect, Good, Planted, choice, encoded
 from tasks.providers.embedded.draws import generator
 from tasks.providers.embedded.render import Job, png, render
@@ -75,7 +76,7 @@ def _report(rgb: Pixels) -> ImageReport:
     return ImageReport(
         findings=(),
         fingerprint=duplicates.fingerprint(rgb),
-        look=consistency.look(rgb).packed(),
+        look=look_of(rgb).packed(),
     )
 
 

@@ -22,6 +22,7 @@ from tasks.checks.exposure import Contrast, Exposure
 from tasks.checks.geometry import Aspect, Orientation, Size
 from tasks.checks.icc import Profile
 from tasks.checks.logo import Logo
+from tasks.checks.look import look_of
 from tasks.checks.subject import Subject
 from tasks.checks.text_match import keys
 from tasks.checks.typography import NOT_JUDGED, Text
@@ -175,7 +176,7 @@ def _colour(picture: Picture) -> tuple[float, ...]:
 def _look(picture: Picture, findings: list[Finding]) -> str:
     """Return the look; a fault is booked for each check that would need it and cannot have it."""
     try:
-        return consistency.look(picture.rgb).packed()
+        return look_of(picture.rgb).packed()
     except Exception as error:  # noqa: BLE001 - a fault of the check, not of the picture
         findings += [
             _broken(name, consistency.VERSION, error)

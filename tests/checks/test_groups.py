@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from PIL import Image
 
 from tasks.check_rules import ConsistencyRules
-from tasks.checks import suite
+from tasks.checks import duplicates, suite
 from tasks.checks.base import Expected
-from tasks.checks.groups import Members, group_findings, judge_groups, repeat_tolerance, tally
+from tasks.checks.consistency import REPEAT, Norm
+from tasks.checks.groups import Members, group_findings, judge_groups, repeat_norm, tally
+from tasks.checks.manifest import Entry, together
 from tasks.checks.suite import check_picture, expected_for
 from tasks.expectations.groups import group_results
 from tasks.records import Case, Finding, Generation, ImageReport
@@ -107,20 +110,39 @@ def test_repeats_are_held_against_what_the_baseline_does() -> None:
 
 
 def test_without_a_norm_repeats_are_not_judged_and_the_policy_can_give_one() -> None:
-    found = judge_groups(repeats(*LIKE), RULES, repeat_tolerance([], RULES))
+    found = judge_groups(repeats(*LIKE), RULES, repeat_norm([], RULES))
     assert set(verdicts(found, "repeat").values()) == {"skip"}
     named = RULES.model_copy(update={"repeat_palette": 30.0})
-    assert repeat_tolerance([], named) == 30.0
-    assert repeat_tolerance(repeats(*LIKE), RULES) == RULES.repeat_floor
+    assert repeat_norm([], named) == Norm(30.0, None)
+    floor = RULES.repeat_floor
+    assert repeat_norm(repeats(*LIKE), RULES) == Norm(floor, floor)
+    assert repeat_norm(repeats(*LIKE), named) == Norm(30.0, floor)
+
+
+def test_repeats_of_a_manifest_are_held_to_the_others_of_their_prompt() -> None:
+    members = repeats(*LIKE[:4], tinted(scene(seed=8), 0.3, 0.5, 1.0))
+    pairs = [
+        (Entry(c.case_id, "a.png", Path("a.png"), Expected(prompt="p"), repeat=c.repeat), report)
+        for c, report in members
+    ]
+
+    def found(rules: ConsistencyRules) -> list[str]:
+        return [f.verdict for each in together(pairs, rules) for f in each if f.check == REPEAT]
+
+    assert found(RULES) == ["pass"] * 4 + ["fail"]
+    loose = RULES.model_copy(update={"repeat_palette": 90.0})
+    assert found(loose) == ["pass"] * 5
 
 
 def test_repeats_that_no_seed_changes_are_all_accused() -> None:
-    found = judge_groups(repeats(*[scene(seed=4)] * 3), RULES, 10.0)
+    found = judge_groups(repeats(*[scene(seed=4)] * 3), RULES, Norm(10.0, 10.0))
     assert verdicts(found, "seed") == dict.fromkeys(("p0", "p1", "p2"), "fail")
-    different = judge_groups(repeats(*[scene(seed=n) for n in range(3)]), RULES, 100.0)
+    different = judge_groups(repeats(*[scene(seed=n) for n in range(3)]), RULES, Norm(100.0, 100.0))
     assert set(verdicts(different, "seed").values()) == {"pass"}
     two_prompts = [*repeats(*[scene(seed=4)] * 2), *repeats(scene(seed=4), prompt="q")]
-    assert set(verdicts(judge_groups(two_prompts, RULES, 9.0), "seed").values()) == {"skip"}
+    assert set(verdicts(judge_groups(two_prompts, RULES, Norm(9.0, 9.0)), "seed").values()) == {
+        "skip"
+    }
 
 
 @pytest.mark.parametrize("look", ["", "00ff", "zz"])
@@ -153,8 +175,10 @@ def test_a_picture_whose_mark_breaks_is_a_fault_and_not_left_out(
     def fail(_rgb: object) -> str:
         raise MemoryError("no room")
 
-    module = suite.duplicates if broken == "fingerprint" else suite.consistency
-    monkeypatch.setattr(module, broken, fail)
+    if broken == "fingerprint":
+        monkeypatch.setattr(duplicates, "fingerprint", fail)
+    else:
+        monkeypatch.setattr(suite, "look_of", fail)
     report = seen(POSTERS["Every Day"])
     faults = {f.check for f in report.findings if f.verdict == "fault"}
     names = ("near_duplicate",) if broken == "fingerprint" else ("campaign", "repeat")
