@@ -89,7 +89,7 @@ def _case(check: str, number: int) -> Case:
 
 def grouped(check: str, good: Good) -> Good | None:
     """Return the last picture of a good group with the others beside it, ``None`` without one."""
-    if check == SEED and not _drawn_anew(good):
+    if check == SEED and good.references:
         return None
     make = {CAMPAIGN: _campaign, REPEAT: _repeats, SEED: _seeds}[check]
     return good.once(check, make)
@@ -173,7 +173,10 @@ def _repeats(good: Good) -> Good:
 
 
 def _seeds(good: Good) -> Good:
-    """The picture under other seeds, which draw other pictures."""
+    """The picture under other seeds, which draw other pictures; one of people's, turned about."""
+    if not _drawn_anew(good):
+        small = _small(good)
+        return _group(good, [small[::-1], small[:, ::-1], np.rot90(small), small])
     job = _job(good)
     return _group(good, [_drawing(replace(job, seed=job.seed + n)) for n in range(4)])
 

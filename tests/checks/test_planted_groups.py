@@ -91,12 +91,15 @@ def test_pictures_that_are_not_ours_become_groups_too(tmp_path: Path) -> None:
     file = tmp_path / "photo.jpg"
     file.write_bytes(encoded(scene(500, 400, seed=5), "JPEG", quality=92))
     good = from_file(file, Expected(prompt="a tree"))
-    for check in (CAMPAIGN, REPEAT):
+    for check in (CAMPAIGN, REPEAT, SEED):
         group = grouped(check, good)
         assert group is not None
         assert judge(check, group.whole) == "pass"
-    assert grouped(SEED, good) is None
-    assert kind("one picture for all seeds").plant(good, 1.0, generator(1)) is None
+    same = kind("one picture for all seeds").plant(good, 1.0, generator(1))
+    assert same is not None
+    assert judge(SEED, same) == "fail"
+    # An edit is of its upload, whatever the seed.
+    assert grouped(SEED, replace(good, references={"upload": file.read_bytes()})) is None
     found = plant(kind("stranger in a campaign"), [good])
     assert found.planted == 1
 
