@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,10 @@ SURE = 0.9
 READABLE, LEAST_AREA = 0.8, 0.005
 #: A line and a string with more than this share of letters wrong have nothing in common.
 FOREIGN = 0.5
+#: Pixels of a line as the recogniser takes it for each of its time steps.
+STEP = 8
+#: So many steps measure the width of a word; of fewer one more or less is too large a share.
+FEWEST = 5
 
 
 @dataclass(slots=True)
@@ -88,9 +93,44 @@ class Look:
         longest = max(len(keys(word)) for word in text.split())
         return any(shape >= longest / 3 for shape in self.unread)
 
+    def width(self, number: int, word: str, last: bool = False) -> float | None:
+        """Return the pixels from the middle of a word's first letter to that of its last one.
+
+        Unlike a box it has no room around the letters, so it tells their size.
+
+        Args:
+            number: The line.
+            word: By :func:`tasks.checks.text_match.keys`, of letters that are looked for.
+            last: Where the word stands several times in the line: the last one.
+
+        Returns:
+            ``None`` where the word does not stand in the line, or is too short to be measured.
+        """
+        from tasks.checks.ocr import LINE_HEIGHT
+
+        line = self.lines[number]
+        letters, steps = _placed(line.reading)
+        at = letters.rfind(word) if last else letters.find(word)
+        length = int(steps[at + len(word) - 1] - steps[at]) if at >= 0 else 0
+        if length < FEWEST:
+            return None
+        tl, tr, br, bl = line.quad
+        height = max(math.dist(tl, bl), math.dist(tr, br))
+        return length * STEP * height / LINE_HEIGHT
+
     def _settled(self, line: Any, missing: Sequence[str]) -> bool:
         """Say whether a line was surely read, and as nothing like what is missing."""
         return line.reading.score >= SURE and all(foreign(keys(line.text), k) for k in missing)
+
+
+def _placed(reading: Any) -> tuple[str, Any]:
+    """Return the letters read, of those that are looked for, and the time step of each."""
+    names = {number: name for name, number in reading.alphabet.items()}
+    best = reading.emissions.argmax(axis=1)
+    new = best != 0
+    new[1:] &= best[1:] != best[:-1]
+    steps = new.nonzero()[0]
+    return "".join(names[number] for number in best[steps]), steps
 
 
 def _boxed(line: Any) -> Box:

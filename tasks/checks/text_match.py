@@ -92,7 +92,7 @@ def words(text: str) -> tuple[str, frozenset[int]]:
             if not letters:
                 continue
             # Signs and scripts without spaces let a string begin or end anywhere.
-            if not letters[0].isalnum() or _unspaced(letters[0]):
+            if not letters[0].isalnum() or unspaced(letters[0]):
                 edges |= {
                     len(key) + len(letters) * after
                     for after in (0, 1)
@@ -138,7 +138,8 @@ def _letter(char: str) -> bool:
     return char[:1].isalpha()
 
 
-def _unspaced(char: str) -> bool:
+def unspaced(char: str) -> bool:
+    """Say whether a letter is of a script that writes without spaces."""
     code = ord(char)
     return 0x2E80 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF or code >= 0x20000
 

@@ -17,7 +17,7 @@ from tasks.checks import scripts, second_reader
 from tasks.checks.base import EXTRA_BOXES, TEXT_BOXES, Expected, Picture
 from tasks.checks.glyphs import BOXED, LOOK_ALIKE, renamed
 from tasks.checks.second_look import HOPELESS, probable
-from tasks.checks.text_between import intruder
+from tasks.checks.text_between import intruder, repeats
 from tasks.checks.text_look import (
     CLOSE,
     COARSE,
@@ -90,7 +90,7 @@ class Text:
     """Every intended string stands in the picture; nothing dropped, doubled or swapped."""
 
     name: str = "typography.text"
-    version: str = "4"
+    version: str = "5"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -269,12 +269,12 @@ def _interrupted(
     text: str, pieces: Sequence[Piece], strings: Sequence[str], look: Look
 ) -> Miss | None:
     """Return a string as a miss where a line that nobody asked for is read as a part of it."""
-    parts = [keys(word) for word in text.split()]
-    others = [keys(other) for other in strings if other != text]
+    parts = [key for word in text.split() if (key := keys(word))]
+    others = [keys(other) for other in strings]
+    others.remove(keys(text))
     span = next(span for n in range(len(look.passes)) if pieces[0].box in (span := look.span(n)))
     sure = [i for i in span if look.lines[i].reading.score >= SURE]
-    last = parts[-1] if len(parts) > 1 else ""
-    more = intruder(pieces, look.boxes, sure, others, last)
+    more = intruder(pieces, look.boxes, sure, parts, others, look.width)
     if more is None:
         return None
     own = sorted({*(piece.box for piece in pieces), more}, key=lambda i: (look.boxes[i].top, i))
@@ -282,7 +282,7 @@ def _interrupted(
         text=text,
         read=" ".join(look.boxes[i].text for i in own),
         distance=min(len(keys(look.boxes[more].text)), len(keys(text))),
-        severity="doubled" if keys(look.boxes[more].text) in parts else "garbled",
+        severity="doubled" if repeats(look.boxes[more], parts) else "garbled",
         kind="not what stands there: another line belongs to it",
         boxes=tuple(look.boxes[i] for i in own),
         lines=tuple(own),

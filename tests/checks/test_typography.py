@@ -180,6 +180,8 @@ def test_words_beside_a_frame_do_not_disturb_it() -> None:
         ("Only $19", ("Only $19.99",)),
         ("We do deliver", ("We do", "not", "deliver")),
         ("Big Sale", ("Big Sale", "Sale")),
+        ("Big Sale", ("Big", "Big Sale")),
+        ("Bakery", ("Bakery", "Bakery")),
         ("Große Maße", ("Grosse Masse",)),
     ],
 )
@@ -188,6 +190,16 @@ def test_more_than_was_asked_for_is_something_else(asked: str, lines: tuple[str,
     assert (found.verdict, found.confirmed) != ("fail", False)
     assert found.verdict == "fail"
     assert found.region is not None
+
+
+def test_a_word_above_its_string_in_another_size_is_no_slip() -> None:
+    image = scene()
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((16, 86, 496, 240), fill="white")
+    pen.text((32, 100), "Harvest", fill="black", font=ImageFont.load_default(28))
+    pen.text((32, 138), "Harvest Festival", fill="black", font=ImageFont.load_default(48))
+    assert judged(image, "Harvest Festival").verdict == "pass"
+    assert judged(poster("Sale", "Sale", "Sale"), "Sale").verdict == "pass"
 
 
 def test_of_equal_strings_the_one_too_many_is_called_absent() -> None:
