@@ -32,7 +32,7 @@ LEAST, MOST = 0.95, 0.01
 #: into what a brand asks for.
 BRAND = ("composition.logo", "colour.channels")
 MADE = ("colour.palette", "composition.blank_part", "composition.margins", "composition.subject")
-#: One line more: real pictures seldom have several strings, and nobody says what else they may show.
+#: One line more: real pictures seldom have several strings, nor says anybody what else they show.
 DRAWN = ("typography.extra",)
 #: Checks that need another kind of good picture than the first test's, or read text.
 ELSEWHERE = frozenset({"typography.text", "colour.profile", "upscale.text", *MADE, *BRAND, *DRAWN})
