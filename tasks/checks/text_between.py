@@ -8,7 +8,7 @@ of the same size, set in the same column without a gap, is read as a part of the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import combinations, pairwise
+from itertools import accumulate, combinations, pairwise
 
 from tasks.checks.text_match import Box, Piece, align, find, keys, unspaced
 
@@ -26,11 +26,16 @@ _TILT = 0.1
 _RISE = 0.3
 #: Share of the smaller box beyond which two boxes are one line, not two lines set close.
 _SAME = 0.5
+#: Room between two parts of a word that holds a letter, in heights of a line, and the share of it
+#: that a line fills.
+_ROOM, _FILLED = 0.4, 0.6
 #: Letters and figures of a line that says something; fewer may be ornament.
 _LEAST = 2
 #: Signs that end a sentence or a part of one.
 _MARKS = ".,:;!?'\"-·"
 
+#: Left, top, right and bottom.
+Rectangle = tuple[float, float, float, float]
 #: Width of a word in a line by its number, of the last such word there or of the first.
 Width = Callable[[int, str, bool], float | None]
 
@@ -49,8 +54,8 @@ def intruder(
 ) -> int | None:
     """Return the line that says more than the string does, ``None`` without any.
 
-    That is a line between two lines of the string, its first words once more above it, or its
-    last words once more below it.
+    That is a line between two lines of the string, its first words once more above it, its last
+    words once more below it, or anything between two parts of a word.
 
     Args:
         pieces: Where the string was found, in order.
@@ -60,6 +65,9 @@ def intruder(
         others: Keys of the other strings that were asked for.
         width: Says how wide a word of a line is set, :meth:`tasks.checks.text_look.Look.width`.
     """
+    inside = _in_a_word(pieces, boxes, words)
+    if inside is not None:
+        return inside
     own = list(dict.fromkeys(piece.box for piece in pieces))
     apart = [i for i in span if not any(boxes[i].overlap(boxes[p]) > _SAME for p in own)]
     for above, below in pairwise(own):
@@ -75,6 +83,51 @@ def intruder(
             alone = len(words) == 1 and _pattern(words[0], boxes[i], boxes[own[0]], boxes)
             return None if alone else i
     return None
+
+
+def _in_a_word(pieces: Sequence[Piece], boxes: Sequence[Box], words: Sequence[str]) -> int | None:
+    """Return a line of any reading that fills the room between two parts of one word.
+
+    Small print and ornament stand between words; what stands inside of one is its letters.
+    """
+    key, ends = "".join(words), set(accumulate(map(len, words)))
+    at = accumulate(piece.end - piece.start for piece in pieces)
+    for (one, other), end in zip(pairwise(pieces), at, strict=False):
+        room = _room(boxes[one.box], boxes[other.box])
+        # Writing without spaces has no words, and a sign may end a part of one.
+        if end in ends or room is None or not all(map(_joins, key[end - 1 : end + 1])):
+            continue
+        own = boxes[one.box], boxes[other.box]
+        for number, line in enumerate(boxes):
+            apart = max(line.overlap(box) for box in own) <= _SAME
+            said = keys(line.text)
+            if _fills(line, room) and any(map(str.isalnum, said)) and (apart or said not in key):
+                return number
+    return None
+
+
+def _joins(char: str) -> bool:
+    return char.isalnum() and not unspaced(char)
+
+
+def _room(one: Box, other: Box) -> Rectangle | None:
+    """Return the room between two boxes beside or above one another, if a letter fits in."""
+    low = max(one.left, other.left), max(one.top, other.top)
+    high = min(one.right, other.right), min(one.bottom, other.bottom)
+    across, down = low[0] - high[0], low[1] - high[1]
+    # Boxes reach a little beyond their letters: room for the narrowest letter.
+    if max(across, down) < _ROOM * min(one.height, other.height) or min(across, down) > 0:
+        return None
+    left, right = sorted((low[0], high[0]))
+    top, bottom = sorted((low[1], high[1]))
+    return left, top, right, bottom
+
+
+def _fills(line: Box, room: Rectangle) -> bool:
+    left, top, right, bottom = room
+    return Box("", left, top, right, bottom).shared(line) >= _FILLED * (right - left) * (
+        bottom - top
+    )
 
 
 def repeats(line: Box, words: Sequence[str]) -> bool:

@@ -183,12 +183,14 @@ class Box:
 
     def overlap(self, other: Box) -> float:
         """Return the shared area as a part of the smaller box."""
+        area = min((b.right - b.left) * (b.bottom - b.top) for b in (self, other))
+        return self.shared(other) / max(area, 1.0)
+
+    def shared(self, other: Box) -> float:
+        """Return the shared area in pixels."""
         w = min(self.right, other.right) - max(self.left, other.left)
         h = min(self.bottom, other.bottom) - max(self.top, other.top)
-        if w <= 0 or h <= 0:
-            return 0.0
-        area = min((b.right - b.left) * (b.bottom - b.top) for b in (self, other))
-        return w * h / max(area, 1.0)
+        return w * h if w > 0 and h > 0 else 0.0
 
     def same_row(self, other: Box) -> bool:
         """Say whether both stand beside one another, not one above or inside the other."""

@@ -134,3 +134,30 @@ def test_what_repeats_words_of_a_string_is_told_from_other_words() -> None:
     words = ["summer", "jazz", "night"]
     assert all(repeats(Box(t, 0, 0, 9, 9), words) for t in ("Jazz", "SUMMER JAZZ", "jazz night."))
     assert not any(repeats(Box(t, 0, 0, 9, 9), words) for t in ("azz", "Summer Night", "not"))
+
+
+def upright(*letters: tuple[str, float, float]) -> list[Box]:
+    """Letters under one another, each with its top and bottom."""
+    return [Box(text, 40, top, 62, bottom) for text, top, bottom in letters]
+
+
+def test_a_letter_inside_a_word_belongs_to_it() -> None:
+    stacked = upright(("W", 24, 48), ("O", 45, 72), ("RK", 68, 115))
+    assert told("WRK", stacked) == "O"
+    assert told("WORK", stacked) is None
+    beside = [Box("FES", 0, 0, 90, 40), Box("T", 92, 0, 120, 40), Box("IVAL", 122, 0, 240, 40)]
+    assert told("FESIVAL", beside) == "T"
+    assert told("FES IVAL", beside) is None, "it stands between words"
+
+
+def test_another_reading_of_the_room_inside_a_word_counts() -> None:
+    parts = upright(("W", 24, 46), ("RK", 64, 115))
+    assert told("WRK", [*parts, *upright(("ORK", 45, 115))]) == "ORK"
+    assert told("WRK", [*parts, *upright(("WRK", 20, 120))]) is None, "it reads the same"
+    assert told("WRK", [*parts, *upright(("*", 46, 64))]) is None, "no letter"
+    assert told("WRK", [*parts, *upright(("O", 200, 220))]) is None, "it stands elsewhere"
+
+
+def test_parts_of_a_word_without_room_between_them_hold_nothing_more() -> None:
+    lines = [Box("SUM-", 0, 0, 90, 40), Box("MER", 0, 42, 90, 82), Box("SUMXMER", 0, 0, 95, 85)]
+    assert told("SUMMER", lines) is None
