@@ -10,6 +10,7 @@ import numpy as np
 from tasks.checks import duplicates
 from tasks.checks.base import Expected, Pixels
 from tasks.checks.blank import reduced
+from tasks.checks.colour import is_warm
 from tasks.checks.colour_space import Floats, lab
 from tasks.checks.planted_base import Defect, Good, Planted, choice, encoded
 from tasks.providers.embedded.scene import grain
@@ -20,6 +21,9 @@ _LIGHT_AT = 256
 #: Share of a planted light that must be seen beside the upload of an edit that changed the light
 #: itself, and how many hues are tried.
 _LEFT, _TRIES = 0.8, 8
+#: Degrees of a*b* beside warm light from which a light is planted where nothing can be compared:
+#: the picture's own highlights are seldom quite neutral.
+_BESIDE = 12.0
 
 
 def _resized(rgb: Pixels, width: int, height: int) -> Pixels:
@@ -63,16 +67,25 @@ def tinted(good: Good, strength: float, rng: np.random.Generator) -> Planted | N
     The default of 0.6 leaves the weakest channel 70 %: the embedded server's casts, seen by
     anyone (a mean shift of 10 and more in a*b* on something neutral). Without a logo, an upload or
     another reference ``None`` where the good picture has little that is neutral, or nothing else:
-    a red poster under blue light is a violet poster, and a white page a page of blue paper. Beside
-    an upload or the baseline's picture it has a hue that no correction has, see there.
+    a red poster under blue light is a violet poster, and a white page a page of blue paper. Nor is
+    the light warm there, or nearly so, as designers like it. Beside an upload or the baseline's
+    picture it has a hue that no correction has, see there.
     """
-    if good.brand is None and not good.references and not shows_light(good.rgb):
+    alone = good.brand is None and not good.references
+    if alone and not shows_light(good.rgb):
         return None
     for _ in range(_TRIES):
         light = np.array(colorsys.hsv_to_rgb(float(rng.random()), 0.5 * strength, 1.0))
-        if good.brand is not None or not good.references or _no_correction(good, light):
+        if _fair(good, light, alone=alone):
             return good.planted(_under(good.rgb, light))
     return None
+
+
+def _fair(good: Good, light: Floats, *, alone: bool) -> bool:
+    """Say whether light of these gains is a defect to anyone: see :func:`tinted`."""
+    if alone:
+        return not is_warm(light, _BESIDE)
+    return good.brand is not None or _no_correction(good, light)
 
 
 def _under(rgb: Pixels, light: Floats) -> Pixels:
