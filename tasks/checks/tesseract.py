@@ -106,12 +106,24 @@ class Engine:
 
     def read(self, line: Pixels, preparation: Preparation) -> Guess:
         """Read a line picture that :func:`prepared` has made."""
+        return self._read(line, self._modes[preparation.raw])
+
+    def _read(self, line: Pixels, mode: Any) -> Guess:
         from PIL import Image
 
-        self._api.SetPageSegMode(self._modes[preparation.raw])
+        self._api.SetPageSegMode(mode)
         self._api.SetImage(Image.fromarray(line))
         text = self._api.GetUTF8Text()
         return Guess(" ".join(text.split()), max(0, self._api.MeanTextConf()) / 100)
+
+    def letters(self, line: Pixels) -> Guess:
+        """Read letters that were cut free (:mod:`tasks.checks.ink`).
+
+        As a line that is searched for first: what is left beside the letters stays out. Where no
+        line is found the picture is taken for one.
+        """
+        found = self._read(line, self._modes[False])
+        return found if keys(found.text) else self._read(line, self._modes[True])
 
     def page(self, rgb: Pixels) -> list[tuple[Guess, tuple[int, int, int, int]]]:
         """Return the lines that Tesseract finds by itself, with left, top, right and bottom.
