@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.checks.truth import Miss, Score, Seen, region_of
+from tasks.checks.truth import Miss, Score, Seen, region_of, seen
 from tasks.evidence.letters import closest, compare, differs
 from tasks.evidence.rules import rule_words
 from tasks.evidence.text import shorten, visible
@@ -45,6 +45,12 @@ class Checked:
     miss: Miss | None = None
     #: Checks that, by the policy, fail no picture.
     told_only: frozenset[str] = frozenset()
+
+    @property
+    def told_by_label(self) -> bool:
+        """Whether what a person says is about what the picture does not pass for."""
+        truth = self.entry.truth
+        return truth is not None and seen(truth.of, self.report, self.verdict) != "pass"
 
 
 def second(finding: Finding) -> Second | None:
@@ -285,8 +291,13 @@ def _reason(found: dict[str, Any], one: Miss) -> str:
     return "\n".join(parts)
 
 
-def score_words(found: Score) -> str:
-    """Return how often the checks agree with people, in a sentence."""
+def score_words(found: Score, total: int) -> str:
+    """Return how often the checks agree with people, in a sentence.
+
+    Args:
+        found: The counts.
+        total: Pictures that were checked, those without a label among them.
+    """
     said = [
         f"{found.good_passed} of {found.good} good pictures pass, {found.good_failed} fail",
         f"{found.bad_failed} of {found.bad} bad ones fail, {found.bad_passed} pass",
@@ -295,4 +306,6 @@ def score_words(found: Score) -> str:
         said.append(f"{found.unjudged} not judged")
     if found.balanced is not None:
         said.append(f"balanced accuracy {found.balanced:.3f} of those judged")
+    if left := total - found.good - found.bad:
+        said.append(f"{left} without a label, or with strict 0, not counted")
     return "against the labels: " + "; ".join(said)

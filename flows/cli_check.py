@@ -120,7 +120,7 @@ class _Kept:
     verdicts: Counter[str] = field(default_factory=Counter)
     #: The first pictures in full.
     first: list[Checked] = field(default_factory=list)
-    #: Rows of pictures without a label that do not pass.
+    #: Rows of pictures that do not pass, but for those whose label says what they are judged by.
     rows: list[tuple[str, ...]] = field(default_factory=list)
     #: What people and the checks say of pictures with a label, and those where they differ.
     labelled: list[tuple[bool, Seen]] = field(default_factory=list)
@@ -138,7 +138,7 @@ class _Kept:
             self.labelled.append((truth.good, seen(truth.of, one.report, one.verdict)))
             if one.miss is not None:
                 self.missed.append(one)
-        elif one.verdict != "pass":
+        if one.verdict != "pass" and not one.told_by_label:
             self.rows.append(row(one))
 
 
@@ -214,8 +214,9 @@ def _tell(out: Console, kept: _Kept, *, as_json: bool) -> None:
     if kept.labelled:
         if kept.missed:
             out.print(misses_table(kept.missed))
-        words = score_words(score(kept.labelled))
-        out.print(f"{len(kept.missed)} misses; {words}", markup=False)
+        words = score_words(score(kept.labelled), kept.verdicts.total())
+        count = len(kept.missed)
+        out.print(f"{count} miss{'' if count == 1 else 'es'}; {words}", markup=False)
     total = kept.verdicts.total()
     if not as_json and total <= _MOST_CARDS:
         for one in kept.first:

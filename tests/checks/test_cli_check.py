@@ -146,6 +146,19 @@ def test_bad_texts_are_said(pictures: Path, light_imagegate: Command) -> None:
     assert "intended_text" in with_manifest.err
 
 
+def test_what_fails_beside_what_the_label_speaks_of_is_listed_too(
+    pictures: Path, light_imagegate: Command
+) -> None:
+    rows = ["file,intended_text,legible_match,width,height"]
+    rows += [f"good.png,Good Morning,yes,{side},{side}" for side in (512, 512, 512, 999)]
+    (pictures / "s.csv").write_text("\n".join(rows) + "\n")
+    done = light_imagegate("check", "--manifest", str(pictures / "s.csv"))
+    assert done.code == 1
+    assert "0 misses; against the labels: 4 of 4 good pictures pass" in " ".join(done.out.split())
+    assert done.out.count("geometry.size") == 1
+    assert "4 pictures: 3 pass, 1 fail, 0 unmeasured" in done.out
+
+
 def test_the_table_of_misses_names_the_reason(pictures: Path, light_imagegate: Command) -> None:
     (pictures / "t.csv").write_text(
         "file,intended_text,legible_match,level,strict\n"
@@ -163,7 +176,8 @@ def test_the_table_of_misses_names_the_reason(pictures: Path, light_imagegate: C
         "yes (exact)", "Good Mourning", "false fail: minor", "no (garbled)",
         "false pass: every string was found as asked", "not judged: not covered",
         "3 misses; against the labels: 1 of 3 good pictures pass, 1 fail; "
-        "1 of 2 bad ones fail, 1 pass; 1 not judged; balanced accuracy 0.500 of those judged",
+        "1 of 2 bad ones fail, 1 pass; 1 not judged; balanced accuracy 0.500 of those judged; "
+        "1 without a label, or with strict 0, not counted",
     ):  # fmt: skip
         assert said in words
     asked = light_imagegate("check", "--manifest", str(pictures / "t.csv"), "--json")
