@@ -7,6 +7,7 @@ where the preparations agree on what stands there instead; all else is "not sure
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ SCRIPTS = {
     "THAI": "tha",
 }
 VIETNAMESE = "vie"
+#: Read beside one of these for Latin letters, and for figures and signs that its data lacks.
+BESIDE = "eng"
 #: Written from the right: lines of one row follow one another the other way round.
 LEFTWARDS = frozenset({"ara", "heb"})
 #: In the order in which they are tried.
@@ -66,13 +69,34 @@ def code_for(text: str, language: str = "und") -> str | None:
         vietnamese = language.lower().partition("-")[0] == "vi" or _vietnamese(text)
         code = VIETNAMESE if vietnamese else None
     else:
-        code = SCRIPTS.get(scripts.pop()) if len(scripts) == 1 else None
+        own = scripts - {"LATIN"}
+        code = SCRIPTS.get(own.pop()) if len(own) == 1 else None
     if code is None or code not in tesseract.installed():
         return None
     # Vowel signs of Arabic and Hebrew are in the models and are not read.
     if code in LEFTWARDS and any(unicodedata.category(c) == "Mn" for c in keys(text)):
         return None
-    return code if tesseract.engine(code).knows(text) else None
+    alone = "LATIN" not in scripts or code == VIETNAMESE
+    if code in LEFTWARDS and not alone:
+        return None  # Which word of the line comes first depends on the language around it.
+    if alone and tesseract.engine(code).knows(text):
+        return code
+    both = code != VIETNAMESE and BESIDE in tesseract.installed()
+    return f"{code}+{BESIDE}" if both and _known(text, code) else None
+
+
+def _known(text: str, code: str) -> bool:
+    """Say whether two kinds of data know a text together, each the letters of its own script.
+
+    Latin letters with marks were not measured beside another script.
+    """
+    own, beside = tesseract.engine(code), tesseract.engine(BESIDE)
+    return all(
+        char.isascii() and beside.knows(char)
+        if unicodedata.name(char, "?").startswith("LATIN")
+        else own.knows(char) or (not char.isalpha() and beside.knows(char))
+        for char in text
+    )
 
 
 def _vietnamese(text: str) -> bool:
@@ -94,6 +118,13 @@ class Pages:
     quads: list[Any] = field(default_factory=list)
     #: Indices of the boxes of each hypothesis.
     spans: list[range] = field(default_factory=list)
+    #: Words that are looked for, by :func:`keys`.
+    words: frozenset[str] = frozenset()
+
+    @property
+    def script(self) -> str:
+        """The code of the data for the script, without what is read beside it."""
+        return self.code.partition("+")[0]
 
     def add(self, quads: Sequence[Any], how: Preparation) -> None:
         """Read lines by one more hypothesis."""
@@ -102,9 +133,11 @@ class Pages:
             quads, tesseract.guesses(self.code, self.rgb, quads, (how,)), strict=True
         ):
             (left, top), (right, bottom) = quad.min(axis=0), quad.max(axis=0)
-            if self.code in LEFTWARDS:
+            if self.script in LEFTWARDS:
                 left, right = -right, -left
-            text = modern(guess.text) if self.code == "ell" else guess.text
+            text = modern(guess.text) if self.script == "ell" else guess.text
+            if self.script != self.code:
+                text = unified(text, self.script, self.words)
             self.boxes.append(Box(text, float(left), float(top), float(right), float(bottom)))
             self.guesses.append(guess)
             self.quads.append(quad)
@@ -112,7 +145,7 @@ class Pages:
 
     def shown(self, box: Box) -> Box:
         """Return a box as it stands in the picture."""
-        if self.code not in LEFTWARDS:
+        if self.script not in LEFTWARDS:
             return box
         return replace(box, left=-box.right, right=-box.left)
 
@@ -139,7 +172,8 @@ def judge(strings: Sequence[str], code: str, rgb: Any) -> Judgement:
     """
     from tasks.checks import ocr
 
-    pages = Pages(rgb, code)
+    words = frozenset(keys(word) for text in strings for word in text.split())
+    pages = Pages(rgb, code, words=words)
     found: dict[int, tuple[Piece, ...]] = {}
     for side in SIDES:
         quads = ocr.reader().detect(rgb, side)
@@ -206,7 +240,9 @@ def wrong(text: str, pages: Pages) -> Miss | None:
     best = next(one for one in tries if one.read == read)
     if count < AGREE or _score(tries, read, pages) < LEAST_SCORE:
         return None
-    if pages.code in WEAK_MARKS and _same_letters(text, key, read):
+    if pages.script in WEAK_MARKS and _same_letters(text, key, read):
+        return None
+    if _same_but_signs(key, read) or _other_script(key, read):
         return None
     boxes = tuple(pages.shown(pages.boxes[i]) for i in best.touched)
     severity, kind = named(key, read, best.distance)
@@ -270,6 +306,68 @@ def _same_letters(text: str, key: str, read: str) -> bool:
         one == other or (letter.isupper() and unmarked(letter) != letter)
         for letter, one, other in zip(letters, key, read, strict=True)
     )
+
+
+def _same_but_signs(key: str, read: str) -> bool:
+    """Say whether a reading differs only in signs of percent and money.
+
+    They are read as figures and letters too often to accuse a picture: 509 for 50%.
+    """
+    parts = (".{0,2}" if char == "%" or _money(char) else re.escape(char) for char in key)
+    return re.fullmatch("".join(parts), read) is not None
+
+
+def _other_script(key: str, read: str) -> bool:
+    """Say whether letters of one script were read as letters of the other: Μόνο as Movo."""
+    (latin, other), (read_latin, read_other) = _letters(key), _letters(read)
+    more, less = read_latin - latin, read_other - other
+    return more * less < 0
+
+
+def _letters(key: str) -> tuple[int, int]:
+    """Return how many letters are Latin, and how many are not."""
+    latin = [unicodedata.name(char, "?").startswith("LATIN") for char in key if char.isalpha()]
+    return sum(latin), len(latin) - sum(latin)
+
+
+def _money(char: str) -> bool:
+    return unicodedata.category(char) == "Sc"
+
+
+#: Letters that are drawn alike in Latin and in another script.
+_TWINS = {
+    "rus": ("ABEKMHOPCTXaeopcxy", "АВЕКМНОРСТХаеорсху"),
+    "ell": ("ABEZHIKMNOPTYXov", "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧον"),
+}
+
+
+def unified(text: str, code: str, words: frozenset[str]) -> str:
+    """Return a reading in which each word is of one script, where letters drawn alike allow it.
+
+    Args:
+        text: What was read with data of two scripts.
+        code: Code of the data of the script that is not Latin.
+        words: Words that are looked for, by :func:`keys`: where both scripts can write a word,
+            it is read as one of these.
+    """
+    latin, other = _TWINS.get(code, ("", ""))
+    ways = str.maketrans(latin, other), str.maketrans(other, latin)
+    return " ".join(
+        _unified(word, [word.translate(way) for way in ways], words) for word in text.split()
+    )
+
+
+def _unified(word: str, others: Sequence[str], words: frozenset[str]) -> str:
+    known = next((one for one in (word, *others) if keys(one) in words), None)
+    if known is not None or not _mixed(word):
+        return word if known is None else known
+    return next((one for one in others if not _mixed(one)), word)
+
+
+def _mixed(word: str) -> bool:
+    """Say whether a word has Latin letters and others."""
+    latin = {unicodedata.name(char, "?").startswith("LATIN") for char in word if char.isalpha()}
+    return len(latin) > 1
 
 
 def modern(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.records import Finding
+from tests.real import test_real_mixed_scripts as mixed
 from tests.real.test_real_scripts import SCRIPTS, tried
 
 ROUNDS = 4
@@ -23,6 +24,16 @@ def bench_script(benchmark: Any, language: str, capsys: pytest.CaptureFixture[st
     with capsys.disabled():
         print(f"\n| {language} | {_cells(good)} | {_cells(bad)} |")  # noqa: T201 - the table
     assert sum(f.verdict == "pass" for f in bad) <= 0.05 * len(bad)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("language", mixed.MIXED)
+def bench_mixed(benchmark: Any, language: str, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark.group = "scripts"
+    good, bad = benchmark.pedantic(mixed.tried, args=(language, ROUNDS), rounds=1)
+    with capsys.disabled():
+        print(f"\n| {language}, mixed | {_cells(good)} | {_cells(bad)} |")  # noqa: T201
+    assert not any(f.verdict == "pass" for f in bad)
 
 
 def _cells(findings: list[Finding]) -> str:

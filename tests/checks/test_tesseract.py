@@ -92,13 +92,62 @@ def test_a_picture_without_text_lacks_it_in_every_script() -> None:
     ("text", "language"),
     [
         ("Київ", "uk"),  # і and ї are no Russian letters.
-        ("مُحَمَّد", "ar"), ("שָׁלוֹם", "he"), ("Привет Anna", "ru"), ("خانه‌ی پدری", "fa"),
-        ("বাংলা", "bn"), ("🎉 Привет", "ru"), ("Έκπτωση 50%", "el"),
+        ("مُحَمَّد", "ar"), ("שָׁלוֹם", "he"), ("خانه‌ی پدری", "fa"),
+        ("বাংলা", "bn"), ("🎉 Привет", "ru"), ("Цена 1990 ₽", "ru"), ("Привет Каλη", "ru"),
+        ("Привет José", "ru"), ("Привет 你好", "ru"),
+        # Which word comes first is told by the language around it.
+        ("قهوة Latte", "ar"), ("קפה Latte", "he"),
     ],
 )  # fmt: skip
 def test_what_the_data_was_not_measured_to_read_is_not_covered(text: str, language: str) -> None:
     assert not covered(text, language)
     assert judged(scene(), text, language=language).message.startswith(NOT_COVERED)
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Привет Anna", "rus+eng"), ("Έκπτωση 50%", "ell+eng"), ("할인 50% SALE", "kor+eng"),
+        ("خصم 50%", "ara+eng"), ("ใหม่ iPhone", "tha+eng"), ("नया iPhone", "hin+eng"),
+        # Figures and signs that the data of the script knows by itself.
+        ("Скидка 50%", "rus"), ("לק 99 ₪", "heb"), ("ลด 50%", "tha"),
+    ],
+)  # fmt: skip
+def test_another_script_beside_is_read_with_english(text: str, code: str) -> None:
+    assert scripts.code_for(text) == code
+    assert tesseract.engine(code).code == code
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("language", "text", "wrong"),
+    [("ru", "КОФЕ LATTE", "КОФЕ LATSE"), ("el", "Έκπτωση 50%", "Έκπτωση 30%"),
+     ("ko", "할인 50% SALE", "할민 50% SALE")],
+)  # fmt: skip
+def test_two_scripts_are_read_letter_by_letter(language: str, text: str, wrong: str) -> None:
+    assert judged(typeset(text, language), text, language=language).verdict == "pass"
+    assert judged(typeset(wrong, language), text, language=language).verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("code", "read", "wanted", "unified"),
+    [
+        # A word of letters that both scripts draw alike is the one that is looked for.
+        ("rus", "COK Coca", ("сок", "coca"), "СОК Coca"),
+        ("rus", "СОСА", ("coca",), "COCA"),
+        # A Latin letter within a Cyrillic word.
+        ("rus", "Cкидка Nike", (), "Скидка Nike"),
+        ("ell", "KAΦEΣ", (), "ΚΑΦΕΣ"),
+        # Letters that have no twin stay, and show.
+        ("rus", "Скиdка", (), "Скиdка"), ("rus", "Sale", ("ѕale",), "Sale"),
+        ("kor", "할인 SALE", (), "할인 SALE"),
+    ],
+)  # fmt: skip
+def test_letters_drawn_alike_are_of_the_script_of_their_word(
+    code: str, read: str, wanted: tuple[str, ...], unified: str
+) -> None:
+    assert scripts.unified(read, code, frozenset(wanted)) == unified
 
 
 def test_without_tesseract_the_scripts_are_not_covered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +274,9 @@ def test_a_doubled_word_is_confirmed() -> None:
 @pytest.mark.parametrize(
     ("code", "intended", "read"),
     [("ell", "Ήλιος", "Έλιος"), ("ell", "καφές", "καφες"), ("tha", "อาหารเช้า", "อาหารเข้า"),
-     ("tha", "ต้น", "ตัน")],
+     ("tha", "ต้น", "ตัน"),
+     # Signs of percent and money.
+     ("kor", "50% 할인", "509할인"), ("ell+eng", "Από 9€", "Από 9ε")],
 )  # fmt: skip
 def test_what_the_data_is_weak_in_accuses_nobody(code: str, intended: str, read: str) -> None:
     texts = [Box(read, 0, 0, 90, 30)] * len(scripts.HYPOTHESES)
@@ -233,6 +284,17 @@ def test_what_the_data_is_weak_in_accuses_nobody(code: str, intended: str, read:
     pages.spans = [range(n, n + 1) for n in range(len(texts))]
     assert scripts.wrong(intended, pages) is None
     assert scripts.wrong(intended + read[0], pages) is not None
+
+
+@pytest.mark.parametrize(
+    ("read", "accused"),
+    [("Movo 5", False), ("Μόνο 6", True), ("Μόν 5", True), ("Μόννο 5", True)],
+)
+def test_letters_of_the_other_script_accuse_nobody(read: str, accused: bool) -> None:
+    texts = [Box(read, 0, 0, 90, 30)] * len(scripts.HYPOTHESES)
+    guesses, spans = [Guess(read, 0.95)] * len(texts), [range(n, n + 1) for n in range(len(texts))]
+    pages = scripts.Pages(None, "ell+eng", texts, guesses, [None] * len(texts), spans)
+    assert (scripts.wrong("Μόνο 5", pages) is not None) is accused
 
 
 def test_marks_of_thai_stand_in_one_order() -> None:
