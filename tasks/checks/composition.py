@@ -9,9 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.checks.base import TEXT_BOXES, Expected, Picture, Pixels, placed
+from tasks.checks.base import EXTRA_BOXES, TEXT_BOXES, Expected, Picture, Pixels, placed
 from tasks.checks.blank import MIN_SIDE
 from tasks.checks.logo import brand_logo
+from tasks.checks.text_ends import trimmed
+from tasks.checks.text_match import keys
 from tasks.inputs.brands import BrandKit
 from tasks.records import Finding, Region
 from tasks.settings import DATASETS
@@ -21,6 +23,10 @@ _CELLS = 64
 _COLOURS = 4
 #: Levels by which the mean of a cell may differ from the colour of a plain part: grain, JPEG.
 _SAME = 4
+#: What the reader says of a text that it has not found: the place left is that of another one.
+_ELSEWHERE = frozenset({"wrong text", "absent"})
+#: Letters from which a line that reads the same is no chance.
+_TOLD = 3
 
 
 def plain_rectangle(rgb: Pixels) -> tuple[float, Region]:
@@ -116,48 +122,24 @@ class BlankPart:
         )
 
 
-def inked(rgb: Pixels, box: Region) -> Region:
-    """Return the part of a reader's box that has letters: its boxes are wider than these.
-
-    Letters are the rarer of light and dark; a column or row counts from a tenth of it on.
-    """
-    height, width = rgb.shape[:2]
-    left, top = max(box.x, 0), max(box.y, 0)
-    part = rgb[top : min(box.y + box.height, height), left : min(box.x + box.width, width)]
-    if min(part.shape[:2]) < 8:
-        return box
-    grey = cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_RGB2GRAY)
-    _, light = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    ink = light if light.mean() < 0.5 else 1 - light
-    rows, columns = (np.flatnonzero(ink.mean(axis=axis) >= 0.1) for axis in (1, 0))
-    if not len(rows) or not len(columns):
-        return box
-    return Region(
-        x=left + int(columns[0]),
-        y=top + int(rows[0]),
-        width=int(columns[-1] - columns[0]) + 1,
-        height=int(rows[-1] - rows[0]) + 1,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Margins:
     """Text keeps the distance from the edges that the brand's layout asks for.
 
     It judges the places that the reader of text left in the picture's notes; without them it
-    skips, as nothing says where text is. A large box that reaches into the margin is judged by
-    what stands out in it: the reader widens its boxes by half of their height, far beyond large
-    letters. One from edge to edge of the picture says nothing, and it skips too.
+    skips, as nothing says where text is. The reader's boxes are wider than the letters: what one
+    has of the margin counts where strokes like those of its letters are in it. A large box from
+    edge to edge of the picture says nothing, and it skips too.
     """
 
     datasets: Path = DATASETS
-    #: By how much the reader's box may reach into the margin, as a share of the shorter side: its
-    #: boxes are wider than the letters.
+    #: By how much letters may reach into the margin, as a share of the shorter side: grain and the
+    #: softness of their edges.
     slack: float = 0.005
     #: Shorter side of a box from which it says little of where its letters end, likewise.
     large: float = 0.25
     name: str = "composition.margins"
-    version: str = "3"
+    version: str = "4"
     higher_is_better: bool = True
 
     def run(self, picture: Picture, expected: Expected) -> Finding:
@@ -165,6 +147,7 @@ class Margins:
         kit = _kit(expected, self.datasets)
         limit = kit.layout.margin if kit else None
         boxes = [placed(text) for text in picture.notes.get(TEXT_BOXES, ())]
+        boxes += _again(picture, expected) if boxes else []
         if limit is None or not boxes or not expected.intended_text:
             why = "no rule for margins" if limit is None else "no place of text is known"
             return Finding(check=self.name, version=self.version, verdict="skip", message=why)
@@ -177,17 +160,19 @@ class Margins:
 
         least = limit - min(self.slack, limit / 2)
         large = [min(b.width, b.height) > self.large * short for b in boxes]
-        letters = [
-            inked(picture.rgb, b) if wide and distance(b) < least else b
-            for b, wide in zip(boxes, large, strict=True)
-        ]
+        reach = least * short
+        letters = [trimmed(picture.rgb, b, reach) if distance(b) < least else b for b in boxes]
         worst = min(letters, key=distance)
         at = letters.index(worst)
         if distance(worst) < least and large[at] and _across(boxes[at], width, height):
             why = "the letters are too large to tell where they end"
             return Finding(check=self.name, version=self.version, verdict="skip", message=why)
         score = max(distance(worst), 0.0)
-        good = score >= least
+        # A box that is cut at the margin ends there but for rounding.
+        good = score > least - 1e-9
+        if good and _ELSEWHERE & set(picture.notes.get("text_severity", ())):
+            why = "the text was not found: something else stands at the places that are known"
+            return Finding(check=self.name, version=self.version, verdict="skip", message=why)
         return Finding(
             check=self.name,
             version=self.version,
@@ -197,6 +182,15 @@ class Margins:
             message="" if good else f"text stands {score:.1%} from the edge instead of {limit:.1%}",
             region=None if good else worst,
         )
+
+
+def _again(picture: Picture, expected: Expected) -> list[Region]:
+    """Return the lines that show a text once more, beside the place that the reader took for it."""
+    asked = [key for key in map(keys, expected.intended_text) if len(key) >= _TOLD]
+    lines = zip(
+        picture.notes.get("extra_text", ()), picture.notes.get(EXTRA_BOXES, ()), strict=False
+    )
+    return [placed(box) for text, box in lines if keys(text) in asked]
 
 
 def _across(box: Region, width: int, height: int) -> bool:

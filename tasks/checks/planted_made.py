@@ -29,6 +29,8 @@ _SIZES = ((640, 512), (512, 640), (576, 576))
 _SEEN, _SHARE = 45, 0.9
 #: Height of a band in the brand's colours, as a share of the picture.
 _BAND = 0.08
+#: Colours to which an edge is reduced before it is drawn out.
+_EDGE = 128
 
 
 def _as(good: Good, brand: Brand, kind: str, check: str, make: Callable[[], Pixels]) -> Good:
@@ -61,8 +63,19 @@ def roomy(good: Good, brand: Brand) -> Good:
 
 
 def _drawn_out(rgb: Pixels, room: int) -> Pixels:
-    wide = cv2.copyMakeBorder(rgb, room, room, room, room, cv2.BORDER_REPLICATE)
-    return np.asarray(wide, np.uint8)
+    """Draw the edge out without the strokes of letters that touch it, which would go with it."""
+    above, below = (_smooth(row)[None].repeat(room, axis=0) for row in (rgb[0], rgb[-1]))
+    tall = np.concatenate([above, rgb, below])
+    left, right = (_smooth(tall[:, at])[:, None].repeat(room, axis=1) for at in (0, -1))
+    return np.concatenate([left, tall, right], axis=1)
+
+
+def _smooth(edge: Pixels) -> Pixels:
+    """Return a row of colours with the median of a quarter of it around each."""
+    small = cv2.resize(edge[None], (_EDGE, 1), interpolation=cv2.INTER_AREA)
+    middle = cv2.medianBlur(np.asarray(small, np.uint8), _EDGE // 4 + 1)
+    wide = cv2.resize(middle, (len(edge), 1), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(wide[0], np.uint8)
 
 
 def in_colours(good: Good, brand: Brand) -> Good:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tasks.checks.base import TEXT_BOXES, Expected, Picture
+from tasks.checks.base import EXTRA_BOXES, TEXT_BOXES, Expected, Picture
 from tasks.checks.composition import BlankPart, Margins, plain_rectangle
 from tasks.checks.geometry import Aspect, Orientation
 from tasks.checks.logo import Logo
@@ -134,6 +134,27 @@ def test_text_keeps_its_margin(box: str, verdict: str) -> None:
     assert Margins().run(shown, asked).verdict == verdict
     assert Margins().run(as_picture(scene()), asked).verdict == "skip"
     assert Margins().run(shown, Expected(intended_text=("Kites",))).verdict == "skip"
+
+
+def test_margins_are_not_kept_by_what_stands_elsewhere() -> None:
+    """Nobody knows where a text is that was not found: it may be cut off at the edge."""
+    asked = replace(BRAND, intended_text=("Kites",))
+    for word, verdict in (("absent", "skip"), ("wrong text", "skip"), ("minor", "pass")):
+        notes = {TEXT_BOXES: ("100,100,50,20",), "text_severity": (word,)}
+        found = Margins().run(replace(as_picture(scene()), notes=notes), asked)
+        assert found.verdict == verdict, word
+
+
+def test_a_text_that_stands_there_twice_keeps_its_margin_twice() -> None:
+    asked = replace(BRAND, intended_text=("Kites",))
+    for line, verdict in (("KITES", "fail"), ("More kites", "pass")):
+        notes = {
+            TEXT_BOXES: ("100,100,50,20",),
+            EXTRA_BOXES: ("90,300,50,20", "0,200,50,20"),
+            "extra_text": ("Kites", line),
+        }
+        found = Margins().run(replace(as_picture(scene()), notes=notes), asked)
+        assert found.verdict == verdict, line
 
 
 @pytest.mark.parametrize(("left", "verdict"), [(120, "pass"), (12, "pass"), (0, "fail")])

@@ -8,7 +8,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tasks.checks.base import Expected, Picture
 from tasks.checks.colour import Palette
-from tasks.checks.composition import inked
 from tasks.checks.planted import DEFECTS, judge
 from tasks.checks.planted_base import Good
 from tasks.checks.planted_frame import STUDIO_JUDGED
@@ -17,7 +16,6 @@ from tasks.checks.planted_letters import _alone, exchanged_letters
 from tasks.checks.planted_made import full, in_colours, print_of, printed, roomy
 from tasks.checks.planted_pixels import shows_light
 from tasks.checks.subject import Subject
-from tasks.records import Region
 from tests.checks.drawing import as_picture, encoded, poster, scene
 
 BRAND = brand_of("northwind")
@@ -43,6 +41,19 @@ def test_room_is_more_than_the_margin_on_all_sides() -> None:
     assert np.array_equal(made.rgb[room:-room, room:-room], good.rgb)
     assert (made.judged, made.expected.brand) == ({"composition.margins"}, "northwind")
     assert made.expected.intended_text == ("Open",)
+
+
+def test_letters_that_touch_the_edge_are_not_drawn_out_with_it() -> None:
+    rgb = np.full((300, 400, 3), (240, 230, 220), np.uint8)
+    rgb[120:160, :8] = rgb[140:148, -40:] = rgb[-9:, 200:212] = 20
+    rgb[:, -180:-80] = (90, 140, 200)  # What is wide goes on.
+    made = roomy(good_of(Image.fromarray(rgb), "Open"), BRAND).rgb.copy()
+    room = (made.shape[0] - 300) // 2
+    inside = made[room:-room, room:-room].copy()
+    made[room:-room, room:-room] = 240
+    assert np.array_equal(inside, rgb)
+    assert made.min() > 60
+    assert abs(made[2, room + 270].astype(int) - (90, 140, 200)).max() < 12
 
 
 def test_a_band_has_the_colours_of_the_brand_and_turned_hues_take_them_away() -> None:
@@ -143,17 +154,6 @@ def test_what_has_strokes_above_it_is_no_letter_but_a_part_of_one() -> None:
     assert _alone(ink, part, line)
     line[4:12, 20:30] = 60
     assert not _alone(ink, part, line)
-
-
-def test_letters_are_found_inside_the_wider_box_of_a_reader() -> None:
-    rgb = np.full((200, 300, 3), (230, 210, 190), np.uint8)
-    for left in range(60, 240, 20):
-        rgb[80:120, left : left + 6] = 20
-    tight = inked(rgb, Region(x=40, y=60, width=230, height=80))
-    assert (tight.x, tight.y, tight.height) == (60, 80, 40)
-    assert tight.x + tight.width == 226
-    outside = inked(rgb, Region(x=-10, y=-10, width=12, height=12))
-    assert outside == Region(x=-10, y=-10, width=12, height=12)
 
 
 def test_a_studio_picture_is_good_for_some_checks_and_has_no_text() -> None:
