@@ -40,6 +40,11 @@ SQUAT = 0.4
 #: Angles in radians that an arc is taken to span; below 0 the ends stand higher than the middle.
 #: Where the first two show nothing, the others are not tried.
 ARCS = (1.4, -1.4, 0.8, 2.2, -0.8, -2.2)
+#: Fewer letters than this show no arc.
+LETTERS = 4
+#: Natural log of how much less probable than what was read a line with a letter twice is where it
+#: need not be looked for: a letter that stands once gives less than this, nearly always.
+DOUBT = -12.0
 #: The inner circle of an arc is no smaller and no larger than these shares of the outer one.
 INNER = (0.3, 0.93)
 #: How much wider than high a straightened line is made: narrow letters that stand twice stay two.
@@ -71,12 +76,54 @@ def probable(miss: Miss, lines: Sequence[Any], rgb: Any) -> bool:
     )
 
 
+def stutters(line: Any, key: str, rgb: Any, within: tuple[int, int] | None = None) -> bool:
+    """Say whether a letter stands twice in a line on an arc that is read as if it stood once.
+
+    Letters that lean lie over one another where the recogniser looks, and two narrow ones become
+    one. They come apart in a wider picture.
+
+    Args:
+        line: As it was read.
+        key: What should stand there.
+        rgb: The picture.
+        within: Where in the key the letter stands; everywhere by default.
+    """
+    import cv2
+
+    from tasks.checks import ocr
+
+    start, end = within or (0, len(key))
+    if line.vertical or end - start < LETTERS:
+        return False
+    twice = sorted({key[:i] + key[i] + key[i:] for i in range(start, end)})
+    plain, _ = ocr.crop(rgb, line.quad)
+    height, width = plain.shape[:2]
+    if width >= SQUAT * len(key) * height or _oftener(line.reading, key, twice) < DOUBT:
+        return False
+    size = round(width * WIDER), height
+    wide: Any = cv2.resize(plain, size, interpolation=cv2.INTER_CUBIC)
+    (reading,) = ocr.reader().recognise([wide], key)
+    return _oftener(reading, key, twice) > 0
+
+
+def _oftener(reading: Any, once: str, twice: Sequence[str]) -> float:
+    """Return the log of how much more probable the best of some strings is than another."""
+    from tasks.checks import ocr
+
+    least = ocr.forward_score(reading, once)
+    if not np.isfinite(least):
+        return -LOWEST  # Letters of other strings.
+    return max(ocr.forward_score(reading, text) for text in twice) - least
+
+
 def _shown(line: Any, got: str, want: str, rgb: Any) -> bool:
     """Say whether one line shows what it should, not what was read."""
     from tasks.checks import ocr
 
     if 2 * align(want, got).distance > len(want):
         return False  # Something else stands there.
+    if len(got) == len(want) + 1 and stutters(line, want, rgb):
+        return False
     read = ocr.reader().recognise
     first, others = variants(rgb, line.quad)
     scores = [_scores(reading, got, want) for reading in read(first, want + got)]

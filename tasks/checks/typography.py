@@ -16,7 +16,7 @@ from typing import Any
 from tasks.checks import scripts, second_reader
 from tasks.checks.base import EXTRA_BOXES, TEXT_BOXES, Expected, Picture
 from tasks.checks.glyphs import BOXED, LOOK_ALIKE, renamed
-from tasks.checks.second_look import HOPELESS, probable
+from tasks.checks.second_look import HOPELESS, probable, stutters
 from tasks.checks.text_between import intruder, repeats
 from tasks.checks.text_look import (
     CLOSE,
@@ -233,9 +233,13 @@ def _missing(strings: Sequence[str], look: Look) -> tuple[list[Miss], list[Box]]
                 quads=tuple(look.lines[i].quad for i in touched),
             )
             continue
-        surer = _surer(text, pieces, look) or _interrupted(text, pieces, strings, look)
-        if surer is not None:
-            misses[number] = surer
+        more = (
+            _surer(text, pieces, look)
+            or _interrupted(text, pieces, strings, look)
+            or _stuttered(text, pieces, look)
+        )
+        if more is not None:
+            misses[number] = more
             continue
         used.extend(pieces)
     return [misses[i] for i in sorted(misses)], [look.boxes[piece.box] for piece in used]
@@ -290,6 +294,25 @@ def _interrupted(
         score=min(look.lines[i].reading.score for i in own),
         settled=True,
     )
+
+
+def _stuttered(text: str, pieces: Sequence[Piece], look: Look) -> Miss | None:
+    """Return a string as a miss where a letter of it stands twice on an arc."""
+    for piece in pieces:
+        line, box = look.lines[piece.box], look.boxes[piece.box]
+        if stutters(line, keys(box.text), look.rgb, (piece.start, piece.end)):
+            return Miss(
+                text=text,
+                read=box.text,
+                distance=1,
+                severity="minor",
+                kind="misspelt (a letter twice)",
+                boxes=(box,),
+                quads=(line.quad,),
+                score=line.reading.score,
+                settled=True,
+            )
+    return None
 
 
 def _nearest(text: str, look: Look) -> Miss:

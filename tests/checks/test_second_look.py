@@ -89,6 +89,31 @@ def test_wrong_letters_on_an_arc_stay_wrong(drawn: str) -> None:
     assert not stands(rgb, where, "FARVEST BAR", "HARVEST BAR")
 
 
+def read(rgb: Pixels, where: ocr.Floats, key: str) -> ocr.Line:
+    (line,) = ocr.reader().read(rgb, [where], key)
+    return line
+
+
+@pytest.mark.parametrize("key", ["festival", "kingdom", "library"])
+def test_a_narrow_letter_that_stands_twice_on_an_arc_is_found(key: str) -> None:
+    once, twice = arc(key.upper()), arc(key.upper().replace("I", "II"))
+    assert second_look.stutters(read(*twice, key), key, twice[0])
+    assert not second_look.stutters(read(*once, key), key, once[0])
+    at = key.index("i")
+    assert not second_look.stutters(read(*twice, key), key, twice[0], (at + 1, len(key)))
+
+
+def test_only_lines_on_an_arc_are_asked_for_a_letter_twice() -> None:
+    rgb, _ = written(("FESTIIVAL", 60))
+    where = quad(86, 118, 400, 190)
+    assert not second_look.stutters(read(rgb, where, "festival"), "festival", rgb)
+
+
+def test_letters_that_nobody_looks_for_are_not_asked_for() -> None:
+    rgb, where = arc("FESTIIVAL")
+    assert not second_look.stutters(read(rgb, where, "fest"), "festival", rgb)
+
+
 @pytest.mark.parametrize("angle", [0.8, 1.4, 2.2, -0.8, -1.4, -2.2])
 def test_an_arc_unrolls_to_a_straight_band(angle: float) -> None:
     half, outer, inner = abs(angle) / 2, 300.0, 240.0

@@ -8,6 +8,7 @@ from tasks.checks.typography import NOT_COVERED, Text, covered
 from tasks.providers.embedded import fonts
 from tasks.records import Finding
 from tests.checks.drawing import as_picture, poster, scene
+from tests.checks.test_second_look import arc
 
 
 def judged(image: Image.Image, *strings: str, language: str = "en") -> Finding:
@@ -200,6 +201,16 @@ def test_a_word_above_its_string_in_another_size_is_no_slip() -> None:
     pen.text((32, 138), "Harvest Festival", fill="black", font=ImageFont.load_default(48))
     assert judged(image, "Harvest Festival").verdict == "pass"
     assert judged(poster("Sale", "Sale", "Sale"), "Sale").verdict == "pass"
+
+
+@pytest.mark.parametrize("text", ["KINGDOM", "LIBRARY"])
+def test_a_letter_twice_on_an_arc_is_a_letter_too_many(text: str) -> None:
+    twice, _ = arc(text.replace("I", "II"))
+    found = judged(Image.fromarray(twice), text)
+    assert (found.verdict, found.confirmed) != ("fail", False)
+    assert found.verdict == "fail"
+    once, _ = arc(text)
+    assert judged(Image.fromarray(once), text).verdict == "pass"
 
 
 def test_of_equal_strings_the_one_too_many_is_called_absent() -> None:
