@@ -20,6 +20,8 @@ _STEPS = (0.25, 0.5, 0.75, 1.0)
 #: Share of a box that is cut off at most to find where its line reads otherwise, and how precisely
 #: that is found, as a share of the line's height.
 _MOST_LESS, _PRECISE = 0.7, 1 / 40
+#: Shallowest place in the margin, as a share of it, and places that are tried on the way there.
+_SHALLOW, _TRIES = 0.9, 4
 
 
 def plain_part(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
@@ -35,8 +37,9 @@ def plain_part(good: Good, strength: float, rng: np.random.Generator) -> Planted
 def text_at_edge(good: Good, strength: float, rng: np.random.Generator) -> Planted | None:
     """Move the picture until text stands nearer to an edge, where its letters surely are.
 
-    At full strength it stands nearer than half of the margin; most often its outermost letter is
-    cut off a little.
+    At full strength it stands nearer than half of the margin, or less deep in it where nobody could
+    read it any more: text that is cut off is a defect of the text, and found as one. ``None`` where
+    it is in the margin nowhere legible.
     """
     if good.brand is None or not good.expected.intended_text:
         return None
@@ -56,9 +59,13 @@ def text_at_edge(good: Good, strength: float, rng: np.random.Generator) -> Plant
         first = start if first is None else min(first, start)
     if first is None:
         return None
-    # Cut by less: letters that lack much are not read any more, and nobody knows their place.
-    by = round(limit * (1 - strength / 2) * short - first)
-    return good.planted(moved(good.rgb, by if across else 0, 0 if across else by))
+    for place in np.linspace(1 - strength / 2, _SHALLOW, _TRIES):
+        by = round(limit * float(place) * short - first)
+        pixels = moved(good.rgb, by if across else 0, 0 if across else by)
+        shown = Picture(rgb=pixels, data=b"", mime=good.picture.mime)
+        if Text().run(shown, good.expected).verdict == "pass":
+            return good.planted(pixels)
+    return None
 
 
 def _reached(good: Good, box: Region, across: bool) -> float | None:
