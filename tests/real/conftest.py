@@ -14,11 +14,15 @@ from tests.fakes.postgres import Postgres, binaries
 #: The modules that take longest, each minutes: they begin, so that no worker ends with one.
 LONGEST = (
     "test_real_gate.py",
-    "test_real_approval.py",
     "test_real_cluster.py",
+    "test_real_approval.py",
+    "test_real_planted.py",
     "test_real_canary.py",
     "test_real_deployments.py",
+    "test_real_s3.py",
     "test_real_canary_flow.py",
+    "test_real_checks.py",
+    "test_real_ci.py",
 )
 
 
