@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from typing import Any
 
 import httpx
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 # Speed is measured in benchmarks: a busy machine must not fail a property. A commit that was green
@@ -108,14 +110,16 @@ def clean_environment() -> dict[str, str]:
 def planted_record() -> Path:
     """A record of planted defects for the checks as they are now, so that no gate makes one.
 
-    Its counts are those of sharp eyes; each gate still plants defects in a drawing of its own.
+    Its counts are those of sharp eyes, but few enough that a defect missed in the one drawing that
+    each gate still plants on is bad luck (1.5 % at most, above `eyes.TODAY_RISK`) and holds none.
     """
     from tasks.checks import health, planted
     from tasks.checks.counts import ANY, CheckHealth, CleanHealth, DefectHealth
 
     def seeing(check: str) -> CheckHealth:
         kinds = planted.defects_of([check])
-        counts = (DefectHealth(k.name, check, k.strength, 2_000, 2_000) for k in kinds)
+        each = 200 // max(1, len(kinds))
+        counts = (DefectHealth(k.name, check, k.strength, each, each) for k in kinds)
         return CheckHealth(check, CleanHealth(check, 0, 2_000), tuple(counts))
 
     checks = tuple(seeing(name) for name in (*planted.check_names(), ANY))
@@ -126,24 +130,60 @@ def planted_record() -> Path:
     return folder / "planted.json"
 
 
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on and that nobody else is told of.
+
+    Below the ports that the system gives away by itself, and from a range of this worker's own:
+    between this call and the server's start nothing takes it by chance.
+    """
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def _ports() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw-1")[2:]) + 1  # noqa: TID251
+    size = 1_000
+    first = 12_000 + worker % 20 * size
+    # Another run on this machine has the same ranges: begin elsewhere in them.
+    return (first + (os.getpid() + n) % size for n in itertools.count())
+
+
+_PORTS = _ports()
+
+
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated Prefect database, made once: every gate of the tests uses it."""
-    home = tmp_path_factory.mktemp("prefect")
+def migrated_prefect(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``PREFECT_HOME`` with a migrated database, made once for all workers: copy it."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # noqa: TID251
+    home, made = root / "migrated", root / "migrated.done"
     code = (
         "from pathlib import Path; from flows.prefect_env import prepare_prefect;"
         f"prepare_prefect(Path({str(home)!r}), lambda text: None)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env=clean_environment(), cwd=ROOT)
+    with FileLock(root / "migrated.lock"):
+        if not made.exists():
+            env = clean_environment()
+            subprocess.run([sys.executable, "-c", code], check=True, env=env, cwd=ROOT)
+            made.touch()
     return home / "prefect"
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory, migrated_prefect: Path) -> Path:
+    """A migrated Prefect database: every gate of this worker's tests uses it."""
+    home = tmp_path_factory.mktemp("prefect") / "prefect"
+    shutil.copytree(migrated_prefect, home)
+    return home
 
 
 @pytest.fixture(scope="session")
 def prefect_server(prefect_home: Path) -> Iterator[str]:
     """A real Prefect server for all gates of the tests: each starts sooner than with its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     env = clean_environment() | {"PREFECT_HOME": str(prefect_home), "DO_NOT_TRACK": "1"}
     arguments = ["server", "start", "--port", str(port), "--no-ui"]
     log = prefect_home / "server.log"

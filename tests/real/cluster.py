@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import Any
 import httpx
 import psycopg
 
-from tests.conftest import ROOT, clean_environment
+from tests.conftest import ROOT, clean_environment, free_port
 from tests.fakes.postgres import Postgres
 
 #: Programs from Debian that the cluster needs besides PostgreSQL.
@@ -36,15 +35,12 @@ def find_program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def until(what: str, condition: Callable[[], Any], within_s: float = 120) -> Any:
-    """Wait until the condition holds and return what it returned."""
-    deadline = time.monotonic() + within_s
+    """Wait until the condition holds and return what it returned.
+
+    Asks soon, and less often while it lasts: the machine has more to do than to be asked.
+    """
+    deadline, between_s = time.monotonic() + within_s, 0.05
     pause = subprocess.Popen(["sleep", "infinity"])  # Something to wait on, not a sleep of ours.
     try:
         while True:
@@ -53,9 +49,9 @@ def until(what: str, condition: Callable[[], Any], within_s: float = 120) -> Any
                 return found
             assert time.monotonic() < deadline, f"{what}: not within {within_s:g} s"
             try:
-                pause.wait(0.1)
+                pause.wait(between_s)
             except subprocess.TimeoutExpired:
-                continue
+                between_s = min(1.5 * between_s, 0.25)
     finally:
         pause.kill()
         pause.wait()
@@ -148,6 +144,11 @@ class Cluster:
         self.url = f"http://127.0.0.1:{self.port}/api"
         self.started: list[Process] = []
         self.servers: list[Process] = []
+        # One client: a new one reads all certificates, which the tests that poll would feel. No
+        # kept connections: a killed server breaks them.
+        self._client = httpx.Client(
+            timeout=20, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
         self.env = clean_environment() | {
             "IMAGEGATE_HOME": str(self.home),
             "IMAGEGATE_STATE_URL": postgres.url(self.state_name),
@@ -219,11 +220,10 @@ class Cluster:
         port = self.server_ports[number]
         until(f"{server.name} answers again", lambda: self._answers(server, port), 120)
 
-    @staticmethod
-    def _answers(server: Process, port: int) -> bool:
+    def _answers(self, server: Process, port: int) -> bool:
         assert server.lives, server.text()[-3000:]
         try:
-            found = httpx.get(f"http://127.0.0.1:{port}/api/health", timeout=2, trust_env=False)
+            found = self._client.get(f"http://127.0.0.1:{port}/api/health", timeout=2)
         except httpx.HTTPError:
             return False
         return found.status_code == 200
@@ -260,9 +260,7 @@ class Cluster:
 
     def api(self, method: str, path: str, **body: Any) -> Any:
         """Ask Prefect's API through the proxy."""
-        answer = httpx.request(
-            method, f"{self.url}{path}", json=body or None, timeout=20, trust_env=False
-        )
+        answer = self._client.request(method, f"{self.url}{path}", json=body or None)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -276,6 +274,7 @@ class Cluster:
 
     def stop(self) -> None:
         """End everything, the newest first."""
+        self._client.close()
         for process in reversed(self.started):
             process.stop()
         for pid in self.leftovers():

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from tasks.rollout.routers.config import HaproxyRouterConfig
-from tests.conftest import ROOT, clean_environment
-from tests.real.cluster import Process, find_program, free_port, until
+from tests.conftest import ROOT, clean_environment, free_port
+from tests.real.cluster import Process, find_program, until
 
 EXAMPLE = ROOT / "deployments" / "haproxy-canary.cfg"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -29,8 +30,8 @@ from tasks.errors import RefusedError
 from tasks.policy import ApprovalRule
 from tasks.records import Verdict
 from tasks.state import State
-from tests.conftest import ROOT, Done, clean_environment
-from tests.real.test_real_deployments import CHROMIUM, free_port
+from tests.conftest import ROOT, Done, clean_environment, free_port
+from tests.real.test_real_deployments import CHROMIUM
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(700)]
 
@@ -273,8 +274,9 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory, migrated_prefect: Path) -> Iterator[World]:
     world = World(tmp_path_factory.mktemp("machine"))
+    shutil.copytree(migrated_prefect, world.home / "prefect")
     try:
         world.start()
         yield world

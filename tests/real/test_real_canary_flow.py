@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,8 +27,8 @@ from tasks.rollout.change import reconcile
 from tasks.rollout.routers.file import FileRouter
 from tasks.settings import DEPLOYMENTS
 from tasks.state import State
-from tests.conftest import ROOT, Command, clean_environment
-from tests.real.cluster import free_port, until
+from tests.conftest import ROOT, Command, clean_environment, free_port
+from tests.real.cluster import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -123,6 +124,11 @@ class Served:
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
             "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         }
+        # One client: a new one reads all certificates, which the tests that poll would feel. No
+        # kept connections: the server closes idle ones just when the next request is sent.
+        self._client = httpx.Client(
+            timeout=60, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
         self.served = folder / "serve.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -136,6 +142,7 @@ class Served:
         self.wait("serve is ready", lambda: "Ctrl-C stops." in self.said(), 300)
 
     def stop(self) -> None:
+        self._client.close()
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -161,7 +168,7 @@ class Served:
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """Ask until the server is not busy: 503 says that SQLite was locked for a moment."""
         for _ in range(30):
-            answer = httpx.request(method, self.url + path, json=body, timeout=60, trust_env=False)
+            answer = self._client.request(method, self.url + path, json=body)
             if answer.status_code != 503:
                 break
         answer.raise_for_status()
@@ -214,8 +221,9 @@ class Served:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
+def served(tmp_path: Path, migrated_prefect: Path) -> Iterator[Served]:
     world = Served(tmp_path)
+    shutil.copytree(migrated_prefect, world.home / "prefect")
     try:
         world.start()
         yield world

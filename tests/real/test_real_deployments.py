@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,20 +21,13 @@ import yaml
 from tasks.errors import FrozenError
 from tasks.mix.freeze import acquire_for_run
 from tasks.state import State
-from tests.conftest import ROOT, clean_environment
+from tests.conftest import ROOT, clean_environment, free_port
 from tests.fakes.held_models import HeldModels
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
 CHROMIUM = Path("/usr/bin/chromium")
 GATE = "release-gate"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class World:

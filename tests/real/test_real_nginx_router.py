@@ -21,9 +21,9 @@ from tasks.rollout.routers.entry import POINTS
 from tasks.rollout.routers.http import trust
 from tasks.rollout.routers.nginx import NginxRouter, point_of
 from tasks.rollout.routers.nginx_workers import taking_connections, workers_beside
-from tests.conftest import ROOT, clean_environment
+from tests.conftest import ROOT, clean_environment, free_port
 from tests.fakes import mixes
-from tests.real.cluster import Process, find_program, free_port, until
+from tests.real.cluster import Process, find_program, until
 from tests.real.haproxy_canary import Application
 
 pytestmark = pytest.mark.skipif(

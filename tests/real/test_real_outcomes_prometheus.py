@@ -20,8 +20,8 @@ from tasks.rollout.outcomes.api import JsonApi
 from tasks.rollout.outcomes.base import ArmOutcomes, OutcomeError
 from tasks.rollout.outcomes.config import PrometheusConfig
 from tasks.rollout.outcomes.prometheus import PrometheusInputs, PrometheusSource
-from tests.conftest import clean_environment
-from tests.real.cluster import Process, find_program, free_port, until
+from tests.conftest import clean_environment, free_port
+from tests.real.cluster import Process, find_program, until
 
 pytestmark = [
     pytest.mark.real,
