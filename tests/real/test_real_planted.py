@@ -24,6 +24,8 @@ from tests.conftest import ROOT
 DATA = ROOT.parent / "shared" / "data"
 pytestmark = [
     pytest.mark.real,
+    # Each computes for a minute or two, beside other tests.
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the real pictures in {DATA}"),
 ]
 #: What a check must find of the defects at their default strength, and may say of good pictures.
