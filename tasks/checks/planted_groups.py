@@ -40,8 +40,9 @@ _CUT, _LIGHT = 8, 0.06
 _LENGTHS = 0.15
 #: Mean distance in a*b* over the whole picture from which anybody sees other colours.
 _SEEN = 20.0
-#: Mean difference of L*, in 32 × 32 parts, from which anybody sees another layout.
-_LAID = 10.0
+#: Mean difference of L*, in 32 × 32 parts, from which anybody sees another layout, and up to which
+#: nobody would call it one.
+_LAID, _ALIKE = 10.0, 4.0
 #: Drawings that are tried for the members of a campaign.
 _DRAWS = 12
 _KINDS = ("PNG", "JPEG", "JPEG", "WEBP")
@@ -159,8 +160,8 @@ def _campaign(good: Good) -> Good:
         if len(drawn) == _MEMBERS:
             break
         other = _drawing(replace(job, text=(choice(near, rng),)))
-        # Words that wrap otherwise are another layout by the measure that is asked of a defect.
-        if _otherwise(drawn[0], other) < _LAID:
+        # Words that wrap otherwise, and what makes room for them, are another layout.
+        if _otherwise(drawn[0], other) < _ALIKE:
             drawn.append(other)
     members = itertools.islice(itertools.cycle(drawn), _MEMBERS)
     return _group(good, [_varied(one, rng) for one in members])
