@@ -172,7 +172,8 @@ class ConsistencyRules(_Strict):
     #: Least likeness of its layouts, a correlation; ``None`` where only colours must be shared.
     campaign_layout: float | None = Field(default=0.3, ge=-1, le=1)
     #: Farthest that the colours of repeats may be apart, in CIEDE2000; ``None`` for a quarter more
-    #: than the baseline's own repeats keep to, but no less than ``repeat_floor``.
+    #: than the baseline's own repeats keep to, but no less than ``repeat_floor``. The room that
+    #: they cover is held to the baseline's in any case.
     repeat_palette: float | None = Field(default=None, gt=0, le=100)
     repeat_floor: float = Field(default=10.0, gt=0, le=100)
 

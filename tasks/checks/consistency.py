@@ -27,6 +27,8 @@ _MOVED, _LOOSER, _OTHERWISE_LIT = 0.6, 0.5, 0.4
 #: How much farther than the baseline's own repeats a repeat may stray, its palette and the shares
 #: that this covers: a handful of them does not show how far they go, and shares vary more.
 _SLACK = (1.25, 1.5)
+#: Share of the norm's repeats that keep to it.
+_SHARE = 0.99
 #: Members up to which the others' own median is taken without the picture that is held to it.
 _FEW = 30
 #: Bits of 256 up to which two fingerprints are the very same picture, perhaps encoded anew: that
@@ -41,7 +43,7 @@ def campaign(
 
     Each picture is held against all others, and the median counts: one stranger accuses itself
     and not the others. A campaign without anything in common fails as a whole. What the others
-    have in common is asked of them alone, so that a stranger does not widen his own limits.
+    have in common is asked of them alone, so that a stranger does not widen its own limits.
 
     Args:
         items: Case id and look.
@@ -100,8 +102,12 @@ def _of_others(table: Floats) -> Floats:
     count = len(table)
     if count > _FEW:
         return np.full(count, median(table))
-    rest = [np.delete(np.delete(table, n, axis=0), n, axis=1) for n in range(count)]
-    return np.array([median(pairs) for pairs in rest], np.float64)
+    return np.array([median(_without(table, n)) for n in range(count)], np.float64)
+
+
+def _without(table: Floats, number: int) -> Floats:
+    """Return the pairs that one picture is not in."""
+    return np.delete(np.delete(table, number, axis=0), number, axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,7 @@ class Norm:
     shift: float | None
 
 
-def norm_of(groups: Sequence[Sequence[Look]], floor: float, share: float = 0.99) -> Norm | None:
+def norm_of(groups: Sequence[Sequence[Look]], floor: float, share: float = _SHARE) -> Norm | None:
     """Return what repeats are held to that are to stray no farther than those of these groups.
 
     Args:
@@ -129,16 +135,19 @@ def norm_of(groups: Sequence[Sequence[Look]], floor: float, share: float = 0.99)
     Returns:
         The norm with the slack that a handful of repeats needs; ``None`` when no group has three.
     """
-    seen = [
-        [_from_others(table) for table in colour_tables(group)]
-        for group in groups
-        if len(group) >= LEAST_GROUP
-    ]
-    if not seen:
-        return None
+    tables = [colour_tables(group) for group in groups if len(group) >= LEAST_GROUP]
+    return _norm(tables, floor, share) if tables else None
+
+
+def _norm(tables: Sequence[tuple[Floats, Floats]], floor: float, share: float) -> Norm:
+    """Return the norm of groups by their :func:`colour_tables`."""
     palette, shift = (
         max(floor, slack * float(np.quantile(np.concatenate(kept), share)))
-        for slack, kept in zip(_SLACK, zip(*seen, strict=True), strict=True)
+        for slack, kept in zip(
+            _SLACK,
+            ([_from_others(table) for table in kind] for kind in zip(*tables, strict=True)),
+            strict=True,
+        )
     )
     return Norm(palette, shift)
 
@@ -171,12 +180,18 @@ def repeats_by_others(items: Sequence[tuple[str, Look]], floor: float) -> dict[s
     For pictures without a baseline. As :func:`repeats`, with ``skip`` for fewer than four: three
     others are needed to say what is usual.
     """
-    found: dict[str, Finding] = {}
-    for number, (case, _) in enumerate(items):
-        others = [seen for n, (_, seen) in enumerate(items) if n != number]
-        norm = norm_of([others], floor)
-        found |= {case: repeats(items, norm)[case]} if norm else _too_few(REPEAT, [items[number]])
-    return found
+    if len(items) <= LEAST_GROUP:
+        return _too_few(REPEAT, items)
+    far, shift = colour_tables([seen for _, seen in items])
+    apart, moved = map(_from_others, (far, shift))
+    return {
+        case: _strayed(
+            float(apart[n]),
+            float(moved[n]),
+            _norm([(_without(far, n), _without(shift, n))], floor, _SHARE),
+        )
+        for n, (case, _) in enumerate(items)
+    }
 
 
 def _strayed(apart: float, moved: float, norm: Norm) -> Finding:

@@ -62,6 +62,8 @@ def unpacked(text: str) -> Look:
         raise ValueError(f"a look has {_TABLE + 2 * _FIELD} numbers; got {len(numbers)}")
     table = numbers[:_TABLE].reshape(_COLOURS, 4)
     there = table[:, 3] > 0
+    if not there.any():
+        raise ValueError("a look has at least one colour")
     layout, light = numbers[_TABLE:][:_FIELD] / 1000, numbers[_TABLE + _FIELD :] / 1000
     return Look(
         table[there, :3] / 100,

@@ -46,6 +46,9 @@ def test_a_look_survives_its_record() -> None:
     assert again.packed() == one.packed()
     with pytest.raises(ValueError, match="look"):
         unpacked("00ff")
+    # Without a colour every distance would be NaN, and no limit exceeded.
+    with pytest.raises(ValueError, match="at least one colour"):
+        unpacked("0" * len(one.packed()))
 
 
 def test_a_look_of_evidence_without_lightness_is_read_as_plain() -> None:
