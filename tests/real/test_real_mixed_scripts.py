@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageDraw, ImageFont
 
 from tasks.checks import tesseract
 from tasks.checks.base import Expected, Picture
@@ -14,7 +14,7 @@ from tasks.checks.text_match import keys
 from tasks.checks.typography import NOT_SURE, Text
 from tasks.providers.embedded import fonts
 from tasks.records import Finding
-from tests.real.test_real_scripts import EUROPE, NOTO
+from tests.real.test_real_scripts import EUROPE, NOTO, paper
 
 #: Language: code of the data, fonts of the script, phrases.
 MIXED: dict[str, tuple[str, tuple[Path, ...], tuple[str, ...]]] = {
@@ -48,14 +48,7 @@ LATIN = "abcdefghiknoprstuvxyz"
 
 def draw(text: str, language: str, face: Path | None, rng: random.Random) -> Picture:
     """Draw a line; what is no letter of the script comes from another font, as on web pages."""
-    side, dark = 640, rng.random() < 0.4
-    ground = np.full((side, side, 3), rng.randint(0, 60) if dark else rng.randint(200, 255), float)
-    ground += np.linspace(-12, 12, side)[None, :, None]
-    ground += np.random.default_rng(rng.randint(0, 9999)).normal(
-        0, rng.choice((0, 6)), ground.shape
-    )
-    image = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
-    ink = tuple(rng.randint(210, 255) if dark else rng.randint(0, 70) for _ in range(3))
+    image, ink = paper(rng)
     x, y, size = 40.0 + rng.randint(0, 30), rng.randint(120, 460), rng.choice((34, 46, 58))
     pen = ImageDraw.Draw(image)
     runs = [text] if language in {"ru", "el"} else re.findall(r"[!-~]+(?: [!-~]+)*|[^!-~]+", text)

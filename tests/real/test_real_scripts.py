@@ -58,7 +58,8 @@ SCRIPTS: dict[str, tuple[str, tuple[Path, ...], tuple[str, ...]]] = {
 }
 
 
-def draw(text: str, font: ImageFont.FreeTypeFont, way: str, rng: random.Random) -> Picture:
+def paper(rng: random.Random) -> tuple[Image.Image, tuple[int, ...]]:
+    """Return a ground, dark or light, with or without grain, and the colour of ink for it."""
     side, dark = 640, rng.random() < 0.4
     ground = np.full((side, side, 3), rng.randint(0, 60) if dark else rng.randint(200, 255), float)
     ground += np.linspace(-12, 12, side)[None, :, None]
@@ -67,6 +68,11 @@ def draw(text: str, font: ImageFont.FreeTypeFont, way: str, rng: random.Random) 
     )
     image = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
     ink = tuple(rng.randint(210, 255) if dark else rng.randint(0, 70) for _ in range(3))
+    return image, ink
+
+
+def draw(text: str, font: ImageFont.FreeTypeFont, way: str, rng: random.Random) -> Picture:
+    image, ink = paper(rng)
     place = 40 + rng.randint(0, 40), rng.randint(60, 400)
     ImageDraw.Draw(image).text(place, text, font=font, fill=ink, direction=way)
     return Picture(rgb=np.asarray(image), data=b"", mime="image/png")
